@@ -1,0 +1,51 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+
+train = ["accelerate>=1.0", "datasets>=4.0", "tensorboard", "pyyaml"]
+evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
+demo = ["gradio>=5.0"]
+dev = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "torchsde>=0.2.6"]
+
+setup(
+    name="avgas-pipeline",
+    version="0.1.0.dev0",
+    description="See what a soundscape sounds like: separate its sources and draw them with diffusion.",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    keywords="audio-to-image diffusion sound-separation soundscape diffusers av-gas",
+    package_dir={"": "src"},
+    packages=find_packages("src"),
+    package_data={"avgas_pipeline": ["model_card/*.md"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "accelerate>=1.0",
+        "av>=14.0",
+        "diffusers>=0.42",
+        "huggingface_hub>=1.0",
+        "jinja2>=3.0",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "peft>=0.17",
+        "pillow>=10.0",
+        "safetensors>=0.4",
+        "scipy>=1.11",
+        "soundfile>=0.12",
+        "soxr>=0.5",
+        "torch>=2.6",
+        "transformers>=5.0",
+        "typer>=0.12",
+    ],
+    extras_require={"train": train, "eval": evaluation, "demo": demo, "dev": dev},
+    entry_points={"console_scripts": ["avgas=avgas_pipeline.cli:app"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

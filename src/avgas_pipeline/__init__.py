@@ -1,0 +1,28 @@
+"""See what a soundscape sounds like: separate its sources and draw them with diffusion."""
+
+import sys
+
+from .audio import load_audio
+from .audio_encoder import WhisperAudioEncoder
+from .cards import create_model_card
+from .pipeline_avgas import AVGASPipeline
+from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
+from .registration import register
+from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AVGASPipeline",
+    "AVGASPipelineOutput",
+    "AudioVisualSeparator",
+    "AudioVisualSeparatorOutput",
+    "EncodedAudio",
+    "SoundSource",
+    "WhisperAudioEncoder",
+    "create_model_card",
+    "load_audio",
+]
+
+register(sys.modules[__name__])

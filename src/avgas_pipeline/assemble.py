@@ -1,0 +1,62 @@
+"""Assembling a pipeline from public parts: audio encoders by name, and a separator that fits them."""
+
+import math
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from transformers import AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
+
+from .audio_encoder import WhisperAudioEncoder
+from .audio_tokens import token_layout
+from .labels import VGGSOUND_LABELS
+from .separator import AudioVisualSeparator
+
+
+# Frame of the masks' spectrogram: long enough to tell partials apart, short enough for onsets.
+_FRAME_S = 0.064
+
+
+def load_audio_encoder(
+    audio_encoder: str | PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin | None,
+    dtype: torch.dtype | None,
+) -> tuple[PreTrainedModel, FeatureExtractionMixin]:
+    """Load an audio encoder and its feature extractor by name, and take the audio side of CLAP and Whisper models."""
+    if isinstance(audio_encoder, str):
+        if feature_extractor is None:
+            feature_extractor = AutoFeatureExtractor.from_pretrained(audio_encoder)
+        audio_encoder = AutoModel.from_pretrained(audio_encoder, dtype=dtype, use_safetensors=True)
+    if feature_extractor is None:
+        raise ValueError("`audio_feature_extractor` is needed with a loaded `audio_encoder`.")
+    if audio_encoder.config.model_type == "clap":
+        audio_encoder = audio_encoder.audio_model
+    elif audio_encoder.config.model_type == "whisper" and not isinstance(audio_encoder, WhisperAudioEncoder):
+        encoder = WhisperAudioEncoder(audio_encoder.config).to(audio_encoder.dtype)
+        encoder.load_state_dict(audio_encoder.get_encoder().state_dict())
+        audio_encoder = encoder.eval()
+    return audio_encoder, feature_extractor
+
+
+def build_separator(
+    audio_encoder: PreTrainedModel,
+    feature_extractor: FeatureExtractionMixin,
+    unet: UNet2DConditionModel,
+    **separator_kwargs: Any,
+) -> AudioVisualSeparator:
+    """
+    An untrained [`AudioVisualSeparator`] between an audio encoder and a U-Net.
+
+    Widths and token layout follow from the two models, the masks' frame from the sampling rate (64 ms, a quarter of
+    it from frame to frame), and the labels default to VGGSound's. `separator_kwargs` override all of it.
+    """
+    n_fft = 2 ** round(math.log2(_FRAME_S * feature_extractor.sampling_rate))
+    defaults = {
+        **token_layout(audio_encoder),
+        "cross_attention_dim": unet.config.cross_attention_dim,
+        "n_fft": n_fft,
+        "hop_length": n_fft // 4,
+    }
+    if "num_labels" not in separator_kwargs:
+        defaults["id2label"] = dict(enumerate(VGGSOUND_LABELS))
+    return AudioVisualSeparator(**{**defaults, **separator_kwargs}).eval()

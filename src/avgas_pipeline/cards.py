@@ -1,0 +1,65 @@
+"""Model cards, filled from the checkpoint itself."""
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+
+TEMPLATE = Path(__file__).parent / "model_card" / "template.md"
+PAPER = "2504.18283"
+
+
+def create_model_card(pipeline: Any, repo_id: str, license: str | None = None) -> ModelCard:
+    """
+    A model card for an [`AVGASPipeline`].
+
+    Args:
+        pipeline ([`AVGASPipeline`]): The checkpoint it describes.
+        repo_id (`str`): Where it is published, as in the card's example code.
+        license (`str`, *optional*): The weights' licence identifier; the code's licence does not cover them.
+    """
+    if not TEMPLATE.exists():
+        raise FileNotFoundError(f"{TEMPLATE}: no model card template; install avgas-pipeline to publish a checkpoint.")
+    base_model = _base_model(pipeline.unet)
+    data = ModelCardData(
+        license=license,
+        library_name="diffusers",
+        base_model=base_model,
+        tags=["avgas", "audio-to-image", "sound-separation", "diffusers", f"arxiv:{PAPER}"],
+    )
+    return ModelCard.from_template(
+        card_data=data,
+        template_path=str(TEMPLATE),
+        repo_id=repo_id,
+        base_model=base_model,
+        license_name=license,
+        **_facts(pipeline),
+    )
+
+
+def _facts(pipeline: Any) -> dict[str, Any]:
+    separator = pipeline.separator
+    labels = sorted(separator.id2label.values()) if separator is not None else []
+    models = [(name, part) for name, part in pipeline.components.items() if hasattr(part, "num_parameters")]
+    return {
+        "parts": [
+            (name, type(part).__name__, f"{part.num_parameters() / 1e6:.1f}")
+            for name, part in sorted(models, key=lambda pair: pair[0])
+        ],
+        "scheduler": type(pipeline.scheduler).__name__,
+        "labels": labels,
+        "num_slots": separator.config.num_slots if separator is not None else None,
+        "num_condition_tokens": separator.config.num_condition_tokens if separator is not None else None,
+        "sampling_rate": getattr(pipeline, "sampling_rate", None),
+        "window_s": getattr(pipeline, "window_s", None),
+        "image_size": pipeline.default_size,
+        "has_text": pipeline.text_encoder is not None,
+    }
+
+
+def _base_model(unet: Any) -> str | None:
+    """The Hub repository the U-Net came from, if it says."""
+    name = unet.config.get("_name_or_path") if unet is not None else None
+    is_repository = bool(name) and name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))
+    return name if is_repository else None

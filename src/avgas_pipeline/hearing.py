@@ -1,0 +1,164 @@
+"""From recordings to their sources: windows through feature extractor, audio encoder and separator."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from .audio import Window, describe, iter_windows, load_audio
+from .audio_tokens import encoder_inputs, window_length
+from .pipeline_output import SoundSource
+from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+from .sources import SourceTracker, Track, render_sources
+from .spectrogram import relative_log_mel, stft
+
+
+# Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
+MAX_WINDOWS = 32
+
+
+@dataclass
+class Recording:
+    """
+    A recording to hear, and what was heard.
+
+    Attributes:
+        name (`str`): What errors call it.
+        waveform (`np.ndarray` of shape `(T,)`): Mono, at the feature extractor's rate.
+        tracker ([`SourceTracker`]): Chooses its sources.
+        windows (`list[Window]`): Its pieces, as the audio encoder hears them.
+    """
+
+    name: str
+    waveform: np.ndarray
+    tracker: SourceTracker
+    windows: list[Window]
+
+    @property
+    def tracks(self) -> list[Track]:
+        """Its sources, the most certain first."""
+        return self.tracker.tracks()
+
+
+class Listener:
+    """
+    The hearing half of a pipeline.
+
+    Args:
+        feature_extractor ([`~transformers.FeatureExtractionMixin`]): The audio encoder's feature extractor.
+        audio_encoder ([`~transformers.PreTrainedModel`]): Turns features into tokens.
+        separator ([`AudioVisualSeparator`]): Turns tokens into slots.
+        device (`torch.device`): Where the models run.
+    """
+
+    def __init__(
+        self,
+        feature_extractor: FeatureExtractionMixin,
+        audio_encoder: PreTrainedModel,
+        separator: AudioVisualSeparator,
+        device: torch.device,
+    ) -> None:
+        self.feature_extractor = feature_extractor
+        self.audio_encoder = audio_encoder
+        self.separator = separator
+        self.device = device
+        self.sampling_rate = feature_extractor.sampling_rate
+
+    def load(
+        self,
+        audio: Any,
+        sampling_rate: int | None,
+        max_duration_s: float,
+        num_sources: int | None,
+        presence_threshold: float,
+    ) -> list[Recording]:
+        """One recording, or a list or tuple of them, ready to hear; silence passes only with `num_sources`."""
+        batch = list(audio) if isinstance(audio, (list, tuple)) else [audio]
+        if not batch:
+            raise ValueError("`audio` is an empty list.")
+        recordings = []
+        for number, item in enumerate(batch):
+            if isinstance(item, (int, float)):
+                raise ValueError("A list is a batch of recordings: give samples as an array or tensor.")
+            name = describe(item)
+            if len(batch) > 1 and not isinstance(item, (str, bytes)):
+                name = f"{name}, number {number} of the batch"
+            waveform = load_audio(item, sampling_rate, self.sampling_rate, max_duration_s, name)
+            if num_sources is None and not waveform.any():
+                raise ValueError(f"{name}: is silent, every sample is 0; pass `num_sources` to draw anyway.")
+            tracker = SourceTracker(num_sources, presence_threshold)
+            recordings.append(Recording(name, waveform, tracker, self._windows(waveform)))
+        return recordings
+
+    def hear(self, recordings: Sequence[Recording], batch_size: int | None = None) -> torch.Tensor:
+        """
+        Put the windows of all recordings through the models, together, in as few calls as fit.
+
+        Args:
+            recordings (`Sequence[Recording]`): Their trackers take in the slots.
+            batch_size (`int`, *optional*): The most windows at a time; never more than 32.
+
+        Returns:
+            `torch.Tensor` of shape `(M, C)`: the separator's null tokens.
+
+        Raises:
+            ValueError: If a recording has no present source.
+        """
+        queue = [(recording, window) for recording in recordings for window in recording.windows]
+        batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
+        for start in range(0, len(queue), batch_size):
+            batch = queue[start : start + batch_size]
+            slots = self._separate([window for _, window in batch])
+            for row, (recording, _) in enumerate(batch):
+                recording.tracker.add_window(slots, row)
+        for recording in recordings:
+            if not recording.tracks:
+                threshold = recording.tracker.presence_threshold
+                raise ValueError(
+                    f"{recording.name}: no source is present (none reaches `presence_threshold` = {threshold:g});"
+                    " pass `num_sources` to draw anyway."
+                )
+        return slots.null_tokens
+
+    def render(self, recording: Recording, return_audio: bool) -> list[SoundSource]:
+        """A heard recording's sources with labels, activity and, if asked for, separated audio."""
+        config = self.separator.config
+        return render_sources(
+            recording.tracks,
+            recording.waveform,
+            recording.windows,
+            self.separator.id2label,
+            self.sampling_rate,
+            config.n_fft,
+            config.hop_length,
+            return_audio,
+        )
+
+    def _windows(self, waveform: np.ndarray) -> list[Window]:
+        length = window_length(self.feature_extractor)
+        # Half overlap, on the grid of the masks' frames so that activities line up.
+        grid = self.separator.config.hop_length
+        return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
+
+    def _separate(self, windows: list[Window]) -> AudioVisualSeparatorOutput:
+        inputs = encoder_inputs(self.feature_extractor, self.audio_encoder, windows)
+        inputs = {
+            name: value.to(self.device, self.audio_encoder.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+        tokens = self.audio_encoder(**inputs).last_hidden_state
+
+        config, dtype = self.separator.config, self.separator.dtype
+        spectrogram = None
+        if config.mask_channels:
+            samples = torch.from_numpy(np.stack([window.samples for window in windows])).to(self.device)
+            spectrum = stft(samples, config.n_fft, config.hop_length)
+            spectrogram = relative_log_mel(spectrum, self.sampling_rate, config.num_mask_bands).to(dtype)
+        valid_fraction = None
+        if any(window.num_valid < len(window.samples) for window in windows):
+            fractions = [window.num_valid / len(window.samples) for window in windows]
+            valid_fraction = torch.tensor(fractions, device=self.device)
+        return self.separator(tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram)

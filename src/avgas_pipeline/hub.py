@@ -1,0 +1,70 @@
+"""Loading and publishing: safetensors only, clear errors for bad folders, and a real model card."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard
+from typing_extensions import Self
+
+from .cards import create_model_card
+
+
+class HubMixin:
+    """Goes before `DiffusionPipeline` among the bases of a pipeline."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+        r"""
+        Load a pipeline from a folder or from the Hub, as [`DiffusionPipeline.from_pretrained`] does, but never from
+        pickled weights.
+
+        Raises:
+            FileNotFoundError: If the folder, or one of its components' weights, is missing.
+            ValueError: If the weights are pickled only.
+        """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError("Weights are loaded from safetensors only; leave `use_safetensors` at True.")
+        path = os.fspath(pretrained_model_name_or_path)
+        if os.path.isdir(path):
+            _check_folder(Path(path), kwargs)
+        elif os.path.exists(path):
+            raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
+        elif os.path.isabs(path) or path.startswith(".") or path.count("/") > 1:
+            raise FileNotFoundError(f"{path}: no such folder.")
+        return super().from_pretrained(path, **kwargs)
+
+    def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
+        # Both ways to push write a card without text first, unless the repository has one already.
+        path = Path(working_dir, "README.md")
+        if path.exists() and not ModelCard.load(path, ignore_metadata_errors=True).text.strip():
+            create_model_card(self, repo_id).save(path)
+        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
+
+
+def _check_folder(folder: Path, passed: dict[str, Any]) -> None:
+    """Finds what a checkpoint folder lacks before anything is loaded; components in `passed` need no files."""
+    index = folder / "model_index.json"
+    if not index.exists():
+        raise FileNotFoundError(f"{folder}: not a pipeline checkpoint, it has no model_index.json.")
+    try:
+        components = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index}: not valid JSON ({error}).") from None
+    for name, value in components.items():
+        if name.startswith("_") or name in passed or not isinstance(value, list) or value[0] is None:
+            continue
+        component = folder / name
+        if not component.is_dir():
+            raise FileNotFoundError(f"{folder}: the checkpoint has no folder for its component `{name}`.")
+        # Models have a config.json; schedulers, tokenizers and feature extractors name theirs otherwise.
+        if not (component / "config.json").exists() or any(component.glob("*.safetensors")):
+            continue
+        pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in component.glob(pattern)]
+        if pickled:
+            raise ValueError(
+                f"{component}: its weights are pickled ({pickled[0]}), which is never loaded; convert them to"
+                " safetensors."
+            )
+        raise FileNotFoundError(f"{component}: has no weights (*.safetensors).")

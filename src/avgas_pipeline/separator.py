@@ -1,0 +1,398 @@
+"""`AudioVisualSeparator`: MaskFormer for sound, from audio tokens to source slots."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionModuleMixin, FeedForward
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
+from diffusers.utils import BaseOutput
+from torch import nn
+
+
+@dataclass
+class AudioVisualSeparatorOutput(BaseOutput):
+    r"""
+    What the separator says of a batch of B audio windows, with K slots.
+
+    Args:
+        presence_logits (`torch.Tensor` of shape `(B, K)`):
+            Which slots hold a source.
+        class_logits (`torch.Tensor` of shape `(B, K, num_labels)`):
+            Which label a slot's source has.
+        audio_embeds (`torch.Tensor` of shape `(B, K, audio_embed_dim)`):
+            Unit vectors, aligned with the clean clip's audio embedding (A2A).
+        visual_embeds (`torch.Tensor` of shape `(B, K, visual_embed_dim)`):
+            Unit vectors, aligned with the embedding of the source's image (A2V).
+        condition_tokens (`torch.Tensor` of shape `(B, K, num_condition_tokens, cross_attention_dim)`):
+            What a slot hands to the U-Net's cross-attention.
+        null_tokens (`torch.Tensor` of shape `(num_condition_tokens, cross_attention_dim)`):
+            The learned tokens of no source, for classifier-free guidance.
+        mask_logits (`torch.Tensor` of shape `(B, K, num_mask_bands, frames)`, *optional*):
+            Soft spectrogram masks before the sigmoid; `None` if the model has no mask decoder (`mask_channels=0`).
+    """
+
+    presence_logits: torch.Tensor
+    class_logits: torch.Tensor
+    audio_embeds: torch.Tensor
+    visual_embeds: torch.Tensor
+    condition_tokens: torch.Tensor
+    null_tokens: torch.Tensor
+    mask_logits: torch.Tensor | None = None
+
+
+class SeparatorAttnProcessor:
+    """Scaled dot-product attention through diffusers' attention backends."""
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(
+        self,
+        attn: "SeparatorAttention",
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
+        key = attn.to_k(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
+        value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
+        hidden_states = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        hidden_states = hidden_states.flatten(2, 3).to(query.dtype)
+        return attn.to_out[1](attn.to_out[0](hidden_states))
+
+
+class SeparatorAttention(nn.Module, AttentionModuleMixin):
+    """Multi-head attention of `hidden_states` to `encoder_hidden_states`, with diffusers' parameter names."""
+
+    _default_processor_cls = SeparatorAttnProcessor
+    _available_processors = [SeparatorAttnProcessor]  # noqa: RUF012
+    _supports_qkv_fusion = False
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim, bias=False)
+        self.to_k = nn.Linear(dim, dim, bias=False)
+        self.to_v = nn.Linear(dim, dim, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Dropout(dropout)])
+        self.set_processor(SeparatorAttnProcessor())
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        return self.processor(self, hidden_states, encoder_hidden_states, attention_mask)
+
+
+class SeparatorBlock(nn.Module):
+    """Transformer decoder layer: slots attend to each other, then to the audio tokens."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn1 = SeparatorAttention(dim, heads, dropout)
+        self.norm2 = nn.LayerNorm(dim)
+        self.attn2 = SeparatorAttention(dim, heads, dropout)
+        self.norm3 = nn.LayerNorm(dim)
+        self.ff = FeedForward(dim, dropout=dropout, activation_fn="gelu")
+
+    def forward(
+        self, slots: torch.Tensor, audio_tokens: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        normed = self.norm1(slots)
+        slots = slots + self.attn1(normed, normed)
+        slots = slots + self.attn2(self.norm2(slots), audio_tokens, attention_mask)
+        return slots + self.ff(self.norm3(slots))
+
+
+class PixelDecoder(nn.Module):
+    """
+    An embedding for every bin of the mixture's spectrogram: fine detail from the spectrogram itself, two levels deep,
+    and context from the audio tokens at the coarsest level.
+    """
+
+    def __init__(self, token_dim: int, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
+        self.down1 = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
+        self.down2 = nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1)
+        self.token_proj = nn.Conv2d(token_dim, 2 * channels, 1)
+        self.context = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
+        self.up1 = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
+        self.up2 = nn.Conv2d(2 * channels, channels, 3, padding=1)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, token_grid: torch.Tensor, spectrogram: torch.Tensor) -> torch.Tensor:
+        fine = F.silu(self.stem(spectrogram[:, None]))
+        middle = F.silu(self.down1(fine))
+        coarse = self.down2(middle)
+        tokens = self.token_proj(token_grid)
+        coarse = F.silu(coarse + F.interpolate(tokens, size=coarse.shape[-2:], mode="bilinear", align_corners=False))
+        coarse = coarse + F.silu(self.context(coarse))
+        middle = F.silu(self.up1(middle + F.interpolate(coarse, size=middle.shape[-2:], mode="nearest")))
+        fine = F.silu(fine + self.up2(F.interpolate(middle, size=fine.shape[-2:], mode="nearest")))
+        return self.out(fine)
+
+
+class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
+    r"""
+    Separates the sources of a soundscape into slots, as MaskFormer (arXiv 2107.06278) separates the objects of a
+    picture, with the audio-audio and audio-visual alignment of AV-GAS (arXiv 2504.18283).
+
+    K learned queries, moved by the pooled audio, go through `num_layers` transformer decoder layers over the audio
+    tokens of any encoder; each slot then has heads for presence, label, two embeddings, the U-Net's condition tokens
+    and a spectrogram mask.
+
+    Two baselines are configurations: `num_slots=1, num_layers=0` is a single audio embedding (no separation), and
+    `num_slots=2, num_layers=0` over a ResNet-18, trained with the A2A and A2V losses alone, is AV-GAS's separator.
+
+    Parameters:
+        audio_dim (`int`, defaults to 768):
+            Channels of the audio encoder's last hidden state.
+        num_slots (`int`, defaults to 8):
+            Number of slots K: the most sources one window can have.
+        num_layers (`int`, defaults to 4):
+            Number of decoder layers; 0 projects the pooled audio to the slots.
+        hidden_dim (`int`, defaults to 256):
+            Width of the slots; a multiple of `num_attention_heads` and of 4.
+        num_attention_heads (`int`, defaults to 8):
+            Heads of each attention.
+        dropout (`float`, defaults to 0.0):
+            Dropout in attention and feed-forward layers.
+        num_condition_tokens (`int`, defaults to 8):
+            Condition tokens per source, M.
+        cross_attention_dim (`int`, defaults to 768):
+            Width of a condition token: the U-Net's `cross_attention_dim`.
+        audio_embed_dim (`int`, defaults to 512):
+            Width of the A2A embedding.
+        visual_embed_dim (`int`, defaults to 512):
+            Width of the A2V embedding: that of the image encoder used as teacher.
+        num_labels (`int`, defaults to 309):
+            Number of labels, if `id2label` is not given.
+        id2label (`dict[int, str]`, *optional*):
+            Label of every class index.
+        num_prefix_tokens (`int`, defaults to 0):
+            Tokens of a 3-D audio hidden state before its grid (AST: 2).
+        num_frequency_patches (`int`, defaults to 1):
+            Rows of the grid in a 3-D audio hidden state, frequency-major (AST: 12; Whisper: 1).
+        mask_channels (`int`, defaults to 32):
+            Width of the mask decoder; 0 leaves masks out.
+        num_mask_bands (`int`, defaults to 64):
+            Mel bands of the masks.
+        n_fft (`int`, defaults to 1024):
+            Frame of the masks' spectrogram, in samples at the feature extractor's sampling rate.
+        hop_length (`int`, defaults to 256):
+            Distance between its frames, in samples.
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["SeparatorBlock"]  # noqa: RUF012
+    _repeated_blocks = ["SeparatorBlock"]  # noqa: RUF012
+    _skip_layerwise_casting_patterns = ["norm", "queries", "null_tokens"]  # noqa: RUF012
+
+    @register_to_config
+    def __init__(
+        self,
+        audio_dim: int = 768,
+        num_slots: int = 8,
+        num_layers: int = 4,
+        hidden_dim: int = 256,
+        num_attention_heads: int = 8,
+        dropout: float = 0.0,
+        num_condition_tokens: int = 8,
+        cross_attention_dim: int = 768,
+        audio_embed_dim: int = 512,
+        visual_embed_dim: int = 512,
+        num_labels: int = 309,
+        id2label: dict[int, str] | None = None,
+        num_prefix_tokens: int = 0,
+        num_frequency_patches: int = 1,
+        mask_channels: int = 32,
+        num_mask_bands: int = 64,
+        n_fft: int = 1024,
+        hop_length: int = 256,
+    ) -> None:
+        super().__init__()
+        if hidden_dim % num_attention_heads or hidden_dim % 4:
+            raise ValueError(
+                f"`hidden_dim` has to be a multiple of 4 and of `num_attention_heads` but is {hidden_dim} with"
+                f" {num_attention_heads} heads."
+            )
+        if id2label is not None and sorted(int(index) for index in id2label) != list(range(len(id2label))):
+            raise ValueError(f"`id2label` has to number its {len(id2label)} labels from 0 without gaps.")
+        num_labels = num_labels if id2label is None else len(id2label)
+
+        self.audio_norm = nn.LayerNorm(audio_dim)
+        self.audio_proj = nn.Linear(audio_dim, hidden_dim)
+        self.queries = nn.Parameter(torch.randn(num_slots, hidden_dim))
+        self.slot_proj = nn.Linear(hidden_dim, num_slots * hidden_dim)
+        self.blocks = nn.ModuleList(
+            [SeparatorBlock(hidden_dim, num_attention_heads, dropout) for _ in range(num_layers)]
+        )
+        self.norm_out = nn.LayerNorm(hidden_dim)
+
+        self.presence_head = nn.Linear(hidden_dim, 1)
+        self.class_head = nn.Linear(hidden_dim, num_labels)
+        self.audio_embed_head = nn.Linear(hidden_dim, audio_embed_dim)
+        self.visual_embed_head = nn.Linear(hidden_dim, visual_embed_dim)
+        self.token_head = nn.Sequential(
+            nn.Linear(hidden_dim, 2 * hidden_dim),
+            nn.GELU(),
+            nn.Linear(2 * hidden_dim, num_condition_tokens * cross_attention_dim),
+        )
+        # U-Nets are used to text encoders' normalised outputs.
+        self.token_norm = nn.LayerNorm(cross_attention_dim)
+        self.null_tokens = nn.Parameter(torch.randn(num_condition_tokens, cross_attention_dim) * 0.02)
+
+        self.mask_head = nn.Linear(hidden_dim, mask_channels) if mask_channels else None
+        self.pixel_decoder = PixelDecoder(hidden_dim, mask_channels) if mask_channels else None
+        self.gradient_checkpointing = False
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Label of every class index; JSON keeps the keys of `config.id2label` as strings."""
+        if self.config.id2label is None:
+            return {index: f"LABEL_{index}" for index in range(self.config.num_labels)}
+        return {int(index): label for index, label in self.config.id2label.items()}
+
+    def forward(
+        self,
+        audio_hidden_states: torch.Tensor,
+        valid_fraction: torch.Tensor | None = None,
+        spectrogram: torch.Tensor | None = None,
+        return_dict: bool = True,
+    ) -> AudioVisualSeparatorOutput | tuple:
+        r"""
+        Args:
+            audio_hidden_states (`torch.Tensor`):
+                The audio encoder's last hidden state, `(B, tokens, audio_dim)` or `(B, audio_dim, frequency, time)`.
+            valid_fraction (`torch.Tensor` of shape `(B,)`, *optional*):
+                How much of each window, from its start, is recording and not padding, in (0, 1]. Tokens of the
+                padding are masked.
+            spectrogram (`torch.Tensor` of shape `(B, num_mask_bands, frames)`, *optional*):
+                The mixture, as [`~avgas_pipeline.spectrogram.relative_log_mel`] gives it. Masks have its shape.
+                Without it they see only the audio tokens, at the resolution of their grid in time.
+            return_dict (`bool`, defaults to `True`):
+                Whether to return an [`AudioVisualSeparatorOutput`] or a tuple of its values.
+
+        Raises:
+            ValueError: If the hidden state does not fit the configuration.
+        """
+        prefix, grid = self._split_grid(audio_hidden_states)
+        batch_size, _, num_rows, num_columns = grid.shape
+        position = self._position_embedding(num_rows, num_columns, grid.device).to(self.audio_proj.weight.dtype)
+
+        grid_tokens = self.audio_proj(self.audio_norm(grid.flatten(2).transpose(1, 2)))
+        tokens = torch.cat([self.audio_proj(self.audio_norm(prefix)), grid_tokens + position], dim=1)
+        valid = self._token_mask(valid_fraction, batch_size, prefix.shape[1], num_rows, num_columns)
+
+        if valid is None:
+            attention_mask = None
+            pooled = tokens.mean(dim=1)
+        else:
+            valid = valid.to(tokens.device)
+            attention_mask = valid[:, None, None, :]
+            weights = valid.to(tokens.dtype)[..., None]
+            pooled = (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+
+        num_slots = self.config.num_slots
+        slots = self.queries.to(tokens.dtype) + self.slot_proj(pooled).unflatten(-1, (num_slots, -1))
+        for block in self.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                slots = self._gradient_checkpointing_func(block, slots, tokens, attention_mask)
+            else:
+                slots = block(slots, tokens, attention_mask)
+        slots = self.norm_out(slots)
+
+        condition_tokens = self.token_head(slots).unflatten(-1, (self.config.num_condition_tokens, -1))
+        output = AudioVisualSeparatorOutput(
+            presence_logits=self.presence_head(slots).squeeze(-1),
+            class_logits=self.class_head(slots),
+            audio_embeds=F.normalize(self.audio_embed_head(slots), dim=-1),
+            visual_embeds=F.normalize(self.visual_embed_head(slots), dim=-1),
+            condition_tokens=self.token_norm(condition_tokens),
+            null_tokens=self.null_tokens.to(tokens.dtype),
+            mask_logits=self._mask_logits(slots, grid_tokens, num_rows, num_columns, spectrogram),
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _split_grid(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prefix tokens `(B, P, D)` and the time-frequency grid `(B, D, rows, columns)` of an audio hidden state."""
+        if hidden_states.ndim == 4:
+            channels, grid = hidden_states.shape[1], hidden_states
+            prefix = grid.new_zeros((grid.shape[0], 0, channels))
+        elif hidden_states.ndim == 3:
+            channels = hidden_states.shape[-1]
+            prefix = hidden_states[:, : self.config.num_prefix_tokens]
+            tokens = hidden_states[:, self.config.num_prefix_tokens :]
+            if tokens.shape[1] == 0 or tokens.shape[1] % self.config.num_frequency_patches:
+                raise ValueError(
+                    f"{hidden_states.shape[1]} audio tokens are not {self.config.num_prefix_tokens} prefix tokens and"
+                    f" a grid of {self.config.num_frequency_patches} frequency patches."
+                )
+            grid = tokens.transpose(1, 2).unflatten(-1, (self.config.num_frequency_patches, -1))
+        else:
+            raise ValueError(f"Audio hidden states have to be 3-D or 4-D but are of shape {hidden_states.shape}.")
+        if channels != self.config.audio_dim:
+            raise ValueError(
+                f"Audio hidden states have {channels} channels, but `audio_dim` is {self.config.audio_dim}."
+            )
+        return prefix, grid
+
+    def _position_embedding(self, num_rows: int, num_columns: int, device: torch.device) -> torch.Tensor:
+        """Sine-cosine embedding `(1, rows * columns, hidden_dim)`: half for frequency, half for time."""
+        half = self.config.hidden_dim // 2
+        rows = torch.arange(num_rows, device=device, dtype=torch.float32)
+        columns = torch.arange(num_columns, device=device, dtype=torch.float32)
+        row_embed = get_1d_sincos_pos_embed_from_grid(half, rows, output_type="pt")
+        column_embed = get_1d_sincos_pos_embed_from_grid(half, columns, output_type="pt")
+        grid = torch.cat(
+            [
+                row_embed[:, None].expand(-1, num_columns, -1),
+                column_embed[None].expand(num_rows, -1, -1),
+            ],
+            dim=-1,
+        )
+        return grid.reshape(1, num_rows * num_columns, -1)
+
+    @staticmethod
+    def _token_mask(
+        valid_fraction: torch.Tensor | None, batch_size: int, num_prefix: int, num_rows: int, num_columns: int
+    ) -> torch.Tensor | None:
+        """`(B, tokens)`, `True` for prefix tokens and for columns that begin before the padding."""
+        if valid_fraction is None:
+            return None
+        begins = torch.arange(num_columns, device=valid_fraction.device) / num_columns
+        columns = begins[None] < valid_fraction[:, None]
+        grid = columns[:, None].expand(-1, num_rows, -1).reshape(batch_size, -1)
+        return torch.cat([grid.new_ones((batch_size, num_prefix)), grid], dim=1)
+
+    def _mask_logits(
+        self,
+        slots: torch.Tensor,
+        grid_tokens: torch.Tensor,
+        num_rows: int,
+        num_columns: int,
+        spectrogram: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        if self.pixel_decoder is None:
+            return None
+        if spectrogram is None:
+            spectrogram = slots.new_zeros((slots.shape[0], self.config.num_mask_bands, num_columns))
+        token_grid = grid_tokens.transpose(1, 2).unflatten(-1, (num_rows, num_columns))
+        bins = self.pixel_decoder(token_grid, spectrogram.to(slots.dtype))
+        return torch.einsum("bkc,bcft->bkft", self.mask_head(slots), bins)

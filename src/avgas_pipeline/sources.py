@@ -1,0 +1,233 @@
+"""From the separator's slots, window by window, to the sources of a whole recording."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+
+from .audio import Window
+from .pipeline_output import SoundSource
+from .separator import AudioVisualSeparatorOutput
+from .spectrogram import frame_activity, istft, mask_to_bins, stft
+
+
+# Slots of different windows are one source from this cosine similarity of their audio embeddings on.
+MERGE_SIMILARITY = 0.5
+
+
+@dataclass
+class Track:
+    """
+    One source, followed from window to window.
+
+    Attributes:
+        score (`float`): Highest presence probability in any window.
+        condition_tokens (`torch.Tensor` of shape `(M, C)`): Those of the window with that score.
+        audio_embed (`torch.Tensor` of shape `(E,)`): Sum of the windows' embeddings, weighted by presence.
+        class_probs (`torch.Tensor` of shape `(num_labels,)`): Sum of the label probabilities, weighted by presence.
+        masks (`dict[int, np.ndarray]`): Spectrogram mask `(bands, frames)`, float16, by number of the window.
+    """
+
+    score: float
+    condition_tokens: torch.Tensor
+    audio_embed: torch.Tensor
+    class_probs: torch.Tensor
+    masks: dict[int, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def label_index(self) -> int:
+        """Index of the most probable label."""
+        return int(self.class_probs.argmax())
+
+    def absorb(self, other: "Track") -> None:
+        """Take in the same source of a later window."""
+        if other.score > self.score:
+            self.score = other.score
+            self.condition_tokens = other.condition_tokens
+        self.audio_embed = self.audio_embed + other.audio_embed
+        self.class_probs = self.class_probs + other.class_probs
+        self.masks.update(other.masks)
+
+
+class SourceTracker:
+    """
+    Chooses the present slots of one recording's windows, in their order, and merges them to sources.
+
+    A slot is present if its probability reaches `presence_threshold`, or, with `num_sources`, if it is among that
+    many most probable ones of its window. A window's present slots are assigned to the sources known so far by the
+    cosine similarity of their audio embeddings (Hungarian algorithm; at most one slot of a window to each source);
+    a slot with a similarity below 0.5 and another label begins a new source.
+
+    Args:
+        num_sources (`int`, *optional*): Exactly how many sources to find.
+        presence_threshold (`float`, defaults to 0.5): In [0, 1].
+    """
+
+    def __init__(self, num_sources: int | None = None, presence_threshold: float = 0.5) -> None:
+        self.num_sources = num_sources
+        self.presence_threshold = presence_threshold
+        self._tracks: list[Track] = []
+        self._num_windows = 0
+
+    def add_window(self, slots: AudioVisualSeparatorOutput, row: int) -> None:
+        """Take in the next window: row `row` of the separator's output."""
+        present = self._present_slots(slots, row)
+        for track, known in zip(present, _assign(present, self._tracks), strict=True):
+            if known is None:
+                self._tracks.append(track)
+            else:
+                known.absorb(track)
+        self._num_windows += 1
+
+    def tracks(self) -> list[Track]:
+        """The sources, the most certain first; empty if no slot was present."""
+        return sorted(self._tracks, key=lambda track: -track.score)[: self.num_sources]
+
+    def _present_slots(self, slots: AudioVisualSeparatorOutput, row: int) -> list[Track]:
+        presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
+        order = torch.sort(presence, descending=True, stable=True).indices.tolist()
+        if self.num_sources is None:
+            chosen = [slot for slot in order if presence[slot] >= self.presence_threshold]
+        else:
+            chosen = order[: self.num_sources]
+        return [self._track(slots, row, slot, float(presence[slot])) for slot in chosen]
+
+    def _track(self, slots: AudioVisualSeparatorOutput, row: int, slot: int, score: float) -> Track:
+        # A source forced by `num_sources` may have a probability of 0, and still needs a label and a direction.
+        weight = max(score, 1e-6)
+        track = Track(
+            score=score,
+            condition_tokens=slots.condition_tokens[row, slot],
+            audio_embed=weight * slots.audio_embeds[row, slot].detach().float().cpu(),
+            class_probs=weight * slots.class_logits[row, slot].detach().float().softmax(dim=-1).cpu(),
+        )
+        if slots.mask_logits is not None:
+            mask = slots.mask_logits[row, slot].detach().float().sigmoid()
+            track.masks[self._num_windows] = mask.cpu().numpy().astype(np.float16)
+        return track
+
+
+def _assign(present: list[Track], tracks: list[Track]) -> list[Track | None]:
+    """For every present slot the track it continues, or `None`."""
+    assigned: list[Track | None] = [None] * len(present)
+    if not present or not tracks:
+        return assigned
+    slot_embeds = F.normalize(torch.stack([slot.audio_embed for slot in present]), dim=-1)
+    track_embeds = F.normalize(torch.stack([track.audio_embed for track in tracks]), dim=-1)
+    similarity = (slot_embeds @ track_embeds.T).numpy()
+    same_label = np.array([[slot.label_index == track.label_index for track in tracks] for slot in present])
+    # A source is one sounding class, so a shared label counts as much as a similarity of 1.
+    rows, columns = linear_sum_assignment(similarity + same_label, maximize=True)
+    for row, column in zip(rows, columns, strict=True):
+        if similarity[row, column] >= MERGE_SIMILARITY or same_label[row, column]:
+            assigned[row] = tracks[column]
+    return assigned
+
+
+def render_sources(
+    tracks: list[Track],
+    waveform: np.ndarray,
+    windows: list[Window],
+    id2label: dict[int, str],
+    sampling_rate: int,
+    n_fft: int,
+    hop_length: int,
+    return_audio: bool = True,
+) -> list[SoundSource]:
+    """
+    Turn tracks into [`SoundSource`]s: label, activity and separated audio over the whole recording.
+
+    Each window's STFT is masked and inverted; windows are cross-faded with triangles. Where a source is not present
+    in a window, that window adds silence.
+
+    Args:
+        tracks (`list[Track]`): The sources, as [`SourceTracker`] finds them.
+        waveform (`np.ndarray` of shape `(T,)`): The recording.
+        windows (`list[Window]`): The windows the tracks' masks refer to by number.
+        id2label (`dict[int, str]`): Label of every class index.
+        sampling_rate (`int`): Of the waveform, in Hz.
+        n_fft (`int`): Frame of the masks' spectrogram, in samples.
+        hop_length (`int`): Distance between its frames, in samples.
+        return_audio (`bool`, defaults to `True`): Whether to compute the separated audio.
+    """
+    sources = []
+    for track in tracks:
+        label = track.label_index
+        sources.append(
+            SoundSource(
+                label=id2label[label],
+                score=track.score,
+                label_score=float(track.class_probs[label] / track.class_probs.sum()),
+                sampling_rate=sampling_rate,
+                audio_embed=F.normalize(track.audio_embed, dim=-1),
+            )
+        )
+    if not any(track.masks for track in tracks):
+        return sources
+
+    num_samples = len(waveform)
+    num_frames = num_samples // hop_length + 1
+    spectra = _Spectra(windows, n_fft, hop_length)
+    loudest_frame = max(float(spectra.power(window).sum(dim=0).amax()) for window in range(len(windows)))
+    sample_weight = np.zeros(num_samples, dtype=np.float32)
+    frame_weight = np.zeros(num_frames, dtype=np.float32)
+    for source in sources:
+        source.activity = np.zeros(num_frames, dtype=np.float32)
+        source.activity_hop_s = hop_length / sampling_rate
+        source.audio = np.zeros(num_samples, dtype=np.float32) if return_audio else None
+
+    for number, window in enumerate(windows):
+        span = slice(window.start, min(window.start + len(window.samples), num_samples))
+        first_frame = window.start // hop_length
+        frames = slice(first_frame, min(first_frame + len(window.samples) // hop_length + 1, num_frames))
+        sample_fade = _triangle(len(window.samples))[: span.stop - span.start]
+        frame_fade = _triangle(len(window.samples) // hop_length + 1)[: frames.stop - frames.start]
+        sample_weight[span] += sample_fade
+        frame_weight[frames] += frame_fade
+        for track, source in zip(tracks, sources, strict=True):
+            if number not in track.masks:
+                continue
+            mask = mask_to_bins(torch.from_numpy(track.masks[number]).float(), n_fft, sampling_rate)
+            activity = frame_activity(spectra.power(number), mask, loudest_frame).numpy()
+            source.activity[frames] += frame_fade * activity[: len(frame_fade)]
+            if return_audio:
+                audio = istft(spectra.spectrum(number) * mask, n_fft, hop_length, len(window.samples)).numpy()
+                source.audio[span] += sample_fade * audio[: len(sample_fade)]
+
+    for source in sources:
+        source.activity = np.clip(source.activity / frame_weight, 0.0, 1.0)
+        if return_audio:
+            source.audio /= sample_weight
+            np.clip(source.audio, -1.0, 1.0, out=source.audio)
+    return sources
+
+
+class _Spectra:
+    """The windows' spectra, one held at a time."""
+
+    def __init__(self, windows: list[Window], n_fft: int, hop_length: int) -> None:
+        self._windows = windows
+        self._n_fft = n_fft
+        self._hop_length = hop_length
+        self._number: int | None = None
+        self._spectrum: torch.Tensor | None = None
+
+    def spectrum(self, number: int) -> torch.Tensor:
+        """Complex STFT `(bins, frames)` of window `number`."""
+        if number != self._number:
+            samples = torch.from_numpy(np.ascontiguousarray(self._windows[number].samples))
+            self._spectrum = stft(samples, self._n_fft, self._hop_length)
+            self._number = number
+        return self._spectrum
+
+    def power(self, number: int) -> torch.Tensor:
+        """Power spectrogram `(bins, frames)` of window `number`."""
+        return self.spectrum(number).abs().square()
+
+
+def _triangle(length: int) -> np.ndarray:
+    """Symmetric cross-fade weights, above 0 everywhere."""
+    rise = np.arange(1, length + 1, dtype=np.float32)
+    return np.minimum(rise, rise[::-1]) / length
