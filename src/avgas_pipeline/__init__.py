@@ -2,13 +2,18 @@
 
 import sys
 
-from .audio import load_audio
-from .audio_encoder import WhisperAudioEncoder
-from .cards import create_model_card
-from .pipeline_avgas import AVGASPipeline
-from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
-from .registration import register
-from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+from .quiet import quiet_imports
+
+
+with quiet_imports():
+    from .audio import load_audio
+    from .audio_encoder import WhisperAudioEncoder
+    from .cards import create_model_card
+    from .pipeline_avgas import AVGASPipeline
+    from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
+    from .registration import register
+    from .remote_code import export_remote_code
+    from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
 
 
 __version__ = "0.1.0.dev0"
@@ -22,6 +27,7 @@ __all__ = [
     "SoundSource",
     "WhisperAudioEncoder",
     "create_model_card",
+    "export_remote_code",
     "load_audio",
 ]
 

@@ -41,8 +41,8 @@ def load_audio(
     Args:
         audio (`str`, `os.PathLike`, `bytes`, file object, `np.ndarray`, `torch.Tensor` or `dict`):
             A file (wav, flac, ogg, opus, mp3, m4a, aac, or a video whose sound track is used), its bytes, or an open
-            binary file; samples of shape `(T,)`, `(channels, T)` or `(T, channels)`, float in [-1, 1] or integer at
-            full scale; or a `datasets` Audio value: a dict with `array` and `sampling_rate`, or with `bytes` or
+            binary file; samples of shape `(T,)`, `(channels, T)` or `(T, channels)`, float in [-1, 1], or uint8,
+            int16 or int32 at full scale; or a `datasets` Audio value: a dict with `array` and `sampling_rate`, or with `bytes` or
             `path`.
         sampling_rate (`int`, *optional*):
             Rate of samples given as an array or tensor, in Hz. Files carry their own.
@@ -233,8 +233,9 @@ def _read_array(samples: np.ndarray, sampling_rate: int | None, sink: _Sink) -> 
     if sampling_rate is None:
         raise ValueError(f"{sink.name}: samples need `sampling_rate` (Hz).")
     rate = _check_sampling_rate(sampling_rate, "sampling_rate")
-    if samples.dtype.kind not in "fiu":
-        raise ValueError(f"{sink.name}: samples have to be floats or integers but are {samples.dtype}.")
+    # Wider integers are usually 16-bit samples in a wide type, so their full scale can't be told.
+    if samples.dtype.kind != "f" and samples.dtype not in (np.uint8, np.int16, np.int32):
+        raise ValueError(f"{sink.name}: samples have to be floats, uint8, int16 or int32 but are {samples.dtype}.")
     if samples.size == 0:
         raise ValueError(f"{sink.name}: holds no audio samples.")
     if samples.ndim == 1:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class HubMixin:
             raise ValueError("Weights are loaded from safetensors only; leave `use_safetensors` at True.")
         path = os.fspath(pretrained_model_name_or_path)
         if os.path.isdir(path):
-            _check_folder(Path(path), kwargs)
+            check_folder(Path(path), kwargs)
         elif os.path.exists(path):
             raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
         elif os.path.isabs(path) or path.startswith(".") or path.count("/") > 1:
@@ -43,7 +44,7 @@ class HubMixin:
         return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 
 
-def _check_folder(folder: Path, passed: dict[str, Any]) -> None:
+def check_folder(folder: Path, passed: Collection[str] = ()) -> None:
     """Finds what a checkpoint folder lacks before anything is loaded; components in `passed` need no files."""
     index = folder / "model_index.json"
     if not index.exists():

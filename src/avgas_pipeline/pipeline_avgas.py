@@ -246,10 +246,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                     " one, or one for each."
                 )
 
-        if lora_scale is not None:
-            scale_lora_layers(self.separator, weight=lora_scale)
-        null_tokens = listener.hear(soundscapes + negatives, max_batch_rows)
-        if lora_scale is not None:
+        scale_lora_layers(self.separator, weight=1.0 if lora_scale is None else lora_scale)
+        try:
+            null_tokens = listener.hear(soundscapes + negatives, max_batch_rows)
+        finally:
             unscale_lora_layers(self.separator, weight=lora_scale)
 
         audio_embeds, audio_attention_mask = _condition_tokens(soundscapes)

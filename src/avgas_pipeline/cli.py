@@ -1,0 +1,249 @@
+"""The command line: `avgas generate`, `avgas info`, `avgas export-remote-code`."""
+
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+
+if TYPE_CHECKING:
+    from .pipeline_avgas import AVGASPipeline
+    from .pipeline_output import SoundSource
+
+
+app = typer.Typer(
+    name="avgas",
+    help="See what a soundscape sounds like.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+# What bad input raises; anything else is a fault of ours and shows its traceback.
+_BAD_INPUT = (ValueError, OSError)
+
+
+class DType(str, Enum):
+    """Data types a model can be loaded as."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+@app.command()
+def generate(
+    audio: Annotated[list[Path], typer.Argument(help="Audio or video files.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; several files get a folder each.")],
+    model: Annotated[str | None, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = None,
+    separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    num_images: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 1,
+    num_sources: Annotated[
+        int | None, typer.Option(min=1, help="How many sources to draw; as many as are present if not given.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=W", help="How strongly a source shows; 0 leaves it out.")
+    ] = None,
+    negative_audio: Annotated[Path | None, typer.Option(help="Sound to lead away from.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text to add, if the model has a text encoder.")] = None,
+    max_duration: Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")] = 3600.0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")] = None,
+    dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
+) -> None:
+    """Draw recordings: a mixed picture, and with --separate one for each source, with its sound."""
+    with _bad_input_exits():
+        weights = _parse_weights(weight or [])
+        if model is None:
+            raise ValueError("there is no trained default checkpoint yet; name one with --model.")
+        if negative_audio is not None and not negative_audio.exists():
+            raise FileNotFoundError(f"{negative_audio}: no such file.")
+        _check_writable(out)
+        pipe = _load(model, device, dtype)
+
+        failures: list[str] = []
+        for path, folder in zip(audio, _folders(audio, out), strict=True):
+            try:
+                sources = _generate_one(
+                    pipe,
+                    path,
+                    folder,
+                    title=path.name,
+                    seed=seed,
+                    settings={"model": model, "seed": seed, "steps": steps, "guidance": guidance},
+                    separate=separate,
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    num_images_per_prompt=num_images,
+                    num_sources=num_sources,
+                    source_weights=weights,
+                    negative_audio=negative_audio,
+                    prompt=prompt,
+                    max_duration_s=max_duration,
+                )
+            except _BAD_INPUT as error:
+                if len(audio) == 1:
+                    raise
+                failures.append(_one_line(error))
+                typer.echo(f"avgas: skipped: {failures[-1]}", err=True)
+                continue
+            heard = ", ".join(f"{source.label} {source.score:.2f}" for source in sources)
+            typer.echo(f"{path}: {heard} -> {folder / 'overview.png'}")
+        if failures:
+            typer.echo(f"avgas: {len(failures)} of {len(audio)} files failed:", err=True)
+            for failure in failures:
+                typer.echo(f"  {failure}", err=True)
+            raise typer.Exit(2)
+
+
+@app.command()
+def info(model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub repository.")]) -> None:
+    """Print what a checkpoint is made of."""
+    with _bad_input_exits():
+        pipe = _load(model, "cpu", None)
+    separator = pipe.separator
+    height, width = pipe.default_size or ("?", "?")
+    typer.echo(f"model       {model}")
+    for name, part in sorted(pipe.components.items()):
+        size = f" {part.num_parameters() / 1e6:8.2f} M parameters" if hasattr(part, "num_parameters") else ""
+        typer.echo(f"  {name:<24}{type(part).__name__ if part is not None else '-':<28}{size}".rstrip())
+    typer.echo(f"images      {width} x {height} pixels")
+    typer.echo(f"audio       {pipe.sampling_rate} Hz, windows of {pipe.window_s:.2f} s")
+    typer.echo(f"sources     up to {separator.config.num_slots} at once")
+    typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(separator.id2label.values())}")
+
+
+@app.command()
+def export_remote_code(
+    model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub repository.")],
+    out: Annotated[Path, typer.Argument(help="Folder to make.")],
+) -> None:
+    """Copy a checkpoint with the pipeline's code inside, for people who do not install this package."""
+    from .remote_code import export_remote_code as export
+
+    with _bad_input_exits():
+        export(model, out)
+    typer.echo(f"{out}: load it with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)")
+
+
+def _generate_one(
+    pipe: "AVGASPipeline",
+    path: Path,
+    folder: Path,
+    title: str,
+    seed: int,
+    settings: dict[str, Any],
+    max_duration_s: float,
+    **call: Any,
+) -> "list[SoundSource]":
+    import torch
+
+    from .audio import load_audio
+    from .results import save_results
+
+    waveform = load_audio(path, target_sampling_rate=pipe.sampling_rate, max_duration_s=max_duration_s)
+    # Generators on the CPU give the same noise on every device.
+    generators = [torch.Generator().manual_seed(seed + number) for number in range(call["num_images_per_prompt"])]
+    pipe.set_progress_bar_config(desc=title, file=sys.stderr)
+    output = pipe(
+        {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": str(path)},
+        max_duration_s=max_duration_s,
+        generator=generators,
+        **call,
+    )
+    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings={"audio": str(path), **settings})
+    return output.sources[0]
+
+
+def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline":
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    from .pipeline_avgas import AVGASPipeline
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+    if device is None:
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
+        device = "cpu" if accelerator is None else accelerator.type
+    try:
+        target = torch.device(device)
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: {_one_line(error)}") from None
+    options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
+    return AVGASPipeline.from_pretrained(model, **options).to(target)
+
+
+def _parse_weights(pairs: list[str]) -> dict[str, float] | None:
+    weights = {}
+    for pair in pairs:
+        label, separator, number = pair.rpartition("=")
+        try:
+            weights[label.strip()] = float(number)
+        except ValueError:
+            separator = ""
+        if not separator or not label.strip():
+            raise ValueError(f"--weight {pair!r}: has to be LABEL=NUMBER, such as 'raining=0.5'.")
+    return weights or None
+
+
+def _folders(audio: list[Path], out: Path) -> list[Path]:
+    """Where each file's results go: `out` itself for one file, otherwise a folder named after each."""
+    if len(audio) == 1:
+        return [out]
+    folders: list[Path] = []
+    for path in audio:
+        folder = out / path.stem
+        number = 2
+        while folder in folders:
+            folder = out / f"{path.stem}-{number}"
+            number += 1
+        folders.append(folder)
+    return folders
+
+
+def _check_writable(folder: Path) -> None:
+    """Fails now rather than after the pictures are drawn."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"{folder}: can't write there ({error.strerror}).") from None
+
+
+@contextmanager
+def _bad_input_exits() -> Iterator[None]:
+    """Bad input ends with one line and exit code 2; warnings become one line each."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {message}", err=True)
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module=r"avgas_pipeline\.")
+        try:
+            yield
+        except _BAD_INPUT as error:
+            typer.echo(f"avgas: error: {_one_line(error)}", err=True)
+            raise typer.Exit(2) from None
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{os.fspath(error.filename)}: {error.strerror}"
+    return text
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,94 @@
+"""A second flavour of a checkpoint that carries the pipeline's code, for people who do not pip install it."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+
+from .hub import check_folder
+
+
+_PACKAGE = Path(__file__).parent
+_RELATIVE_IMPORT = re.compile(r"^(\s*from \.)(\w+)( import )", flags=re.MULTILINE)
+
+
+def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
+    """
+    Copy a checkpoint and put the pipeline's code into it.
+
+    The result loads with nothing but diffusers and the pipeline's dependencies installed:
+    `DiffusionPipeline.from_pretrained(output_dir, trust_remote_code=True)`. Publish it as a repository or revision of
+    its own: where the code files are, people who did install the package have to pass `trust_remote_code` as well.
+
+    Args:
+        model (`str` or `os.PathLike`): A checkpoint folder, or a Hub repository.
+        output_dir (`str` or `os.PathLike`): Folder to make; written under a temporary name and renamed.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist or is incomplete.
+        FileExistsError: If `output_dir` exists and is not empty.
+        ValueError: If the checkpoint's weights are pickled only.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise FileExistsError(f"{output_dir}: exists already; choose a new folder.")
+    source = Path(model) if os.path.isdir(model) else Path(snapshot_download(os.fspath(model)))
+    check_folder(source)
+
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
+    try:
+        shutil.copytree(source, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git", ".cache"))
+        _write_code(partial)
+        partial.chmod(0o755)
+        if output_dir.exists():
+            output_dir.rmdir()
+        os.replace(partial, output_dir)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return output_dir
+
+
+def _write_code(folder: Path) -> None:
+    modules = _needed_modules("pipeline_avgas")
+    for module in modules:
+        name = "pipeline" if module == "pipeline_avgas" else _remote_name(module)
+        code = (_PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+        code = _RELATIVE_IMPORT.sub(lambda match: f"{match[1]}{_remote_name(match[2])}{match[3]}", code)
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
+
+    index_path = folder / "model_index.json"
+    index = json.loads(index_path.read_text(encoding="utf-8"))
+    for component, value in index.items():
+        # diffusers looks for a component's class in a file named after its library, inside its folder.
+        if isinstance(value, list) and value[0] == _PACKAGE.name:
+            module = next(module for module in modules if _defines(module, value[1]))
+            shutil.copyfile(_PACKAGE / f"{module}.py", folder / component / f"{_PACKAGE.name}.py")
+    index["_class_name"] = ["pipeline", "AVGASPipeline"]
+    index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _needed_modules(module: str) -> list[str]:
+    """`module` and all modules of this package that it imports, directly or not."""
+    found = [module]
+    for name in found:
+        code = (_PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+        found += [match[1] for match in _RELATIVE_IMPORT.findall(code) if match[1] not in found]
+    return list(dict.fromkeys(found))
+
+
+def _remote_name(module: str) -> str:
+    # A module must not be called like a component's folder.
+    return f"avgas_{module}"
+
+
+def _defines(module: str, class_name: str) -> bool:
+    return f"class {class_name}(" in (_PACKAGE / f"{module}.py").read_text(encoding="utf-8")

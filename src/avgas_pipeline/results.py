@@ -1,0 +1,107 @@
+"""Writing what the pipeline made of one recording: all files, or none."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from .overview import draw_overview
+from .pipeline_output import AVGASPipelineOutput
+
+
+def save_results(
+    output: AVGASPipelineOutput,
+    waveform: np.ndarray,
+    sampling_rate: int,
+    output_dir: str | os.PathLike,
+    title: str | None = None,
+    settings: dict[str, Any] | None = None,
+) -> list[Path]:
+    """
+    Write the pipeline's output for one soundscape: `mixed.png`, `source-<n>-<label>.png` and `.wav`, `sources.json`
+    and `overview.png`. With several images per prompt, `-<k>` is added to the names of pictures.
+
+    Everything is written under temporary names first, and renamed when all of it is there.
+
+    Args:
+        output ([`AVGASPipelineOutput`]): Of one soundscape, with `output_type="pil"`.
+        waveform (`np.ndarray` of shape `(samples,)`): The soundscape, mono.
+        sampling_rate (`int`): Its rate, in Hz.
+        output_dir (`str` or `os.PathLike`): Folder to write to; made if missing.
+        title (`str`, *optional*): Title of the overview.
+        settings (`dict`, *optional*): How the pictures were made, for `sources.json`.
+
+    Returns:
+        `list[Path]`: The files.
+
+    Raises:
+        OSError: If they can't be written; then none is.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".avgas-", dir=output_dir))
+    try:
+        _write_files(partial, output, waveform, sampling_rate, title, settings or {})
+        names = sorted(file.name for file in partial.iterdir())
+        for name in names:
+            os.replace(partial / name, output_dir / name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [output_dir / name for name in names]
+
+
+def _write_files(
+    folder: Path,
+    output: AVGASPipelineOutput,
+    waveform: np.ndarray,
+    sampling_rate: int,
+    title: str | None,
+    settings: dict[str, Any],
+) -> None:
+    sources = output.sources[0]
+    mixed = _save_images(folder, "mixed", output.images)
+    entries = []
+    for number, source in enumerate(sources, start=1):
+        stem = f"source-{number}-{slug(source.label or 'source')}"
+        entry = {
+            "label": source.label,
+            "score": round(source.score, 6),
+            "label_score": round(source.label_score, 6),
+            "images": _save_images(folder, stem, source.images),
+        }
+        if source.audio is not None:
+            soundfile.write(folder / f"{stem}.wav", source.audio, source.sampling_rate, subtype="PCM_16")
+            entry["audio"] = f"{stem}.wav"
+        if source.activity is not None:
+            entry["activity_hop_s"] = source.activity_hop_s
+            entry["activity"] = [round(float(value), 4) for value in source.activity]
+        entries.append(entry)
+    report = {
+        "duration_s": len(waveform) / sampling_rate,
+        "sampling_rate": sampling_rate,
+        "mixed": mixed,
+        "sources": entries,
+        **settings,
+    }
+    (folder / "sources.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draw_overview(waveform, sampling_rate, output.images[0], sources, title).save(folder / "overview.png")
+
+
+def _save_images(folder: Path, stem: str, images: list) -> list[str]:
+    names = [f"{stem}.png"] if len(images) == 1 else [f"{stem}-{number}.png" for number in range(1, len(images) + 1)]
+    for name, image in zip(names, images, strict=True):
+        image.save(folder / name)
+    return names
+
+
+def slug(text: str) -> str:
+    """A label as part of a file name: "female speech, woman speaking" becomes "female-speech-woman-speaking"."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-") or "source"
