@@ -25,7 +25,7 @@ def write_audio(path, samples, sampling_rate, codec, container=None, layout="mon
         if audio is not None:
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
             frame.sample_rate = sampling_rate
-            audio.codec_context.open()
+            audio.codec_context.open(strict=False)
             resampler = av.AudioResampler(
                 format=audio.format, layout=layout, rate=sampling_rate, frame_size=audio.codec_context.frame_size
             )

@@ -42,8 +42,8 @@ def load_audio(
         audio (`str`, `os.PathLike`, `bytes`, file object, `np.ndarray`, `torch.Tensor` or `dict`):
             A file (wav, flac, ogg, opus, mp3, m4a, aac, or a video whose sound track is used), its bytes, or an open
             binary file; samples of shape `(T,)`, `(channels, T)` or `(T, channels)`, float in [-1, 1], or uint8,
-            int16 or int32 at full scale; or a `datasets` Audio value: a dict with `array` and `sampling_rate`, or with `bytes` or
-            `path`.
+            int16 or int32 at full scale; or a `datasets` Audio value: a dict with `array` and `sampling_rate`, or
+            with `bytes` or `path`.
         sampling_rate (`int`, *optional*):
             Rate of samples given as an array or tensor, in Hz. Files carry their own.
         target_sampling_rate (`int`, defaults to 16000):

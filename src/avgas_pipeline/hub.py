@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from typing_extensions import Self
 
 from .cards import create_model_card
@@ -37,9 +37,10 @@ class HubMixin:
         return super().from_pretrained(path, **kwargs)
 
     def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        # Both ways to push write a card without text first, unless the repository has one already.
+        # Both ways to push write the Hub's unfilled template first, unless the repository has a card already.
         path = Path(working_dir, "README.md")
-        if path.exists() and not ModelCard.load(path, ignore_metadata_errors=True).text.strip():
+        unfilled = ModelCard.from_template(ModelCardData()).text
+        if path.exists() and ModelCard.load(path, ignore_metadata_errors=True).text.strip() == unfilled.strip():
             create_model_card(self, repo_id).save(path)
         return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
 

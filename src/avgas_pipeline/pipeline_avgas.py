@@ -641,7 +641,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         if height is None or width is None:
             if self.default_size is None:
                 raise ValueError("`height` and `width` are needed: the U-Net's configuration has no `sample_size`.")
-            height, width = height or self.default_size[0], width or self.default_size[1]
+            height = self.default_size[0] if height is None else height
+            width = self.default_size[1] if width is None else width
 
         # 1. Check inputs. Raise error if not correct
         self.check_inputs(

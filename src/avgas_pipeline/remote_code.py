@@ -63,6 +63,10 @@ def _write_code(folder: Path) -> None:
         name = "pipeline" if module == "pipeline_avgas" else _remote_name(module)
         code = (_PACKAGE / f"{module}.py").read_text(encoding="utf-8")
         code = _RELATIVE_IMPORT.sub(lambda match: f"{match[1]}{_remote_name(match[2])}{match[3]}", code)
+        if module == "pipeline_avgas":
+            # diffusers copies only the modules that the pipeline's own file imports.
+            names = [_remote_name(needed) for needed in modules if needed != module]
+            code += "".join(f"from .{name} import __name__ as _{name}  # noqa: E402, F401\n" for name in names)
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
 
     index_path = folder / "model_index.json"

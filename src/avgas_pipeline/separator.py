@@ -294,9 +294,9 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         """
         prefix, grid = self._split_grid(audio_hidden_states)
         batch_size, _, num_rows, num_columns = grid.shape
-        position = self._position_embedding(num_rows, num_columns, grid.device).to(self.audio_proj.weight.dtype)
 
         grid_tokens = self.audio_proj(self.audio_norm(grid.flatten(2).transpose(1, 2)))
+        position = self._position_embedding(num_rows, num_columns, grid.device).to(grid_tokens.dtype)
         tokens = torch.cat([self.audio_proj(self.audio_norm(prefix)), grid_tokens + position], dim=1)
         valid = self._token_mask(valid_fraction, batch_size, prefix.shape[1], num_rows, num_columns)
 

@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from avgas_pipeline.audio import iter_windows
+from avgas_pipeline.separator import AudioVisualSeparatorOutput
+from avgas_pipeline.sources import SourceTracker, render_sources
+from avgas_pipeline.spectrogram import istft, mask_to_bins, mel_bands, relative_log_mel, stft
+
+
+RATE, N_FFT, HOP, BANDS = 16000, 512, 128, 40
+LABELS = {0: "low", 1: "high", 2: "other"}
+
+
+def slots(presence, labels, directions, masks=None):
+    """A separator's output for W windows of K slots: probabilities, label indices, embedding axes, masks."""
+    presence, labels = torch.tensor(presence, dtype=torch.float32), torch.tensor(labels)
+    embeds = F.normalize(
+        torch.stack([torch.stack([torch.tensor(v, dtype=torch.float32) for v in w]) for w in directions]), dim=-1
+    )
+    return AudioVisualSeparatorOutput(
+        presence_logits=torch.logit(presence),
+        class_logits=10.0 * F.one_hot(labels, 3).float(),
+        audio_embeds=embeds,
+        visual_embeds=embeds,
+        condition_tokens=torch.arange(presence.numel()).float().view(*presence.shape, 1, 1),
+        null_tokens=torch.zeros(1, 1),
+        mask_logits=None if masks is None else torch.logit(masks, eps=1e-7),
+    )
+
+
+def track(output, **options):
+    tracker = SourceTracker(**options)
+    for row in range(len(output.presence_logits)):
+        tracker.add_window(output, row)
+    return tracker.tracks()
+
+
+X, Y, Z = (1, 0, 0), (0, 1, 0), (0, 0, 1)
+
+
+def test_slots_from_the_threshold_on_are_present_most_certain_first():
+    found = track(slots([[0.6, 0.2, 0.9]], [[0, 1, 2]], [[X, Y, Z]]))
+    assert [t.label_index for t in found] == [2, 0]
+    assert [t.score for t in found] == pytest.approx([0.9, 0.6], abs=1e-5)
+    assert track(slots([[0.6, 0.2, 0.9]], [[0, 1, 2]], [[X, Y, Z]]), presence_threshold=0.95) == []
+
+
+def test_num_sources_takes_the_most_probable():
+    output = slots([[0.1, 0.2, 0.05], [0.3, 0.1, 0.9]], [[0, 1, 2], [0, 1, 2]], [[X, Y, Z], [X, Y, Z]])
+    assert [t.label_index for t in track(output, num_sources=1)] == [2]
+    assert [t.label_index for t in track(output, num_sources=2)] == [2, 0]
+    assert len(track(output, num_sources=3)) == 3
+
+
+def test_windows_are_merged_by_embedding_whatever_the_slot():
+    near_x = (0.9, 0.3, 0.1)
+    found = track(slots([[0.9, 0.8], [0.7, 0.95]], [[0, 1], [1, 0]], [[X, Y], [Y, near_x]]))
+    assert [t.label_index for t in found] == [0, 1]
+    assert found[0].score == pytest.approx(0.95, abs=1e-5)
+    # The tokens are those of the window where it is most certain: slot 1 of window 1.
+    assert found[0].condition_tokens.item() == 3
+
+
+def test_different_sources_stay_apart():
+    found = track(slots([[0.9, 0.1], [0.8, 0.1]], [[0, 1], [1, 2]], [[X, Y], [Y, Z]]))
+    assert [t.label_index for t in found] == [0, 1]
+
+
+def test_a_shared_label_is_one_source():
+    assert len(track(slots([[0.9, 0.1], [0.8, 0.1]], [[0, 1], [0, 2]], [[X, Y], [Z, Y]]))) == 1
+
+
+def test_slots_of_one_window_are_never_merged():
+    assert len(track(slots([[0.9, 0.9], [0.9, 0.9]], [[0, 0], [0, 0]], [[X, X], [X, X]]))) == 2
+
+
+def test_stft_is_inverted():
+    waveform = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(istft(stft(waveform, N_FFT, HOP), N_FFT, HOP, 5000), waveform, atol=1e-5)
+
+
+def test_mel_bands_share_out_every_bin():
+    bands = mel_bands(N_FFT, RATE, BANDS)
+    assert bands.shape == (BANDS, N_FFT // 2 + 1)
+    assert torch.allclose(bands.sum(dim=0), torch.ones(N_FFT // 2 + 1), atol=1e-6)
+    assert torch.allclose(mask_to_bins(torch.full((BANDS, 7), 0.3), N_FFT, RATE), torch.full((257, 7), 0.3), atol=1e-6)
+
+
+def test_log_mel_ignores_level_and_takes_silence():
+    waveform = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    loud, quiet = (relative_log_mel(stft(gain * waveform, N_FFT, HOP), RATE, BANDS) for gain in (1.0, 1e-4))
+    assert torch.allclose(loud, quiet, atol=1e-3)
+    assert loud.max() == 1 and loud.min() >= 0
+    assert torch.isfinite(relative_log_mel(stft(torch.zeros(5000), N_FFT, HOP), RATE, BANDS)).all()
+
+
+def si_sdr(estimate, target):
+    scale = np.dot(estimate, target) / np.dot(target, target)
+    return 10 * np.log10(np.sum((scale * target) ** 2) / np.sum((estimate - scale * target) ** 2))
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 3.7])
+def test_band_masks_separate_tones_over_windows(seconds):
+    time = np.arange(round(seconds * RATE)) / RATE
+    low, high = 0.3 * np.sin(2 * np.pi * 300 * time), 0.3 * np.sin(2 * np.pi * 4000 * time)
+    # The high tone is only in the second half.
+    high *= time > seconds / 2
+    waveform = (low + high).astype(np.float32)
+    windows = list(iter_windows(waveform, RATE, RATE // 2 // HOP * HOP))
+    masks = torch.zeros(len(windows), 2, BANDS, RATE // HOP + 1)
+    masks[:, 0, :20], masks[:, 1, 20:] = 1.0, 1.0
+    output = slots([[0.9, 0.8]] * len(windows), [[0, 1]] * len(windows), [[X, Y]] * len(windows), masks)
+
+    sources = render_sources(track(output), waveform, windows, LABELS, RATE, N_FFT, HOP)
+
+    assert [source.label for source in sources] == ["low", "high"]
+    for source, target in zip(sources, (low, high), strict=True):
+        assert source.audio.shape == waveform.shape and source.audio.dtype == np.float32
+        assert si_sdr(source.audio, target) > 20
+    activity = sources[1].activity
+    assert activity.shape == (len(waveform) // HOP + 1,)
+    assert sources[1].activity_hop_s * (len(activity) - 1) == pytest.approx(seconds, abs=0.01)
+    quarter = len(activity) // 4
+    assert activity[: 2 * quarter - 8].max() < 0.05
+    assert activity[2 * quarter + 8 : -8].min() == pytest.approx(0.5, abs=0.05)
+
+
+def test_full_masks_give_the_soundscape_back():
+    rng = np.random.default_rng(0)
+    waveform = rng.uniform(-0.5, 0.5, 40000).astype(np.float32)
+    windows = list(iter_windows(waveform, RATE, 8000 // HOP * HOP))
+    output = slots(
+        [[0.9]] * len(windows), [[0]] * len(windows), [[X]] * len(windows), torch.ones(len(windows), 1, BANDS, 126)
+    )
+    (source,) = render_sources(track(output), waveform, windows, LABELS, RATE, N_FFT, HOP)
+    assert np.abs(source.audio - waveform).max() < 1e-4
+    assert source.activity.min() > 0.999
+
+
+def test_sources_without_masks_have_no_audio():
+    waveform = np.ones(RATE, np.float32)
+    windows = list(iter_windows(waveform, RATE, RATE))
+    (source,) = render_sources(track(slots([[0.9]], [[0]], [[X]])), waveform, windows, LABELS, RATE, N_FFT, HOP)
+    assert source.audio is None and source.activity is None and source.label == "low"
