@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import file_exists
 from typing_extensions import Self
 
 from .cards import create_model_card
@@ -36,13 +36,14 @@ class HubMixin:
             raise FileNotFoundError(f"{path}: no such folder.")
         return super().from_pretrained(path, **kwargs)
 
-    def _upload_folder(self, working_dir: str | os.PathLike, repo_id: str, *args: Any, **kwargs: Any) -> Any:
-        # Both ways to push write the Hub's unfilled template first, unless the repository has a card already.
-        path = Path(working_dir, "README.md")
-        unfilled = ModelCard.from_template(ModelCardData()).text
-        if path.exists() and ModelCard.load(path, ignore_metadata_errors=True).text.strip() == unfilled.strip():
-            create_model_card(self, repo_id).save(path)
-        return super()._upload_folder(working_dir, repo_id, *args, **kwargs)
+    def _upload_folder(
+        self, working_dir: str | os.PathLike, repo_id: str, token: str | None = None, **kwargs: Any
+    ) -> Any:
+        # Both ways to push write a card here: the repository's own, or else an unfilled template.
+        card = Path(working_dir, "README.md")
+        if card.exists() and not file_exists(repo_id, "README.md", token=token):
+            create_model_card(self, repo_id).save(card)
+        return super()._upload_folder(working_dir, repo_id, token=token, **kwargs)
 
 
 def check_folder(folder: Path, passed: Collection[str] = ()) -> None:

@@ -1,5 +1,6 @@
 """Writing what the pipeline made of one recording: all files, or none."""
 
+import io
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import soundfile
 
 from .overview import draw_overview
-from .pipeline_output import AVGASPipelineOutput
+from .pipeline_output import AVGASPipelineOutput, SoundSource
 
 
 def save_results(
@@ -77,7 +78,7 @@ def _write_files(
             "images": _save_images(folder, stem, source.images),
         }
         if source.audio is not None:
-            soundfile.write(folder / f"{stem}.wav", source.audio, source.sampling_rate, subtype="PCM_16")
+            _save_audio(folder / f"{stem}.wav", source)
             entry["audio"] = f"{stem}.wav"
         if source.activity is not None:
             entry["activity_hop_s"] = source.activity_hop_s
@@ -99,6 +100,13 @@ def _save_images(folder: Path, stem: str, images: list) -> list[str]:
     for name, image in zip(names, images, strict=True):
         image.save(folder / name)
     return names
+
+
+def _save_audio(path: Path, source: SoundSource) -> None:
+    # soundfile does not report a full disk, a plain write does.
+    buffer = io.BytesIO()
+    soundfile.write(buffer, source.audio, source.sampling_rate, format="WAV", subtype="PCM_16")
+    path.write_bytes(buffer.getvalue())
 
 
 def slug(text: str) -> str:

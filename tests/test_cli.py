@@ -1,0 +1,251 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+import torch
+from sounds import tone, write_audio
+from tiny import tiny_audio
+from typer.testing import CliRunner
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.cli import app
+from avgas_pipeline.overview import draw_overview
+from avgas_pipeline.pipeline_output import SoundSource
+
+
+@pytest.fixture
+def recording(tmp_path):
+    path = tmp_path / "sea and dog.wav"
+    soundfile.write(path, tiny_audio(2.0)[0], 16000)
+    return path
+
+
+def generate(checkpoint, *arguments):
+    return CliRunner().invoke(app, ["generate", "--model", str(checkpoint), "--steps", "2", *map(str, arguments)])
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fails_with_one_line(result, *words):
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("avgas: error:")]
+    assert len(lines) == 1
+    for word in words:
+        assert str(word) in lines[0]
+
+
+# -- generate -------------------------------------------------------------------------------------------------------
+
+
+def test_generate_writes_pictures_sounds_report_and_overview(checkpoint, recording, tmp_path):
+    result = generate(checkpoint, recording, "--out", tmp_path / "out", "--separate")
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "out/sources.json").read_text())
+    assert report["duration_s"] == 2.0 and report["seed"] == 0 and report["mixed"] == ["mixed.png"]
+    expected = {"mixed.png", "overview.png", "sources.json"}
+    for number, source in enumerate(report["sources"], start=1):
+        stem = f"source-{number}-{source['label'].replace(' ', '-')}"
+        assert source["images"] == [f"{stem}.png"] and source["audio"] == f"{stem}.wav"
+        assert 0.5 <= source["score"] <= 1
+        assert len(source["activity"]) == pytest.approx(2.0 / source["activity_hop_s"], abs=2)
+        expected |= {f"{stem}.png", f"{stem}.wav"}
+        audio, rate = soundfile.read(tmp_path / "out" / f"{stem}.wav")
+        assert rate == 16000 and audio.shape == (32000,) and np.abs(audio).max() > 0
+    assert len(report["sources"]) >= 1
+    assert set(files(tmp_path / "out")) == expected
+    assert PIL.Image.open(tmp_path / "out/mixed.png").size == (64, 64)
+    assert str(tmp_path / "out/overview.png") in result.stdout
+
+
+def test_same_seed_same_bytes_in_fresh_processes(checkpoint, recording, tmp_path):
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        command = [sys.executable, "-m", "avgas_pipeline.cli", "generate", recording, "--out", tmp_path / name]
+        command += ["--model", checkpoint, "--steps", "2", "--separate", "--seed", str(seed)]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    first, second, third = (files(tmp_path / name) for name in "abc")
+    assert first == second
+    assert first["mixed.png"] != third["mixed.png"]
+
+
+def test_options_reach_the_pipeline(checkpoint, recording, tmp_path):
+    def mixed(name, *arguments):
+        result = generate(checkpoint, recording, "--out", tmp_path / name, *arguments)
+        assert result.exit_code == 0, result.output
+        return files(tmp_path / name)["mixed.png"]
+
+    plain = mixed("plain")
+    label = json.loads((tmp_path / "plain/sources.json").read_text())["sources"][0]["label"]
+    assert mixed("weight-one", "--weight", f"{label}=1") == plain
+    assert mixed("weight", "--weight", f"{label}=0.1") != plain
+    assert mixed("guidance", "--guidance", "1") != plain
+    soundfile.write(tmp_path / "noise.wav", tiny_audio(1.0, 7)[0], 16000)
+    assert mixed("negative", "--negative-audio", tmp_path / "noise.wav") != plain
+    mixed("count", "--num-sources", "3")
+    assert len(json.loads((tmp_path / "count/sources.json").read_text())["sources"]) == 3
+
+
+def test_several_images(checkpoint, recording, tmp_path):
+    assert generate(checkpoint, recording, "--out", tmp_path / "out", "--num-images", 2, "--separate").exit_code == 0
+    names = set(files(tmp_path / "out"))
+    assert {"mixed-1.png", "mixed-2.png"} <= names
+    assert any(re.fullmatch(r"source-1-.*-2\.png", name) for name in names)
+    # The first is what one image with the same seed is.
+    assert generate(checkpoint, recording, "--out", tmp_path / "one").exit_code == 0
+    one, first = (PIL.Image.open(tmp_path / name) for name in ("one/mixed.png", "out/mixed-1.png"))
+    assert np.abs(np.asarray(one, dtype=int) - np.asarray(first)).max() <= 1
+
+
+def test_a_batch_goes_on_after_a_bad_file_and_lists_it(checkpoint, recording, tmp_path):
+    (tmp_path / "broken.wav").write_text("not a sound")
+    (tmp_path / "sub").mkdir()
+    twin = shutil.copy(recording, tmp_path / "sub" / recording.name)
+    out = tmp_path / "out"
+    result = generate(checkpoint, recording, tmp_path / "broken.wav", tmp_path / "gone.wav", twin, "--out", out)
+    assert result.exit_code == 2
+    assert "2 of 4 files failed" in result.stderr
+    closing = result.stderr.split("files failed:")[1]
+    assert "broken.wav" in closing and "gone.wav" in closing and "Traceback" not in result.output
+    assert sorted(path.name for path in out.iterdir()) == ["sea and dog", "sea and dog-2"]
+    assert files(out / "sea and dog").keys() == files(out / "sea and dog-2").keys()
+
+
+def test_a_truncated_file_is_drawn_with_a_warning(checkpoint, tmp_path):
+    path = write_audio(tmp_path / "cut.mp3", tone(4.0), 44100, "libmp3lame")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = generate(checkpoint, path, "--out", tmp_path / "out", "--num-sources", "1")
+    assert result.exit_code == 0
+    assert re.search(r"avgas: warning: .*cut\.mp3: damaged or truncated", result.stderr)
+
+
+def test_bad_recordings(checkpoint, tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("words " * 100)
+    write_audio(tmp_path / "mute.mp4", np.zeros(1), 44100, None, picture_codec="mpeg4")
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
+    for name in ("missing.wav", "empty.wav", "text.wav", "mute.mp4", "silent.wav", "nan.wav"):
+        fails_with_one_line(generate(checkpoint, tmp_path / name, "--out", tmp_path / "out"), name)
+    assert not files(tmp_path / "out")
+
+
+def test_bad_options(checkpoint, recording, tmp_path):
+    out = tmp_path / "out"
+    for arguments, word in {
+        ("--weight", "unicorn=1"): "unicorn",
+        ("--weight", "raining"): "LABEL=NUMBER",
+        ("--weight", "raining=-1"): "finite",
+        ("--prompt", "a photo"): "text encoder",
+        ("--device", "abacus"): "abacus",
+        ("--num-sources", "9"): "from 1 to 4",
+        ("--max-duration", "1"): "max_duration_s",
+        ("--negative-audio", str(tmp_path / "gone.wav")): "gone.wav",
+    }.items():
+        fails_with_one_line(generate(checkpoint, recording, "--out", out, *arguments), word)
+    assert generate(checkpoint, recording, "--out", out, "--steps", "0").exit_code == 2
+    assert not files(out)
+
+
+def test_bad_models(checkpoint, recording, tmp_path):
+    no_weights = shutil.copytree(checkpoint, tmp_path / "no-weights")
+    (no_weights / "vae/diffusion_pytorch_model.safetensors").unlink()
+    pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
+    (pickled / "vae/diffusion_pytorch_model.safetensors").unlink()
+    torch.save({}, pickled / "vae/diffusion_pytorch_model.bin")
+    for model, word in ((no_weights, "no weights"), (pickled, "pickled"), (tmp_path / "gone", "gone")):
+        fails_with_one_line(generate(model, recording, "--out", tmp_path / "out"), word)
+        fails_with_one_line(CliRunner().invoke(app, ["info", str(model)]), word)
+
+
+def test_no_default_checkpoint_yet(recording, tmp_path):
+    result = CliRunner().invoke(app, ["generate", str(recording), "--out", str(tmp_path / "out")])
+    fails_with_one_line(result, "no trained default checkpoint")
+
+
+def test_unwritable_output_folder(checkpoint, recording, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    fails_with_one_line(generate(checkpoint, recording, "--out", tmp_path / "file/out"), "file/out", "can't write")
+    fails_with_one_line(generate(checkpoint, recording, "--out", tmp_path / "file"), "can't write")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_leaves_nothing_half_written(checkpoint, recording, small_disk):
+    earlier = small_disk / "mixed.png"
+    earlier.write_bytes(b"an earlier result")
+    fails_with_one_line(generate(checkpoint, recording, "--out", small_disk, "--separate"), "No space left")
+    assert [path.name for path in small_disk.iterdir()] == ["mixed.png"]
+    assert earlier.read_bytes() == b"an earlier result"
+
+
+# -- info, export ---------------------------------------------------------------------------------------------------
+
+
+def test_info(checkpoint):
+    result = CliRunner().invoke(app, ["info", str(checkpoint)])
+    assert result.exit_code == 0
+    for word in ("ASTModel", "UNet2DConditionModel", "64 x 64 pixels", "16000 Hz", "up to 4", "sea waves"):
+        assert word in result.stdout
+
+
+def test_export_remote_code(checkpoint, tmp_path):
+    result = CliRunner().invoke(app, ["export-remote-code", str(checkpoint), str(tmp_path / "remote")])
+    assert result.exit_code == 0
+    assert (tmp_path / "remote/pipeline.py").exists() and (tmp_path / "remote/separator/avgas_pipeline.py").exists()
+    again = CliRunner().invoke(app, ["export-remote-code", str(checkpoint), str(tmp_path / "remote")])
+    fails_with_one_line(again, "exists already")
+
+
+def test_the_command_is_installed():
+    command = Path(sys.executable).with_name("avgas")
+    result = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    assert "generate" in result.stdout and not result.stderr
+
+
+# -- overview -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_sources", [0, 1, 3, 7])
+def test_overview_shows_any_number_of_sources(num_sources):
+    image = PIL.Image.new("RGB", (64, 64), "white")
+    sources = [
+        SoundSource(label=f"$label {n}", activity=np.ones(101, np.float32), activity_hop_s=0.02, images=[image])
+        for n in range(num_sources)
+    ]
+    overview = draw_overview(tone(2.0, 16000), 16000, image, sources, title="cost: $5 & more")
+    assert overview.mode == "RGB" and min(overview.size) > 500
+
+
+def test_overview_takes_any_length_and_sources_without_masks(pipe):
+    image = PIL.Image.new("RGB", (64, 64))
+    for seconds in (0.001, 0.3, 600.0):
+        assert draw_overview(tone(seconds, 16000), 16000, image, [SoundSource(label="x")]).size[0] > 500
+
+
+def test_overview_is_deterministic(checkpoint):
+    pipe = AVGASPipeline.from_pretrained(checkpoint)
+    pipe.set_progress_bar_config(disable=True)
+    audio = tiny_audio(1.0)[0]
+    out = pipe(audio, 16000, separate=True, num_inference_steps=2, generator=torch.manual_seed(0))
+    first, second = (draw_overview(audio, 16000, out.images[0], out.sources[0]) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
