@@ -1,0 +1,40 @@
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+OUT := out/demo
+
+.PHONY: help test test-slow lint format demo clean
+
+help:
+	@echo "make test       install into $(VENV) and run the fast tests"
+	@echo "make test-slow  the slow ones"
+	@echo "make lint       check style"
+	@echo "make format     mend style"
+	@echo "make demo       draw the recordings in examples/"
+
+$(VENV)/.installed: setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e ".[dev]"
+	touch $@
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+demo: $(VENV)/.installed
+	@echo "There is no trained checkpoint yet, so there is nothing to draw with: avgas-mini is to come."
+	@echo "With a checkpoint of your own: $(BIN)/avgas generate RECORDING --model CHECKPOINT --separate --out $(OUT)"
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info out
