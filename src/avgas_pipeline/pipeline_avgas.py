@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from .conditioning import (
 )
 from .hearing import Listener, Recording
 from .hub import HubMixin
+from .input_checks import check_count, check_embeds, check_hearing, check_text
 from .lora import AVGASLoraLoaderMixin
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 
@@ -234,7 +234,9 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         Returns:
             [`EncodedAudio`], whose names are those of `__call__`'s arguments.
         """
-        self._check_hearing_inputs(num_sources, presence_threshold, max_batch_rows)
+        check_hearing(self, num_sources, presence_threshold)
+        if max_batch_rows is not None:
+            check_count("max_batch_rows", max_batch_rows)
         listener = Listener(self.audio_feature_extractor, self.audio_encoder, self.separator, self._execution_device)
         soundscapes = listener.load(audio, sampling_rate, max_duration_s, num_sources, presence_threshold)
         negatives = []
@@ -336,104 +338,34 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 f"`callback_on_step_end_tensor_inputs` has to be in {self._callback_tensor_inputs}, but found"
                 f" {sorted(unknown)}."
             )
-        if not _is_count(num_images_per_prompt):
-            raise ValueError(f"`num_images_per_prompt` has to be a positive integer but is {num_images_per_prompt!r}.")
+        check_count("num_images_per_prompt", num_images_per_prompt)
+        if max_batch_rows is not None:
+            check_count("max_batch_rows", max_batch_rows)
         if (audio is None) == (audio_embeds is None):
             raise ValueError("Pass exactly one of `audio` and `audio_embeds`.")
         if audio_embeds is not None and negative_audio is not None:
             raise ValueError("With `audio_embeds`, pass `negative_audio` to `encode_audio`.")
         if audio is not None:
             batch_size = len(audio) if isinstance(audio, (list, tuple)) else 1
-            self._check_hearing_inputs(num_sources, presence_threshold, max_batch_rows)
+            check_hearing(self, num_sources, presence_threshold)
         else:
-            batch_size = self._check_embeds(audio_embeds, audio_attention_mask, negative_audio_embeds, sources)
-            if max_batch_rows is not None and not _is_count(max_batch_rows):
-                raise ValueError(f"`max_batch_rows` has to be a positive integer but is {max_batch_rows!r}.")
+            width = self.unet.config.cross_attention_dim
+            batch_size = check_embeds(width, audio_embeds, audio_attention_mask, negative_audio_embeds, sources)
         if isinstance(generator, list) and len(generator) != batch_size * num_images_per_prompt:
             raise ValueError(
                 f"You have passed a list of {len(generator)} generators for {batch_size} soundscapes with"
                 f" {num_images_per_prompt} images each: it takes one generator for each mixed image."
             )
-        self._check_text(batch_size, prompt, negative_prompt, prompt_embeds, negative_prompt_embeds)
+        check_text(
+            self.text_encoder is not None,
+            batch_size,
+            prompt,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+        )
         labels = set(self.separator.id2label.values()) if self.separator is not None else None
         weights_per_soundscape(source_weights, batch_size, labels)
-
-    def _check_hearing_inputs(
-        self, num_sources: int | None, presence_threshold: float, max_batch_rows: int | None
-    ) -> None:
-        for name in ("audio_feature_extractor", "audio_encoder", "separator"):
-            if getattr(self, name) is None:
-                raise ValueError(f"This pipeline was loaded without `{name}`; pass `audio_embeds` instead of `audio`.")
-        num_slots = self.separator.config.num_slots
-        if num_sources is not None and (not _is_count(num_sources) or num_sources > num_slots):
-            raise ValueError(
-                f"`num_sources` has to be an integer from 1 to {num_slots}, the separator's slots, but is"
-                f" {num_sources!r}."
-            )
-        if not isinstance(presence_threshold, Real) or not 0 <= presence_threshold <= 1:
-            raise ValueError(f"`presence_threshold` has to be in [0, 1] but is {presence_threshold!r}.")
-        if max_batch_rows is not None and not _is_count(max_batch_rows):
-            raise ValueError(f"`max_batch_rows` has to be a positive integer but is {max_batch_rows!r}.")
-
-    def _check_embeds(
-        self,
-        audio_embeds: torch.Tensor,
-        audio_attention_mask: torch.Tensor | None,
-        negative_audio_embeds: torch.Tensor | None,
-        sources: list[list[SoundSource]] | None,
-    ) -> int:
-        width = self.unet.config.cross_attention_dim
-        for name, embeds in (("audio_embeds", audio_embeds), ("negative_audio_embeds", negative_audio_embeds)):
-            if embeds is not None and (embeds.ndim != 4 or embeds.shape[-1] != width):
-                raise ValueError(
-                    f"`{name}` has to be of shape (soundscapes, sources, tokens, {width}) but is of shape"
-                    f" {tuple(embeds.shape)}."
-                )
-        if negative_audio_embeds is not None and negative_audio_embeds.shape[0] != audio_embeds.shape[0]:
-            raise ValueError(
-                f"`audio_embeds` has {audio_embeds.shape[0]} soundscapes, but `negative_audio_embeds`"
-                f" {negative_audio_embeds.shape[0]}."
-            )
-        if audio_attention_mask is not None and audio_attention_mask.shape != audio_embeds.shape[:2]:
-            raise ValueError(
-                f"`audio_attention_mask` has to be of shape {tuple(audio_embeds.shape[:2])}, as `audio_embeds`, but is"
-                f" of shape {tuple(audio_attention_mask.shape)}."
-            )
-        present = (
-            audio_embeds.new_ones(audio_embeds.shape[:2]) if audio_attention_mask is None else audio_attention_mask
-        )
-        counts = (present != 0).sum(dim=1).tolist()
-        if not all(counts):
-            raise ValueError("`audio_embeds` has a soundscape without a source.")
-        if sources is not None and [len(found) for found in sources] != counts:
-            raise ValueError(
-                f"`sources` has {[len(found) for found in sources]} sources, but `audio_embeds` has {counts}."
-            )
-        return audio_embeds.shape[0]
-
-    def _check_text(
-        self,
-        batch_size: int,
-        prompt: str | list[str] | None,
-        negative_prompt: str | list[str] | None,
-        prompt_embeds: torch.Tensor | None,
-        negative_prompt_embeds: torch.Tensor | None,
-    ) -> None:
-        if self.text_encoder is None and (prompt is not None or negative_prompt is not None):
-            raise ValueError("`prompt` and `negative_prompt` need a text encoder, and this pipeline has none.")
-        for name, text, embeds in (
-            ("prompt", prompt, prompt_embeds),
-            ("negative_prompt", negative_prompt, negative_prompt_embeds),
-        ):
-            if text is not None and embeds is not None:
-                raise ValueError(f"Pass only one of `{name}` and `{name}_embeds`.")
-            if text is not None and not isinstance(text, (str, list)):
-                raise ValueError(f"`{name}` has to be of type `str` or `list` but is {type(text)}.")
-            given = text if isinstance(text, list) else embeds
-            if given is not None and len(given) != batch_size:
-                raise ValueError(f"{len(given)} of `{name}` do not fit {batch_size} soundscapes.")
-        if negative_prompt_embeds is not None and prompt_embeds is None:
-            raise ValueError("`negative_prompt_embeds` needs `prompt_embeds`.")
 
     def prepare_latents(
         self,
@@ -936,7 +868,3 @@ def _condition_tokens(recordings: list[Recording]) -> tuple[torch.Tensor, torch.
 
 def _pick(images: Any, rows: list[int]) -> Any:
     return [images[row] for row in rows] if isinstance(images, list) else images[rows]
-
-
-def _is_count(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
