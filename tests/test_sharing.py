@@ -166,6 +166,12 @@ def test_a_folder_with_pickled_weights_only(copy, name):
         AVGASPipeline.from_pretrained(copy, use_safetensors=False)
 
 
+def test_nothing_is_ever_pickled(pipe, tmp_path):
+    with pytest.raises(ValueError, match="safe_serialization"):
+        pipe.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    assert not (tmp_path / "pickled").exists()
+
+
 def test_a_component_that_is_passed_needs_no_files(copy, components):
     shutil.rmtree(copy / "unet")
     with pytest.raises(FileNotFoundError, match="unet"):

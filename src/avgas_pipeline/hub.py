@@ -36,6 +36,14 @@ class HubMixin:
             raise FileNotFoundError(f"{path}: no such folder.")
         return super().from_pretrained(path, **kwargs)
 
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs: Any
+    ) -> None:
+        """Save the pipeline to a folder, as [`DiffusionPipeline.save_pretrained`] does, but never as pickles."""
+        if not safe_serialization:
+            raise ValueError("Weights are saved as safetensors only; leave `safe_serialization` at True.")
+        super().save_pretrained(save_directory, **kwargs)
+
     def _upload_folder(
         self, working_dir: str | os.PathLike, repo_id: str, token: str | None = None, **kwargs: Any
     ) -> Any:
