@@ -237,6 +237,7 @@ def test_truncated_files_give_what_there_is_with_a_warning(name, codec, options,
 def test_duration_limit_holds_for_arrays_and_files(tmp_path):
     path = write_audio(tmp_path / "x.flac", tone(4.0), 44100, "flac")
     assert len(load_audio(path, max_duration_s=5)) == 64000
+    assert len(load_audio(np.tile(tone(4.0, 16000), 100), 16000, max_duration_s=400)) == 400 * 16000
     for audio, rate in ((path, None), (tone(4.0), 44100)):
         with pytest.raises(ValueError, match="max_duration_s"):
             load_audio(audio, rate, max_duration_s=3)

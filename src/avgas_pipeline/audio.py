@@ -173,7 +173,8 @@ class _Sink:
         if block.size == 0:
             return
         self._seconds += len(block) / rate
-        if self._seconds > self.max_duration_s:
+        # The sum of many blocks is off by some rounding.
+        if self._seconds > self.max_duration_s + 1e-6:
             raise ValueError(f"{self.name}: longer than `max_duration_s` = {self.max_duration_s:g} s.")
         if not np.isfinite(block).all():
             raise ValueError(f"{self.name}: holds NaN or infinite samples.")
