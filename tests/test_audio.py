@@ -85,8 +85,9 @@ def test_datasets_audio_values(tmp_path):
     expected = load_audio(path)
     assert np.array_equal(load_audio({"path": str(path), "bytes": None}), expected)
     assert np.array_equal(load_audio({"path": None, "bytes": path.read_bytes()}), expected)
-    decoded = {"path": "x.wav", "array": tone(), "sampling_rate": 44100}
-    assert np.abs(load_audio(decoded) - expected).max() < 1e-6
+    for array in (tone(), torch.from_numpy(tone()).requires_grad_(), tone().tolist()):
+        decoded = {"path": "x.wav", "array": array, "sampling_rate": 44100}
+        assert np.abs(load_audio(decoded) - expected).max() < 1e-6
 
 
 def test_lazy_datasets_decoder():
@@ -178,6 +179,8 @@ def test_shapes_that_are_ambiguous_or_wrong_are_refused(shape):
         ({"array": tone()}, None, "sampling_rate"),
         ({"label": "cat"}, None, "array"),
         (12.5, None, "has to be a path"),
+        (io.StringIO("text"), None, "has to be a path"),
+        (np.array([3e38, -3e38, 3e38] * 500), 44100, "too large"),
         (None, None, "has to be a path"),
     ],
 )

@@ -147,6 +147,8 @@ def test_bad_options(checkpoint, recording, tmp_path):
         ("--weight", "raining=-1"): "finite",
         ("--prompt", "a photo"): "text encoder",
         ("--device", "abacus"): "abacus",
+        ("--device", "meta"): "meta",
+        ("--guidance", "nan"): "guidance_scale",
         ("--num-sources", "9"): "from 1 to 4",
         ("--max-duration", "1"): "max_duration_s",
         ("--negative-audio", str(tmp_path / "gone.wav")): "gone.wav",
@@ -162,9 +164,44 @@ def test_bad_models(checkpoint, recording, tmp_path):
     pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
     (pickled / "vae/diffusion_pytorch_model.safetensors").unlink()
     torch.save({}, pickled / "vae/diffusion_pytorch_model.bin")
-    for model, word in ((no_weights, "no weights"), (pickled, "pickled"), (tmp_path / "gone", "gone")):
+    damaged = shutil.copytree(checkpoint, tmp_path / "damaged")
+    (damaged / "audio_encoder/model.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    strange = shutil.copytree(checkpoint, tmp_path / "strange")
+    (strange / "model_index.json").write_text("[]")
+    outside = shutil.copytree(checkpoint, tmp_path / "outside")
+    (outside / "model_index.json").write_text('{"../vae": ["diffusers", "AutoencoderKL"]}')
+    for model, word in (
+        (no_weights, "no weights"),
+        (pickled, "pickled"),
+        (damaged, "damaged"),
+        (strange, "JSON object"),
+        (outside, "'../vae' is not a component"),
+        (tmp_path / "gone", "gone"),
+    ):
         fails_with_one_line(generate(model, recording, "--out", tmp_path / "out"), word)
         fails_with_one_line(CliRunner().invoke(app, ["info", str(model)]), word)
+
+
+def test_results_of_an_earlier_run_are_replaced(checkpoint, recording, tmp_path):
+    out = tmp_path / "out"
+    assert generate(checkpoint, recording, "--out", out, "--separate", "--num-sources", "4").exit_code == 0
+    (out / "source-notes.txt").write_text("mine")
+    assert generate(checkpoint, recording, "--out", out, "--separate", "--num-sources", "1").exit_code == 0
+    assert len([name for name in files(out) if name.startswith("source-") and name.endswith(".png")]) == 1
+    assert (out / "source-notes.txt").read_text() == "mine"
+
+
+def test_a_folder_in_the_way_leaves_everything_as_it_was(checkpoint, recording, tmp_path):
+    (tmp_path / "out/sources.json").mkdir(parents=True)
+    fails_with_one_line(generate(checkpoint, recording, "--out", tmp_path / "out"), "sources.json", "folder")
+    assert not files(tmp_path / "out")
+
+
+def test_names_of_files_do_not_lead_out_of_the_folder(checkpoint, recording, tmp_path):
+    odd = shutil.copy(recording, tmp_path / "...wav")
+    assert generate(checkpoint, odd, recording, "--out", tmp_path / "deep/out").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["out"]
+    assert sorted(path.name for path in (tmp_path / "deep/out").iterdir()) == ["recording", "sea and dog"]
 
 
 def test_no_default_checkpoint_yet(recording, tmp_path):

@@ -240,6 +240,11 @@ def test_parts_that_do_not_fit(stable_diffusion):
         AVGASPipeline.from_stable_diffusion(
             stable_diffusion, encoder, extractor, separator=tiny_separator(), num_slots=3
         )
+    wide = tiny_separator(cross_attention_dim=32)
+    with pytest.raises(ValueError, match="32 wide"):
+        AVGASPipeline.from_stable_diffusion(stable_diffusion, encoder, extractor, separator=wide)
+    with pytest.raises(ValueError, match="dtype"):
+        AVGASPipeline.from_stable_diffusion(stable_diffusion, encoder, extractor, dtype=torch.float16)
     with pytest.raises(TypeError, match="slots"):
         AVGASPipeline.from_stable_diffusion(stable_diffusion, encoder, extractor, slots=3)
 

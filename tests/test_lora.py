@@ -116,6 +116,30 @@ def test_a_unet_only_lora_loads(pipe, lora):
     assert difference(draw(pipe), base) > 1e-4
 
 
+def test_a_lora_that_fails_to_load_leaves_nothing_behind(pipe, lora):
+    with safetensors.safe_open(lora[0] / "pytorch_lora_weights.safetensors", "pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    broken = next(key for key in weights if key.startswith("separator.") and "lora_A" in key)
+    base = draw(pipe)
+    with pytest.raises(RuntimeError):
+        pipe.load_lora_weights({**weights, broken: torch.zeros(4, 99)})
+    assert not any(pipe.get_list_adapters().values())
+    assert np.array_equal(draw(pipe), base)
+
+
+def test_adapter_names_are_unique_and_hotswap_takes_the_same_components(pipe, lora):
+    pipe.load_lora_weights(lora[0], adapter_name="mine")
+    trained = draw(pipe)
+    with pytest.raises(ValueError, match="in use already"):
+        pipe.load_lora_weights(lora[0], adapter_name="mine")
+    pipe.load_lora_weights(lora[0], adapter_name="mine", hotswap=True)
+    assert np.array_equal(draw(pipe), trained)
+    with safetensors.safe_open(lora[0] / "pytorch_lora_weights.safetensors", "pt") as file:
+        unet_only = {key: file.get_tensor(key) for key in file.keys() if key.startswith("unet.")}  # noqa: SIM118
+    with pytest.raises(ValueError, match="hotswap"):
+        pipe.load_lora_weights(unet_only, adapter_name="mine", hotswap=True)
+
+
 def test_what_is_no_lora_of_ours_is_refused(pipe, lora, components, tmp_path):
     with pytest.raises(ValueError, match="lora"):
         pipe.load_lora_weights({"unet.conv_in.weight": torch.zeros(1)})

@@ -105,6 +105,7 @@ def test_save_and_load_keep_labels_and_outputs(separator, tmp_path):
     loaded = AudioVisualSeparator.from_pretrained(tmp_path)
     assert loaded.id2label == dict(enumerate(LABELS))
     assert torch.equal(loaded(tokens()).condition_tokens, separator(tokens()).condition_tokens)
+    assert loaded.config.num_labels == len(LABELS)
     assert AudioVisualSeparator(audio_dim=16, num_labels=3, hidden_dim=16, num_slots=1).id2label[2] == "LABEL_2"
 
 

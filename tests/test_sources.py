@@ -33,7 +33,7 @@ def slots(presence, labels, directions, masks=None):
 def track(output, **options):
     tracker = SourceTracker(**options)
     for row in range(len(output.presence_logits)):
-        tracker.add_window(output, row)
+        tracker.add_window(output, row, row)
     return tracker.tracks()
 
 
@@ -52,6 +52,30 @@ def test_num_sources_takes_the_most_probable():
     assert [t.label_index for t in track(output, num_sources=1)] == [2]
     assert [t.label_index for t in track(output, num_sources=2)] == [2, 0]
     assert len(track(output, num_sources=3)) == 3
+
+
+def test_num_sources_keeps_a_present_source_in_every_window():
+    swapping = slots([[0.95, 0.9], [0.9, 0.95]] * 2, [[0, 1]] * 4, [[X, Y]] * 4, torch.full((4, 2, BANDS, 5), 0.5))
+    (kept,) = track(swapping, num_sources=1)
+    assert sorted(kept.masks) == [0, 1, 2, 3]
+
+
+def test_slots_that_are_not_present_stand_by_only():
+    masks = torch.full((2, 3, BANDS, 5), 0.5)
+    output = slots([[0.95, 0.9, 0.01], [0.001, 0.002, 0.1]], [[0, 1, 2]] * 2, [[X, Y, Z]] * 2, masks)
+    two, three = track(output, num_sources=2), track(output, num_sources=3)
+    # The quiet window adds nothing to present sources, and fills up what is missing.
+    assert [(t.label_index, sorted(t.masks)) for t in two] == [(0, [0]), (1, [0])]
+    assert [(t.label_index, sorted(t.masks)) for t in three[:2]] == [(0, [0]), (1, [0])]
+    assert three[2].label_index == 2 and three[2].score == pytest.approx(0.1, abs=1e-5)
+
+
+def test_pairs_that_are_too_far_apart_do_not_spoil_the_others():
+    # Similarities .60 .45 / .48 -.60: the sum is largest for pairs that are both below 0.5.
+    first = [(1, 0, 0, 0), (0, 1, 0, 0)]
+    second = [(0.6, 0.48, 0.64, 0), (0.45, -0.6, 0, 0.66)]
+    output = slots([[0.9, 0.9], [0.9, 0.9]], [[0, 1], [2, 2]], [first, second])
+    assert len(track(output)) == 3
 
 
 def test_windows_are_merged_by_embedding_whatever_the_slot():

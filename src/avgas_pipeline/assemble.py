@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin, UNet2DConditionModel
 from transformers import AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
 
 from .audio_encoder import WhisperAudioEncoder
@@ -36,6 +36,24 @@ def load_audio_encoder(
         encoder.load_state_dict(audio_encoder.get_encoder().state_dict())
         audio_encoder = encoder.eval()
     return audio_encoder, feature_extractor
+
+
+def check_parts(unet: UNet2DConditionModel, vae: ModelMixin, separator: ModelMixin) -> None:
+    """Raises `ValueError` unless U-Net, VAE and separator make a pipeline together."""
+    if unet.config.addition_embed_type is not None:
+        raise ValueError(
+            "The U-Net needs more than condition tokens (Stable Diffusion XL?); use an SD 1.x or 2.x one."
+        )
+    if unet.config.in_channels != vae.config.latent_channels:
+        raise ValueError(
+            f"The U-Net takes {unet.config.in_channels} channels, but the VAE has {vae.config.latent_channels} (an"
+            " inpainting U-Net?)."
+        )
+    if separator.config.cross_attention_dim != unet.config.cross_attention_dim:
+        raise ValueError(
+            f"The separator's condition tokens are {separator.config.cross_attention_dim} wide, but the U-Net's"
+            f" `cross_attention_dim` is {unet.config.cross_attention_dim}."
+        )
 
 
 def build_separator(

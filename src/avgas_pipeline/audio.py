@@ -90,7 +90,7 @@ def load_audio(
             _decode(file, sink)
     elif isinstance(audio, (bytes, bytearray, memoryview)):
         _decode(io.BytesIO(audio), sink)
-    elif hasattr(audio, "read"):
+    elif hasattr(audio, "read") and not isinstance(audio, io.TextIOBase):
         _decode(audio, sink)
     else:
         raise ValueError(
@@ -193,6 +193,9 @@ class _Sink:
         if waveform.size == 0:
             raise ValueError(f"{self.name}: holds no audio samples.")
         peak = max(float(waveform.max()), -float(waveform.min()))
+        # Finite samples near float32's limit overflow in the resampler.
+        if not math.isfinite(peak):
+            raise ValueError(f"{self.name}: its samples are too large for float32.")
         if peak > 1.0:
             waveform /= np.float32(peak)
             np.clip(waveform, -1.0, 1.0, out=waveform)
@@ -223,7 +226,8 @@ def _unpack_audio_value(audio: Any, sampling_rate: int | None, name: str | None)
         return audio["array"], audio["sampling_rate"], name
     if audio.get("array") is not None:
         rate = audio.get("sampling_rate")
-        return np.asarray(audio["array"]), sampling_rate if rate is None else rate, name or audio.get("path")
+        array = audio["array"] if isinstance(audio["array"], torch.Tensor) else np.asarray(audio["array"])
+        return array, sampling_rate if rate is None else rate, name or audio.get("path")
     for key in ("bytes", "path"):
         if audio.get(key) is not None:
             return audio[key], sampling_rate, name or audio.get("path")

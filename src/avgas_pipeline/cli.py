@@ -154,12 +154,11 @@ def _generate_one(
     # Generators on the CPU give the same noise on every device.
     generators = [torch.Generator().manual_seed(seed + number) for number in range(call["num_images_per_prompt"])]
     pipe.set_progress_bar_config(desc=title, file=sys.stderr)
-    output = pipe(
-        {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": str(path)},
-        max_duration_s=max_duration_s,
-        generator=generators,
-        **call,
-    )
+    audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": str(path)}
+    try:
+        output = pipe(audio, max_duration_s=max_duration_s, generator=generators, **call)
+    except torch.OutOfMemoryError:
+        raise ValueError(f"{path}: not enough memory on {pipe.device}.") from None
     save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings={"audio": str(path), **settings})
     return output.sources[0]
 
@@ -179,7 +178,7 @@ def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline
         device = "cpu" if accelerator is None else accelerator.type
     try:
         target = torch.device(device)
-        torch.empty(0, device=target)
+        torch.zeros(1, device=target).cpu()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device}: {_one_line(error)}") from None
     options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
@@ -205,10 +204,12 @@ def _folders(audio: list[Path], out: Path) -> list[Path]:
         return [out]
     folders: list[Path] = []
     for path in audio:
-        folder = out / path.stem
+        # A file called "...wav" has the stem "..".
+        stem = path.stem.strip(".") or "recording"
+        folder = out / stem
         number = 2
         while folder in folders:
-            folder = out / f"{path.stem}-{number}"
+            folder = out / f"{stem}-{number}"
             number += 1
         folders.append(folder)
     return folders
@@ -230,7 +231,7 @@ def _bad_input_exits() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {message}", err=True)
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", category=UserWarning, module=r"avgas_pipeline\.")
+        warnings.filterwarnings("always", message=".*damaged or truncated")
         try:
             yield
         except _BAD_INPUT as error:

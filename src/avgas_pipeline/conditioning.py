@@ -191,19 +191,31 @@ def match_length(
 
 
 def step_generators(
-    generator: torch.Generator | list[torch.Generator] | None, rows: Rows
-) -> torch.Generator | list[torch.Generator] | None:
+    generator: torch.Generator | list[torch.Generator] | None, rows: Rows, device: torch.device
+) -> list[torch.Generator]:
     """
     Generators for the noise of stochastic schedulers, one per row: separated pictures draw from copies of their mixed
     picture's generator, so they share its noise in every step, and the mixed picture is the same without them.
+
+    A single generator, or PyTorch's own for `None`, seeds one for each mixed picture.
     """
-    if isinstance(generator, torch.Generator) and len(rows.mixed()) == 1:
+    num_mixed = len(rows.mixed())
+    if generator is None or (isinstance(generator, torch.Generator) and num_mixed > 1):
+        device = device if generator is None else generator.device
+        seeds = torch.randint(2**63 - 1, (num_mixed,), generator=generator, device=device).tolist()
+        generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+    elif isinstance(generator, torch.Generator):
         generator = [generator]
-    if not isinstance(generator, list):
-        return generator
     return [
         generator[number] if source is None else _copy(generator[number])
         for number, source in zip(rows.mixed_numbers(), rows.sources, strict=True)
+    ]
+
+
+def row_seeds(generators: list[torch.Generator]) -> list[int]:
+    """A seed for every row, drawn from its generator."""
+    return [
+        int(torch.randint(2**63 - 1, (1,), generator=generator, device=generator.device)) for generator in generators
     ]
 
 

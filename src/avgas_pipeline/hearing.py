@@ -18,6 +18,9 @@ from .spectrogram import relative_log_mel, stft
 
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
 MAX_WINDOWS = 32
+# What never exceeds this is silence: -100 dB of full scale, and -80 dB of the recording's own peak.
+SILENT_PEAK = 1e-5
+SILENT_RATIO = 1e-4
 
 
 @dataclass
@@ -30,12 +33,21 @@ class Recording:
         waveform (`np.ndarray` of shape `(T,)`): Mono, at the feature extractor's rate.
         tracker ([`SourceTracker`]): Chooses its sources.
         windows (`list[Window]`): Its pieces, as the audio encoder hears them.
+        hint (`str`): What errors advise if nothing is heard.
     """
 
     name: str
     waveform: np.ndarray
     tracker: SourceTracker
     windows: list[Window]
+    hint: str
+
+    def audible_windows(self) -> list[tuple[int, Window]]:
+        """The windows that are not silent, with their numbers; all of them if all are."""
+        peaks = [float(np.abs(window.samples).max()) for window in self.windows]
+        floor = max(SILENT_PEAK, SILENT_RATIO * max(peaks))
+        audible = [(number, window) for number, window in enumerate(self.windows) if peaks[number] > floor]
+        return audible or list(enumerate(self.windows))
 
     @property
     def tracks(self) -> list[Track]:
@@ -74,6 +86,7 @@ class Listener:
         max_duration_s: float,
         num_sources: int | None,
         presence_threshold: float,
+        hint: str,
     ) -> list[Recording]:
         """One recording, or a list or tuple of them, ready to hear; silence passes only with `num_sources`."""
         batch = list(audio) if isinstance(audio, (list, tuple)) else [audio]
@@ -87,10 +100,10 @@ class Listener:
             if len(batch) > 1 and not isinstance(item, (str, bytes)):
                 name = f"{name}, number {number} of the batch"
             waveform = load_audio(item, sampling_rate, self.sampling_rate, max_duration_s, name)
-            if num_sources is None and not waveform.any():
-                raise ValueError(f"{name}: is silent, every sample is 0; pass `num_sources` to draw anyway.")
+            if num_sources is None and float(np.abs(waveform).max()) <= SILENT_PEAK:
+                raise ValueError(f"{name}: is silent{hint}.")
             tracker = SourceTracker(num_sources, presence_threshold)
-            recordings.append(Recording(name, waveform, tracker, self._windows(waveform)))
+            recordings.append(Recording(name, waveform, tracker, self._windows(waveform), hint))
         return recordings
 
     def hear(self, recordings: Sequence[Recording], batch_size: int | None = None) -> torch.Tensor:
@@ -107,19 +120,19 @@ class Listener:
         Raises:
             ValueError: If a recording has no present source.
         """
-        queue = [(recording, window) for recording in recordings for window in recording.windows]
+        queue = [(recording, *window) for recording in recordings for window in recording.audible_windows()]
         batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
         for start in range(0, len(queue), batch_size):
             batch = queue[start : start + batch_size]
-            slots = self._separate([window for _, window in batch])
-            for row, (recording, _) in enumerate(batch):
-                recording.tracker.add_window(slots, row)
+            slots = self._separate([window for _, _, window in batch])
+            for row, (recording, number, _) in enumerate(batch):
+                recording.tracker.add_window(slots, row, number)
         for recording in recordings:
             if not recording.tracks:
                 threshold = recording.tracker.presence_threshold
                 raise ValueError(
-                    f"{recording.name}: no source is present (none reaches `presence_threshold` = {threshold:g});"
-                    " pass `num_sources` to draw anyway."
+                    f"{recording.name}: no source is present (none reaches `presence_threshold` ="
+                    f" {threshold:g}){recording.hint}."
                 )
         return slots.null_tokens
 
@@ -161,4 +174,9 @@ class Listener:
         if any(window.num_valid < len(window.samples) for window in windows):
             fractions = [window.num_valid / len(window.samples) for window in windows]
             valid_fraction = torch.tensor(fractions, device=self.device)
-        return self.separator(tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram)
+        # Offloading hooks rebuild outputs, which only works for tuples.
+        return AudioVisualSeparatorOutput(
+            *self.separator(
+                tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False
+            )
+        )

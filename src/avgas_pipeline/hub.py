@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import file_exists
+from safetensors import SafetensorError
 from typing_extensions import Self
 
 from .cards import create_model_card
@@ -25,7 +26,7 @@ class HubMixin:
             FileNotFoundError: If the folder, or one of its components' weights, is missing.
             ValueError: If the weights are pickled only.
         """
-        if kwargs.setdefault("use_safetensors", True) is not True:
+        if kwargs.pop("use_safetensors", None) is False:
             raise ValueError("Weights are loaded from safetensors only; leave `use_safetensors` at True.")
         path = os.fspath(pretrained_model_name_or_path)
         if os.path.isdir(path):
@@ -34,7 +35,10 @@ class HubMixin:
             raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
         elif os.path.isabs(path) or path.startswith(".") or path.count("/") > 1:
             raise FileNotFoundError(f"{path}: no such folder.")
-        return super().from_pretrained(path, **kwargs)
+        try:
+            return super().from_pretrained(path, use_safetensors=True, **kwargs)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: a weights file is damaged or not safetensors ({error}).") from None
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs: Any
@@ -59,12 +63,8 @@ def check_folder(folder: Path, passed: Collection[str] = ()) -> None:
     index = folder / "model_index.json"
     if not index.exists():
         raise FileNotFoundError(f"{folder}: not a pipeline checkpoint, it has no model_index.json.")
-    try:
-        components = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{index}: not valid JSON ({error}).") from None
-    for name, value in components.items():
-        if name.startswith("_") or name in passed or not isinstance(value, list) or value[0] is None:
+    for name, (library, _) in read_components(index).items():
+        if name in passed or library is None:
             continue
         component = folder / name
         if not component.is_dir():
@@ -79,3 +79,21 @@ def check_folder(folder: Path, passed: Collection[str] = ()) -> None:
                 " safetensors."
             )
         raise FileNotFoundError(f"{component}: has no weights (*.safetensors).")
+
+
+def read_components(index: Path) -> dict[str, tuple[str | None, str | None]]:
+    """Library and class of every component that a `model_index.json` names, both `None` where one was left out."""
+    try:
+        entries = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{index}: not valid JSON ({error}).") from None
+    if not isinstance(entries, dict):
+        raise ValueError(f"{index}: has to hold a JSON object.")
+    components = {}
+    for name, value in entries.items():
+        if name.startswith("_") or not isinstance(value, list):
+            continue
+        if len(value) != 2 or Path(name).name != name or name == "..":
+            raise ValueError(f"{index}: {name!r} is not a component with library and class.")
+        components[name] = tuple(value)
+    return components

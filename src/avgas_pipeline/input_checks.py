@@ -33,38 +33,61 @@ def check_embeds(
     width: int,
     audio_embeds: torch.Tensor,
     audio_attention_mask: torch.Tensor | None,
-    negative_audio_embeds: torch.Tensor | None,
     sources: list[list[SoundSource]] | None,
 ) -> int:
     """Raises `ValueError` unless the embeddings fit each other and a U-Net of that width; returns their number."""
-    for name, embeds in (("audio_embeds", audio_embeds), ("negative_audio_embeds", negative_audio_embeds)):
-        if embeds is not None and (embeds.ndim != 4 or embeds.shape[-1] != width):
-            raise ValueError(
-                f"`{name}` has to be of shape (soundscapes, sources, tokens, {width}) but is of shape"
-                f" {tuple(embeds.shape)}."
-            )
-    batch_size = audio_embeds.shape[0]
-    if negative_audio_embeds is not None and negative_audio_embeds.shape[0] != batch_size:
-        raise ValueError(
-            f"`audio_embeds` has {batch_size} soundscapes, but `negative_audio_embeds` has"
-            f" {negative_audio_embeds.shape[0]}."
-        )
-    present = torch.ones(audio_embeds.shape[:2]) if audio_attention_mask is None else audio_attention_mask
-    if present.shape != audio_embeds.shape[:2]:
-        raise ValueError(
-            f"`audio_attention_mask` has to be of shape {tuple(audio_embeds.shape[:2])}, as `audio_embeds`, but is of"
-            f" shape {tuple(present.shape)}."
-        )
-    counts = (present != 0).sum(dim=1).tolist()
-    if not all(counts):
-        raise ValueError("`audio_embeds` has a soundscape without a source.")
+    counts = _count_sources("audio", width, audio_embeds, audio_attention_mask)
     if sources is not None and [len(found) for found in sources] != counts:
         raise ValueError(f"`sources` has {[len(found) for found in sources]} sources, but `audio_embeds` {counts}.")
-    return batch_size
+    return audio_embeds.shape[0]
+
+
+def check_negative_embeds(
+    width: int,
+    batch_size: int,
+    negative_audio_embeds: torch.Tensor | None,
+    negative_audio_attention_mask: torch.Tensor | None,
+    null_audio_embeds: torch.Tensor | None,
+) -> None:
+    """Raises `ValueError` unless the embeddings to lead away from fit the soundscapes and a U-Net of that width."""
+    if negative_audio_embeds is not None:
+        _count_sources("negative_audio", width, negative_audio_embeds, negative_audio_attention_mask)
+        if negative_audio_embeds.shape[0] != batch_size:
+            raise ValueError(
+                f"`negative_audio_embeds` is for {negative_audio_embeds.shape[0]} soundscapes instead of {batch_size}."
+            )
+    elif negative_audio_attention_mask is not None:
+        raise ValueError("`negative_audio_attention_mask` needs `negative_audio_embeds`.")
+    if null_audio_embeds is not None and (null_audio_embeds.ndim != 2 or null_audio_embeds.shape[-1] != width):
+        raise ValueError(
+            f"`null_audio_embeds` has to be of shape (tokens, {width}) but is of shape"
+            f" {tuple(null_audio_embeds.shape)}."
+        )
+
+
+def _count_sources(name: str, width: int, embeds: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+    """Checks `<name>_embeds` and `<name>_attention_mask`; gives the number of sources in every soundscape."""
+    if embeds.ndim != 4 or embeds.shape[-1] != width:
+        raise ValueError(
+            f"`{name}_embeds` has to be of shape (soundscapes, sources, tokens, {width}) but is of shape"
+            f" {tuple(embeds.shape)}."
+        )
+    mask = torch.ones(embeds.shape[:2]) if mask is None else mask
+    if mask.shape != embeds.shape[:2]:
+        raise ValueError(
+            f"`{name}_attention_mask` has to be of shape {tuple(embeds.shape[:2])}, as `{name}_embeds`, but is of"
+            f" shape {tuple(mask.shape)}."
+        )
+    counts = (mask != 0).sum(dim=1).tolist()
+    if not all(counts):
+        raise ValueError(f"`{name}_embeds` has a soundscape without a source.")
+    return counts
 
 
 def check_text(
     has_text_encoder: bool,
+    width: int,
+    has_guidance: bool,
     batch_size: int,
     prompt: str | list[str] | None,
     negative_prompt: str | list[str] | None,
@@ -85,5 +108,12 @@ def check_text(
         given = text if isinstance(text, list) else embeds
         if given is not None and len(given) != batch_size:
             raise ValueError(f"{len(given)} of `{name}` do not fit {batch_size} soundscapes.")
+        if embeds is not None and (embeds.ndim != 3 or embeds.shape[-1] != width):
+            raise ValueError(
+                f"`{name}_embeds` has to be of shape (soundscapes, tokens, {width}) but is of shape"
+                f" {tuple(embeds.shape)}."
+            )
     if negative_prompt_embeds is not None and prompt_embeds is None:
         raise ValueError("`negative_prompt_embeds` needs `prompt_embeds`.")
+    if prompt_embeds is not None and negative_prompt_embeds is None and has_guidance and not has_text_encoder:
+        raise ValueError("Without a text encoder, guidance with `prompt_embeds` needs `negative_prompt_embeds`.")

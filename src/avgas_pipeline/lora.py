@@ -57,9 +57,11 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
             source, use_safetensors=True, return_lora_metadata=True, **kwargs
         )
         self._check_lora_keys(state_dict)
-        if adapter_name is None:
-            known = {name for names in self.get_list_adapters().values() for name in names}
-            adapter_name = next(f"default_{i}" for i in range(len(known) + 1) if f"default_{i}" not in known)
+        prefixes = {key.split(".", 1)[0] for key in state_dict}
+        if self.text_encoder_name in prefixes and self.text_encoder is None:
+            logger.warning("The LoRA's text encoder layers are left out: this pipeline has no text encoder.")
+            prefixes.remove(self.text_encoder_name)
+        adapter_name = self._choose_adapter_name(adapter_name, prefixes, hotswap)
 
         common = {
             "adapter_name": adapter_name,
@@ -68,15 +70,12 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
             "hotswap": hotswap,
             "_pipeline": self,
         }
-        prefixes = {key.split(".", 1)[0] for key in state_dict}
-        if self.unet_name in prefixes:
-            self.load_lora_into_unet(state_dict, network_alphas=network_alphas, unet=self.unet, **common)
-        if self.separator_name in prefixes:
-            self.separator.load_lora_adapter(state_dict, prefix=self.separator_name, **common)
-        if self.text_encoder_name in prefixes:
-            if self.text_encoder is None:
-                logger.warning("The LoRA's text encoder layers are left out: this pipeline has no text encoder.")
-            else:
+        try:
+            if self.unet_name in prefixes:
+                self.load_lora_into_unet(state_dict, network_alphas=network_alphas, unet=self.unet, **common)
+            if self.separator_name in prefixes:
+                self.separator.load_lora_adapter(state_dict, prefix=self.separator_name, **common)
+            if self.text_encoder_name in prefixes:
                 self.load_lora_into_text_encoder(
                     state_dict,
                     network_alphas=network_alphas,
@@ -85,6 +84,26 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
                     lora_scale=self.lora_scale,
                     **common,
                 )
+        except Exception:
+            if not hotswap and any(adapter_name in names for names in self.get_list_adapters().values()):
+                self.delete_adapters(adapter_name)
+            raise
+
+    def _choose_adapter_name(self, adapter_name: str | None, prefixes: set[str], hotswap: bool) -> str:
+        """A name that is new in every component, or, to hotswap, that of an adapter of the same components."""
+        adapters = self.get_list_adapters()
+        if adapter_name is None:
+            known = {name for names in adapters.values() for name in names}
+            return next(f"default_{i}" for i in range(len(known) + 1) if f"default_{i}" not in known)
+        holders = {component for component, names in adapters.items() if adapter_name in names}
+        if hotswap and holders != prefixes:
+            raise ValueError(
+                f"Can't hotswap {adapter_name!r}: it is in {sorted(holders)}, but the new LoRA has layers for"
+                f" {sorted(prefixes)}."
+            )
+        if not hotswap and holders:
+            raise ValueError(f"Adapter name {adapter_name!r} is in use already; choose another one.")
+        return adapter_name
 
     def _check_lora_keys(self, state_dict: dict[str, torch.Tensor]) -> None:
         if not state_dict or not all("lora" in key for key in state_dict):

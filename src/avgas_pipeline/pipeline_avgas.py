@@ -1,7 +1,9 @@
 """`AVGASPipeline`: from a soundscape to pictures of everything heard in it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer, FeatureExtractionMixin, PreTrainedModel
 from typing_extensions import Self
 
-from .assemble import build_separator, load_audio_encoder
+from .assemble import build_separator, check_parts, load_audio_encoder
 from .audio import DEFAULT_MAX_DURATION_S
 from .audio_tokens import window_length
 from .conditioning import (
@@ -29,6 +31,7 @@ from .conditioning import (
     match_length,
     pad_tokens,
     prepend_text,
+    row_seeds,
     step_generators,
     weigh_sources,
     weight_tensor,
@@ -36,7 +39,7 @@ from .conditioning import (
 )
 from .hearing import Listener, Recording
 from .hub import HubMixin
-from .input_checks import check_count, check_embeds, check_hearing, check_text
+from .input_checks import check_count, check_embeds, check_hearing, check_negative_embeds, check_text
 from .lora import AVGASLoraLoaderMixin
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 
@@ -92,7 +95,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             The text encoder's tokenizer.
     """
 
-    model_cpu_offload_seq = "text_encoder->audio_encoder->separator->unet->vae"
+    model_cpu_offload_seq = "audio_encoder->separator->text_encoder->unet->vae"
     _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012
     _callback_tensor_inputs = ["latents", "audio_embeds", "negative_audio_embeds"]  # noqa: RUF012
 
@@ -166,6 +169,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             ValueError: If a loaded audio encoder comes without feature extractor, or the parts do not fit.
         """
         if isinstance(pretrained_model_name_or_pipe, DiffusionPipeline):
+            if dtype is not None:
+                raise ValueError("`dtype` is for what is loaded; convert a loaded pipeline with `.to(dtype)`.")
             base = pretrained_model_name_or_pipe
         else:
             base = DiffusionPipeline.from_pretrained(
@@ -177,6 +182,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             separator = separator.to(dtype=base.unet.dtype)
         elif separator_kwargs:
             raise ValueError(f"{sorted(separator_kwargs)} configure a new separator, but `separator` is given.")
+        check_parts(base.unet, base.vae, separator)
         return cls(
             vae=base.vae,
             unet=base.unet,
@@ -238,10 +244,12 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         if max_batch_rows is not None:
             check_count("max_batch_rows", max_batch_rows)
         listener = Listener(self.audio_feature_extractor, self.audio_encoder, self.separator, self._execution_device)
-        soundscapes = listener.load(audio, sampling_rate, max_duration_s, num_sources, presence_threshold)
+        hint = "; pass `num_sources` to draw anyway"
+        soundscapes = listener.load(audio, sampling_rate, max_duration_s, num_sources, presence_threshold, hint)
         negatives = []
         if negative_audio is not None:
-            negatives = listener.load(negative_audio, sampling_rate, max_duration_s, None, presence_threshold)
+            hint = ", so there is nothing to lead away from: leave `negative_audio` out"
+            negatives = listener.load(negative_audio, sampling_rate, max_duration_s, None, presence_threshold, hint)
             if len(negatives) not in (1, len(soundscapes)):
                 raise ValueError(
                     f"{len(negatives)} `negative_audio` recordings do not fit {len(soundscapes)} soundscapes: give"
@@ -314,10 +322,14 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         audio_attention_mask: torch.Tensor | None = None,
         negative_audio: Any = None,
         negative_audio_embeds: torch.Tensor | None = None,
+        negative_audio_attention_mask: torch.Tensor | None = None,
+        null_audio_embeds: torch.Tensor | None = None,
         sources: list[list[SoundSource]] | None = None,
         num_sources: int | None = None,
         presence_threshold: float = 0.5,
         source_weights: Any = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
         num_images_per_prompt: int = 1,
         generator: torch.Generator | list[torch.Generator] | None = None,
         max_batch_rows: int | None = None,
@@ -326,10 +338,13 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
     ) -> None:
         """Raises `ValueError` for arguments that do not fit each other or the models, before anything is computed."""
         factor = self.vae_scale_factor
-        if height <= 0 or width <= 0 or height % factor or width % factor:
+        if not all(isinstance(side, int) and side > 0 and side % factor == 0 for side in (height, width)):
             raise ValueError(
                 f"`height` and `width` have to be positive multiples of {factor} but are {height} and {width}."
             )
+        if not isinstance(guidance_scale, Real) or not math.isfinite(guidance_scale):
+            raise ValueError(f"`guidance_scale` has to be a finite number but is {guidance_scale!r}.")
+        check_count("num_inference_steps", num_inference_steps)
         if output_type not in ("pil", "np", "pt", "latent"):
             raise ValueError(f"`output_type` has to be 'pil', 'np', 'pt' or 'latent' but is {output_type!r}.")
         unknown = set(callback_on_step_end_tensor_inputs or []) - set(self._callback_tensor_inputs)
@@ -343,14 +358,27 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             check_count("max_batch_rows", max_batch_rows)
         if (audio is None) == (audio_embeds is None):
             raise ValueError("Pass exactly one of `audio` and `audio_embeds`.")
-        if audio_embeds is not None and negative_audio is not None:
-            raise ValueError("With `audio_embeds`, pass `negative_audio` to `encode_audio`.")
+        if negative_audio is not None and negative_audio_embeds is not None:
+            raise ValueError("Pass only one of `negative_audio` and `negative_audio_embeds`.")
+        width_of_tokens = self.unet.config.cross_attention_dim
         if audio is not None:
             batch_size = len(audio) if isinstance(audio, (list, tuple)) else 1
             check_hearing(self, num_sources, presence_threshold)
+            if audio_attention_mask is not None or sources is not None:
+                raise ValueError("`audio_attention_mask` and `sources` go with `audio_embeds`, not with `audio`.")
         else:
-            width = self.unet.config.cross_attention_dim
-            batch_size = check_embeds(width, audio_embeds, audio_attention_mask, negative_audio_embeds, sources)
+            batch_size = check_embeds(width_of_tokens, audio_embeds, audio_attention_mask, sources)
+            if negative_audio is not None or num_sources is not None:
+                raise ValueError("With `audio_embeds`, pass `negative_audio` and `num_sources` to `encode_audio`.")
+        check_negative_embeds(
+            width_of_tokens,
+            batch_size,
+            negative_audio_embeds,
+            negative_audio_attention_mask,
+            null_audio_embeds,
+        )
+        if not isinstance(generator, (torch.Generator, list, type(None))):
+            raise ValueError(f"`generator` has to be a generator or a list of them but is {type(generator)}.")
         if isinstance(generator, list) and len(generator) != batch_size * num_images_per_prompt:
             raise ValueError(
                 f"You have passed a list of {len(generator)} generators for {batch_size} soundscapes with"
@@ -358,6 +386,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             )
         check_text(
             self.text_encoder is not None,
+            width_of_tokens,
+            guidance_scale > 1,
             batch_size,
             prompt,
             negative_prompt,
@@ -403,7 +433,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
 
     @property
     def guidance_scale(self) -> float:
-        """Weight of classifier-free guidance; can be changed from a callback through `_guidance_scale`."""
+        """Weight of guidance; a callback may change `_guidance_scale` in a call that began with guidance."""
         return self._guidance_scale
 
     @property
@@ -589,10 +619,14 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             audio_attention_mask=audio_attention_mask,
             negative_audio=negative_audio,
             negative_audio_embeds=negative_audio_embeds,
+            negative_audio_attention_mask=negative_audio_attention_mask,
+            null_audio_embeds=null_audio_embeds,
             sources=sources,
             num_sources=num_sources,
             presence_threshold=presence_threshold,
             source_weights=source_weights,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
             num_images_per_prompt=num_images_per_prompt,
             generator=generator,
             max_batch_rows=max_batch_rows,
@@ -624,9 +658,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             audio_embeds = encoded.audio_embeds
             audio_attention_mask = encoded.audio_attention_mask
             sources = encoded.sources
-            negative_audio_embeds = encoded.negative_audio_embeds
-            negative_audio_attention_mask = encoded.negative_audio_attention_mask
-            null_audio_embeds = encoded.null_audio_embeds
+            null_audio_embeds = encoded.null_audio_embeds if null_audio_embeds is None else null_audio_embeds
+            if negative_audio is not None:
+                negative_audio_embeds = encoded.negative_audio_embeds
+                negative_audio_attention_mask = encoded.negative_audio_attention_mask
         batch_size = audio_embeds.shape[0]
 
         # 4. Lay out one row for every image, and the tokens it is drawn from
@@ -671,7 +706,11 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         )
 
         # 7. Prepare extra step kwargs and the guidance embedding of distilled U-Nets
-        extra_step_kwargs = self.prepare_extra_step_kwargs(step_generators(generator, rows), eta)
+        generators = step_generators(generator, rows, device)
+        extra_step_kwargs = self.prepare_extra_step_kwargs(generators, eta)
+        if "noise_sampler_seed" in self.scheduler.config and self.scheduler.config.noise_sampler_seed is None:
+            # DPMSolverSDE has a noise source of its own and takes no generators.
+            self.scheduler.noise_sampler_seed = row_seeds(generators)
         timestep_cond = None
         if self.unet.config.time_cond_proj_dim is not None:
             timestep_cond = self.get_guidance_scale_embedding(
@@ -820,8 +859,11 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
     def _null_tokens(self, null_audio_embeds: torch.Tensor | None) -> torch.Tensor:
         if null_audio_embeds is not None:
             return null_audio_embeds
-        if self.separator is None:
-            raise ValueError("Without a separator, guidance and `source_weights` need `null_audio_embeds`.")
+        if self.separator is None or self.separator.null_tokens.is_meta:
+            raise ValueError(
+                "Where the separator is missing or offloaded, guidance and `source_weights` need `null_audio_embeds`,"
+                " which `encode_audio` returns."
+            )
         return self.separator.null_tokens
 
     def _predict_noise(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from .hub import check_folder
+from .hub import check_folder, read_components
 
 
 _PACKAGE = Path(__file__).parent
@@ -70,12 +70,15 @@ def _write_code(folder: Path) -> None:
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
 
     index_path = folder / "model_index.json"
-    index = json.loads(index_path.read_text(encoding="utf-8"))
-    for component, value in index.items():
+    for component, (library, class_name) in read_components(index_path).items():
+        if library != _PACKAGE.name:
+            continue
+        module = next((module for module in modules if _defines(module, class_name)), None)
+        if module is None:
+            raise ValueError(f"{index_path}: this package has no class {class_name!r}.")
         # diffusers looks for a component's class in a file named after its library, inside its folder.
-        if isinstance(value, list) and value[0] == _PACKAGE.name:
-            module = next(module for module in modules if _defines(module, value[1]))
-            shutil.copyfile(_PACKAGE / f"{module}.py", folder / component / f"{_PACKAGE.name}.py")
+        shutil.copyfile(_PACKAGE / f"{module}.py", folder / component / f"{_PACKAGE.name}.py")
+    index = json.loads(index_path.read_text(encoding="utf-8"))
     index["_class_name"] = ["pipeline", "AVGASPipeline"]
     index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

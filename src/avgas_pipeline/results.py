@@ -29,7 +29,8 @@ def save_results(
     Write the pipeline's output for one soundscape: `mixed.png`, `source-<n>-<label>.png` and `.wav`, `sources.json`
     and `overview.png`. With several images per prompt, `-<k>` is added to the names of pictures.
 
-    Everything is written under temporary names first, and renamed when all of it is there.
+    Everything is written under temporary names first, and renamed when all of it is there. What an earlier call wrote
+    for sources that are not there any more is removed.
 
     Args:
         output ([`AVGASPipelineOutput`]): Of one soundscape, with `output_type="pil"`.
@@ -52,7 +53,13 @@ def save_results(
         _write_files(partial, output, waveform, sampling_rate, title, settings or {})
         names = sorted(file.name for file in partial.iterdir())
         for name in names:
+            if (output_dir / name).is_dir():
+                raise IsADirectoryError(f"{output_dir / name}: is a folder, and a file of that name is to be written.")
+        outdated = _written_before(output_dir) - set(names)
+        for name in names:
             os.replace(partial / name, output_dir / name)
+        for name in outdated:
+            (output_dir / name).unlink(missing_ok=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return [output_dir / name for name in names]
@@ -100,6 +107,18 @@ def _save_images(folder: Path, stem: str, images: list) -> list[str]:
     for name, image in zip(names, images, strict=True):
         image.save(folder / name)
     return names
+
+
+def _written_before(folder: Path) -> set[str]:
+    """Names of the pictures and sounds that the `sources.json` of an earlier call in this folder lists."""
+    try:
+        report = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
+        names = [*report["mixed"]]
+        for source in report["sources"]:
+            names += [*source["images"], *([source["audio"]] if "audio" in source else [])]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in names if isinstance(name, str) and re.fullmatch(r"(mixed|source-)[a-z0-9.-]*", name)}
 
 
 def _save_audio(path: Path, source: SoundSource) -> None:

@@ -33,7 +33,8 @@ class AudioVisualSeparatorOutput(BaseOutput):
         null_tokens (`torch.Tensor` of shape `(num_condition_tokens, cross_attention_dim)`):
             The learned tokens of no source, for classifier-free guidance.
         mask_logits (`torch.Tensor` of shape `(B, K, num_mask_bands, frames)`, *optional*):
-            Soft spectrogram masks before the sigmoid; `None` if the model has no mask decoder (`mask_channels=0`).
+            Soft spectrogram masks before the sigmoid, ratios of a source's amplitude to the soundscape's; `None` if
+            the model has no mask decoder (`mask_channels=0`).
     """
 
     presence_logits: torch.Tensor
@@ -234,7 +235,9 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
         if id2label is not None and sorted(int(index) for index in id2label) != list(range(len(id2label))):
             raise ValueError(f"`id2label` has to number its {len(id2label)} labels from 0 without gaps.")
-        num_labels = num_labels if id2label is None else len(id2label)
+        if id2label is not None:
+            num_labels = len(id2label)
+            self.register_to_config(num_labels=num_labels)
 
         self.audio_norm = nn.LayerNorm(audio_dim)
         self.audio_proj = nn.Linear(audio_dim, hidden_dim)

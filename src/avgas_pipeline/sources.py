@@ -55,10 +55,12 @@ class SourceTracker:
     """
     Chooses the present slots of one recording's windows, in their order, and merges them to sources.
 
-    A slot is present if its probability reaches `presence_threshold`, or, with `num_sources`, if it is among that
-    many most probable ones of its window. A window's present slots are assigned to the sources known so far by the
-    cosine similarity of their audio embeddings (Hungarian algorithm; at most one slot of a window to each source);
-    a slot with a similarity below 0.5 and another label begins a new source.
+    A slot is present if its probability reaches `presence_threshold`. A window's present slots are assigned to the
+    sources known so far by the cosine similarity of their audio embeddings (Hungarian algorithm; at most one slot of
+    a window to each source); a slot with a similarity below 0.5 and another label begins a new source.
+
+    With `num_sources`, the most certain sources are kept, and where a window has fewer present slots, its next
+    probable ones stand by: they become sources only if the whole recording has too few.
 
     Args:
         num_sources (`int`, *optional*): Exactly how many sources to find.
@@ -68,60 +70,70 @@ class SourceTracker:
     def __init__(self, num_sources: int | None = None, presence_threshold: float = 0.5) -> None:
         self.num_sources = num_sources
         self.presence_threshold = presence_threshold
-        self._tracks: list[Track] = []
-        self._num_windows = 0
+        self._present: list[Track] = []
+        self._standby: list[Track] = []
 
-    def add_window(self, slots: AudioVisualSeparatorOutput, row: int) -> None:
-        """Take in the next window: row `row` of the separator's output."""
-        present = self._present_slots(slots, row)
-        for track, known in zip(present, _assign(present, self._tracks), strict=True):
-            if known is None:
-                self._tracks.append(track)
-            else:
-                known.absorb(track)
-        self._num_windows += 1
+    def add_window(self, slots: AudioVisualSeparatorOutput, row: int, number: int) -> None:
+        """Take in the next window: row `row` of the separator's output, window `number` of the recording."""
+        presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
+        order = torch.sort(presence, descending=True, stable=True).indices.tolist()
+        tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in order]
+        num_present = sum(track.score >= self.presence_threshold for track in tracks)
+        _merge(tracks[:num_present], self._present)
+        _merge(tracks[num_present : self.num_sources or 0], self._standby)
 
     def tracks(self) -> list[Track]:
         """The sources, the most certain first; empty if no slot was present."""
-        return sorted(self._tracks, key=lambda track: -track.score)[: self.num_sources]
-
-    def _present_slots(self, slots: AudioVisualSeparatorOutput, row: int) -> list[Track]:
-        presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
-        order = torch.sort(presence, descending=True, stable=True).indices.tolist()
+        found = sorted(self._present, key=lambda track: -track.score)
         if self.num_sources is None:
-            chosen = [slot for slot in order if presence[slot] >= self.presence_threshold]
+            return found
+        # What stands by may be a present source's quiet moments.
+        standby = sorted(self._standby, key=lambda track: -track.score)
+        known = _assign(standby, found)
+        strangers = [track for track, same in zip(standby, known, strict=True) if same is None]
+        relatives = [track for track, same in zip(standby, known, strict=True) if same is not None]
+        chosen = (found + strangers + relatives)[: self.num_sources]
+        return sorted(chosen, key=lambda track: -track.score)
+
+
+def _track(slots: AudioVisualSeparatorOutput, row: int, slot: int, score: float, number: int) -> Track:
+    # A source forced by `num_sources` may have a probability of 0, and still needs a label and a direction.
+    weight = max(score, 1e-6)
+    track = Track(
+        score=score,
+        condition_tokens=slots.condition_tokens[row, slot],
+        audio_embed=weight * slots.audio_embeds[row, slot].detach().float().cpu(),
+        class_probs=weight * slots.class_logits[row, slot].detach().float().softmax(dim=-1).cpu(),
+    )
+    if slots.mask_logits is not None:
+        mask = slots.mask_logits[row, slot].detach().float().sigmoid()
+        track.masks[number] = mask.cpu().numpy().astype(np.float16)
+    return track
+
+
+def _merge(slots: list[Track], tracks: list[Track]) -> None:
+    """Adds one window's slots to the tracks they continue, or as new ones."""
+    for slot, known in zip(slots, _assign(slots, tracks), strict=True):
+        if known is None:
+            tracks.append(slot)
         else:
-            chosen = order[: self.num_sources]
-        return [self._track(slots, row, slot, float(presence[slot])) for slot in chosen]
-
-    def _track(self, slots: AudioVisualSeparatorOutput, row: int, slot: int, score: float) -> Track:
-        # A source forced by `num_sources` may have a probability of 0, and still needs a label and a direction.
-        weight = max(score, 1e-6)
-        track = Track(
-            score=score,
-            condition_tokens=slots.condition_tokens[row, slot],
-            audio_embed=weight * slots.audio_embeds[row, slot].detach().float().cpu(),
-            class_probs=weight * slots.class_logits[row, slot].detach().float().softmax(dim=-1).cpu(),
-        )
-        if slots.mask_logits is not None:
-            mask = slots.mask_logits[row, slot].detach().float().sigmoid()
-            track.masks[self._num_windows] = mask.cpu().numpy().astype(np.float16)
-        return track
+            known.absorb(slot)
 
 
-def _assign(present: list[Track], tracks: list[Track]) -> list[Track | None]:
-    """For every present slot the track it continues, or `None`."""
-    assigned: list[Track | None] = [None] * len(present)
-    if not present or not tracks:
+def _assign(slots: list[Track], tracks: list[Track]) -> list[Track | None]:
+    """For every slot of a window the track it continues, or `None`."""
+    assigned: list[Track | None] = [None] * len(slots)
+    if not slots or not tracks:
         return assigned
-    slot_embeds = F.normalize(torch.stack([slot.audio_embed for slot in present]), dim=-1)
+    slot_embeds = F.normalize(torch.stack([slot.audio_embed for slot in slots]), dim=-1)
     track_embeds = F.normalize(torch.stack([track.audio_embed for track in tracks]), dim=-1)
     similarity = (slot_embeds @ track_embeds.T).numpy()
-    same_label = np.array([[slot.label_index == track.label_index for track in tracks] for slot in present])
+    same_label = np.array([[slot.label_index == track.label_index for track in tracks] for slot in slots])
+    eligible = (similarity >= MERGE_SIMILARITY) | same_label
     # A source is one sounding class, so a shared label counts as much as a similarity of 1.
-    rows, columns = linear_sum_assignment(similarity + same_label, maximize=True)
+    rows, columns = linear_sum_assignment(np.where(eligible, similarity + same_label, 0.0), maximize=True)
     for row, column in zip(rows, columns, strict=True):
-        if similarity[row, column] >= MERGE_SIMILARITY or same_label[row, column]:
+        if eligible[row, column]:
             assigned[row] = tracks[column]
     return assigned
 

@@ -95,7 +95,7 @@ def frame_activity(power: torch.Tensor, mask: torch.Tensor, loudest_frame: float
 
     Args:
         power (`torch.Tensor` of shape `(n_fft // 2 + 1, frames)`): Power spectrogram of the soundscape.
-        mask (`torch.Tensor` of the same shape, in [0, 1]): The source's mask.
+        mask (`torch.Tensor` of the same shape, in [0, 1]): The source's mask, a ratio of amplitudes.
         loudest_frame (`float`): Energy of the loudest frame of the whole soundscape.
 
     Returns:
@@ -103,4 +103,4 @@ def frame_activity(power: torch.Tensor, mask: torch.Tensor, loudest_frame: float
     """
     energy = power.sum(dim=0)
     floor = max(loudest_frame * 10.0 ** (-SILENCE_DB / 10), torch.finfo(power.dtype).tiny)
-    return (mask * power).sum(dim=0) / energy.clamp_min(floor)
+    return (mask.square() * power).sum(dim=0) / energy.clamp_min(floor)
