@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 train = ["accelerate>=1.0", "datasets>=4.0", "tensorboard", "pyyaml"]
 evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 demo = ["gradio>=5.0"]
-dev = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "torchsde>=0.2.6"]
+dev = ["datasets>=4.0", "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "torchsde>=0.2.6"]
 
 setup(
     name="avgas-pipeline",

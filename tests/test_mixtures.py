@@ -1,0 +1,275 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sounds import tone
+
+from avgas_pipeline.data.augment import augment, limit_band
+from avgas_pipeline.data.loudness import active_rms
+from avgas_pipeline.data.mixtures import MixtureSampler, read_manifest, write_manifest
+from avgas_pipeline.data.scenes import collage, compose_scene, overlap
+from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
+
+
+LABELS = ("cat", "dog", "rain", "wind")
+
+
+def sound(seconds, seed):
+    rng = np.random.default_rng(seed)
+    return tone(seconds, 16000, frequency=rng.uniform(200, 4000)) + 0.05 * rng.standard_normal(
+        round(seconds * 16000)
+    ).astype(np.float32)
+
+
+def toy_clips(seconds=(0.5, 2.0, 12.0)):
+    """Clips of several lengths for every label, two of them from the same recording."""
+    return [
+        {
+            "id": f"{label}-{number}",
+            "label": label,
+            "source_group": f"{label}-{number // 2}",
+            "audio": {"array": sound(length, 10 * index + number), "sampling_rate": 16000},
+        }
+        for index, label in enumerate(LABELS)
+        for number, length in enumerate(seconds)
+    ]
+
+
+def toy_pictures():
+    pictures = []
+    for label, colour in zip(LABELS, ("red", "green", "blue", "black"), strict=True):
+        picture = PIL.Image.new("RGBA", (100, 100))
+        picture.paste(PIL.Image.new("RGBA", (60, 40), colour), (20, 30))
+        pictures.append({"id": f"{label}-picture", "label": label, "image": picture})
+    return pictures
+
+
+@pytest.fixture(scope="module")
+def sampler():
+    return MixtureSampler(toy_clips(), toy_pictures(), seed=1, num_sources=(1, 3))
+
+
+def test_mixture_is_exactly_the_sum_of_its_stems(sampler):
+    for index in range(30):
+        mixture = sampler.sample(index)
+        assert np.array_equal(mixture.waveform, mixture.stems.sum(axis=0))
+        assert mixture.waveform.shape == (80000,) and mixture.waveform.dtype == np.float32
+        assert np.abs(mixture.waveform).max() <= 1.0
+        assert len(set(mixture.labels)) == len(mixture.labels) == len(mixture.stems)
+
+
+def test_measured_gains_are_those_asked_for(sampler):
+    for index in range(30):
+        mixture = sampler.sample(index)
+        measured = [20 * np.log10(active_rms(stem, 16000)) for stem in mixture.stems]
+        asked = [source.gain_db for source in mixture.plan.sources]
+        # A mixture that would clip is turned down as a whole.
+        assert np.ptp(np.subtract(measured, asked)) < 0.1
+        assert all(abs(gain) <= 6 for gain in asked)
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_same_seed_same_bytes_in_another_process(augmented, tmp_path):
+    script = f"""
+import hashlib
+from test_mixtures import MixtureSampler, toy_clips, toy_pictures
+sampler = MixtureSampler(toy_clips(), toy_pictures(), seed=3, augment={augmented})
+digest = hashlib.sha256()
+for index in {{order}}:
+    mixture = sampler.sample(index, epoch=2)
+    digest.update(mixture.stems.tobytes() + mixture.image.tobytes())
+print(digest.hexdigest())
+"""
+    digests = set()
+    for _ in range(2):
+        command = [sys.executable, "-c", script.format(order="range(4)")]
+        result = subprocess.run(command, capture_output=True, text=True, cwd="tests", check=True)
+        digests.add(result.stdout.strip())
+    assert len(digests) == 1
+
+
+def test_a_mixture_depends_on_seed_epoch_and_index_alone():
+    def plans(seed, epoch, order):
+        sampler = MixtureSampler(toy_clips(), toy_pictures(), seed=seed)
+        return {index: sampler.plan(index, epoch) for index in order}
+
+    forward, backward = plans(0, 0, range(10)), plans(0, 0, reversed(range(10)))
+    assert forward == backward
+    assert forward[0].sources != plans(1, 0, [0])[0].sources
+    assert forward[0].sources != plans(0, 1, [0])[0].sources
+
+
+def test_placement_follows_the_length_of_a_clip():
+    clips = toy_clips()
+    seen = set()
+    sampler = MixtureSampler(clips, seed=0, num_sources=1)
+    for index in range(200):
+        (source,) = sampler.plan(index).sources
+        length = int(source.clip.rpartition("-")[2])
+        seen.add((length, source.placement))
+    assert seen == {(0, "once"), (0, "repeat"), (1, "once"), (1, "repeat"), (2, "crop")}
+
+
+def test_repeated_clips_leave_gaps():
+    clips = [{"id": "a", "label": "cat", "audio": {"array": tone(0.3, 16000), "sampling_rate": 16000}}]
+    sampler = MixtureSampler(clips, seed=0, num_sources=1)
+    mixtures = [sampler.sample(index) for index in range(20)]
+    repeated = [m for m in mixtures if m.plan.sources[0].placement == "repeat"]
+    assert repeated
+    for mixture in repeated:
+        sounding = np.abs(mixture.waveform).reshape(-1, 160).max(axis=1) > 0.01
+        assert 2 <= np.sum(np.diff(sounding.astype(int)) == 1) + sounding[0] <= 10
+        assert sounding.mean() < 0.8
+
+
+def test_labels_or_source_groups_are_drawn_evenly():
+    clips = [
+        {"id": f"{label}{n}", "label": label, "source_group": f"{label}{n}", "audio": None}
+        for label, count in (("cat", 9), ("dog", 1))
+        for n in range(count)
+    ]
+    for clip in clips:
+        clip["audio"] = {"array": tone(0.5, 16000), "sampling_rate": 16000}
+    for balance, share in (("label", 0.5), ("source_group", 0.1)):
+        sampler = MixtureSampler(clips, num_sources=1, balance=balance)
+        dogs = sum(sampler.plan(index).sources[0].label == "dog" for index in range(600))
+        assert dogs / 600 == pytest.approx(share, abs=0.07)
+
+
+def test_clips_of_any_data_set_with_pictures_of_their_own():
+    clips = [{**clip, "image": PIL.Image.new("RGB", (80, 60), "red")} for clip in toy_clips((1.0,))]
+    mixture = MixtureSampler(clips, num_sources=2, target="collage", image_size=64).sample(0)
+    assert mixture.image.size == (64, 64) and len(mixture.pictures) == 2
+    silent_film = MixtureSampler(toy_clips((1.0,)), num_sources=2).sample(0)
+    assert silent_film.image is None and silent_film.pictures == []
+
+
+def test_manifest_round_trip(sampler, tmp_path):
+    plans = [sampler.plan(index) for index in range(5)]
+    write_manifest(plans, tmp_path / "deep/set.jsonl")
+    assert read_manifest(tmp_path / "deep/set.jsonl") == plans
+    first, again = sampler.render(plans[0]), sampler.render(read_manifest(tmp_path / "deep/set.jsonl")[0])
+    assert np.array_equal(first.stems, again.stems) and first.image.tobytes() == again.image.tobytes()
+
+
+def test_bad_manifests_and_bad_arguments(sampler, tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"id": "a", "duration_s": 5, "sources": [{"clip": "x"}]}\n')
+    with pytest.raises(ValueError, match=r"bad\.jsonl, line 1"):
+        read_manifest(tmp_path / "bad.jsonl")
+    with pytest.raises(FileNotFoundError):
+        read_manifest(tmp_path / "gone.jsonl")
+    stranger = MixtureSampler([{**clip, "id": f"x{clip['id']}"} for clip in toy_clips()])
+    with pytest.raises(ValueError, match="no clip"):
+        sampler.render(stranger.plan(0))
+    with pytest.raises(ValueError, match="no picture for"):
+        MixtureSampler(toy_clips(), toy_pictures()[:2])
+    with pytest.raises(ValueError, match="num_sources"):
+        MixtureSampler(toy_clips(), num_sources=5)
+    with pytest.raises(ValueError, match="target"):
+        MixtureSampler(toy_clips(), target="montage")
+    silent = [{"id": "s", "label": "cat", "audio": {"array": np.zeros(16000, np.float32), "sampling_rate": 16000}}]
+    with pytest.raises(ValueError, match="'s' is silent"):
+        MixtureSampler(silent, num_sources=1).sample(0)
+
+
+# -- loudness and augmentation --------------------------------------------------------------------------------------
+
+
+@given(level=st.floats(1e-4, 1.0), pause=st.floats(0.0, 5.0))
+@settings(max_examples=50, deadline=None)
+def test_pauses_do_not_change_loudness(level, pause):
+    sound = np.concatenate([tone(0.5, 16000, level=level), np.zeros(round(pause * 16000), np.float32)])
+    assert active_rms(sound, 16000) == pytest.approx(level / 2**0.5, rel=0.05)
+
+
+def test_silence_has_no_loudness():
+    assert active_rms(np.zeros(100, np.float32), 16000) == 0.0
+    assert active_rms(np.zeros(0, np.float32), 16000) == 0.0
+
+
+@given(seed=st.integers(0, 10_000), seconds=st.floats(0.05, 3.0))
+@settings(max_examples=60, deadline=None)
+def test_augmentation_gives_finite_sound_and_the_same_for_a_seed(seed, seconds):
+    clip = sound(seconds, seed)
+    first, second = (augment(clip, 16000, np.random.default_rng(seed)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.dtype == np.float32 and np.isfinite(first).all() and np.abs(first).max() > 0
+
+
+def test_band_limit_takes_away_the_top():
+    noise = np.random.default_rng(0).standard_normal(32000).astype(np.float32)
+    limited = limit_band(noise, 16000, np.random.default_rng(0))
+    spectrum = np.abs(np.fft.rfft(limited)) ** 2
+    assert spectrum[-800:].mean() < 1e-3 * spectrum[1000:3000].mean()
+
+
+# -- scenes ---------------------------------------------------------------------------------------------------------
+
+
+@given(seed=st.integers(0, 10_000), count=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_objects_of_a_scene_hardly_overlap_and_stay_inside(seed, count):
+    objects = [picture["image"] for picture in toy_pictures()[:count]]
+    scene, boxes = compose_scene(objects, 128, np.random.default_rng(seed))
+    assert scene.size == (128, 128) and scene.mode == "RGB" and len(boxes) == count
+    for number, box in enumerate(boxes):
+        assert 0 <= box[0] < box[2] <= 128 and 0 <= box[1] < box[3] <= 128
+        assert (box[2] - box[0]) >= 12
+        assert all(overlap(box, other) <= 0.10 for other in boxes[:number])
+
+
+def test_a_scene_shows_its_objects():
+    objects = [picture["image"] for picture in toy_pictures()[:2]]
+    scene, boxes = compose_scene(objects, 128, np.random.default_rng(0))
+    for box, colour in zip(boxes, ((255, 0, 0), (0, 128, 0)), strict=True):
+        middle = scene.getpixel(((box[0] + box[2]) // 2, (box[1] + box[3]) // 2))
+        assert np.abs(np.subtract(middle, colour)).max() < 5
+    with pytest.raises(ValueError, match="transparent"):
+        compose_scene([PIL.Image.new("RGBA", (10, 10))], 64, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_a_collage_shows_every_picture(count):
+    colours = [(40 * n + 20, 10, 200 - 30 * n) for n in range(count)]
+    image = collage([PIL.Image.new("RGB", (30, 50), colour) for colour in colours], 60)
+    assert {pixel for _, pixel in image.getcolors(10_000)} == set(colours)
+
+
+# -- soundscapes-mini -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("split", "sounds", "pictures"), [("train", 837, 689), ("test", 242, 253)])
+def test_soundscapes_mini_has_the_counts_of_its_card(split, sounds, pictures):
+    loaded = load_soundscapes_mini(split=split)
+    assert [table.num_rows for table in loaded] == [sounds, pictures]
+    assert all(len(set(table["label"])) == 59 for table in loaded)
+
+
+def test_soundscapes_mini_is_asked_for_where_it_is_not(monkeypatch, tmp_path):
+    from avgas_pipeline.data import soundscapes_mini
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(soundscapes_mini, "__file__", str(tmp_path / "site-packages/avgas_pipeline/data/x.py"))
+    with pytest.raises(FileNotFoundError, match="path or Hub id"):
+        find_soundscapes_mini()
+
+
+def test_the_standard_manifests_render(tmp_path):
+    folder = find_soundscapes_mini()
+    sampler = MixtureSampler(*load_soundscapes_mini(folder, "test"))
+    counts = {}
+    for number in (1, 2, 3):
+        plans = read_manifest(folder / f"manifests/test-{number}.jsonl")
+        counts[number] = len(plans)
+        assert all(len(plan.sources) == number and not plan.augment for plan in plans)
+        for plan in plans[:10]:
+            mixture = sampler.render(plan)
+            assert len(mixture.stems) == number and mixture.image.size == (128, 128)
+    assert counts == {1: 242, 2: 500, 3: 500}
+    clips = [json.loads(line)["sources"][0]["clip"] for line in (folder / "manifests/test-1.jsonl").open()]
+    assert sorted(clips) == sorted(sampler.clips["id"])

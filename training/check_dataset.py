@@ -1,0 +1,186 @@
+"""
+Check a dataset in the shape of soundscapes-mini (`audio/{train,test}.parquet`, `images/{train,test}.parquet`): splits,
+labels, licences, sounds and pictures. Prints every fault and exits with 1 if there is one.
+
+    python training/check_dataset.py data/soundscapes-mini --sheet out/sheet.png
+"""
+
+import argparse
+import hashlib
+import math
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import torch
+from datasets import Dataset, load_dataset
+from tqdm import tqdm
+
+from avgas_pipeline.audio import load_audio
+from avgas_pipeline.data.loudness import active_rms
+from avgas_pipeline.data.mixtures import open_picture
+from avgas_pipeline.labels import VGGSOUND_LABELS
+from avgas_pipeline.spectrogram import relative_log_mel, stft
+
+
+SPLITS = ("train", "test")
+RATE = 16000
+SHORTEST_S, LONGEST_S = 0.1, 15.0
+# Active RMS of a sound, in dB of full scale.
+QUIETEST_DB, LOUDEST_DB = -45.0, -3.0
+DURATION_TOLERANCE_S = 0.05
+# Share of a picture's area that its object covers.
+LEAST_COVERAGE = 0.02
+
+
+def check_tables(tables: dict[str, dict[str, Dataset]]) -> Iterator[str]:
+    """Faults that show without opening a sound or picture: splits, ids, labels, licences."""
+    for kind, splits in tables.items():
+        groups: dict[str, set[str]] = defaultdict(set)
+        ids = Counter()
+        for split, table in splits.items():
+            for row in table.remove_columns("audio" if kind == "audio" else "image"):
+                groups[row["source_group"]].add(split)
+                ids[row["id"]] += 1
+                if row["split"] != split:
+                    yield f"{kind}: {row['id']} says split {row['split']!r} but is in {split!r}"
+                if row["label"] not in VGGSOUND_LABELS:
+                    yield f"{kind}: {row['id']} has label {row['label']!r}, which is none of VGGSound's"
+                if not row["license"]:
+                    yield f"{kind}: {row['id']} has no license"
+        for group, found in sorted(groups.items()):
+            if len(found) > 1:
+                yield f"{kind}: source group {group!r} is in {' and '.join(sorted(found))}"
+        for name, count in ids.items():
+            if count > 1:
+                yield f"{kind}: id {name!r} stands {count} times"
+    labels = {(kind, split): set(table["label"]) for kind, splits in tables.items() for split, table in splits.items()}
+    for label in sorted(set.union(*labels.values())):
+        for (kind, split), found in labels.items():
+            if label not in found:
+                yield f"{kind}: label {label!r} is missing in {split!r}"
+
+
+def check_sound(row: dict[str, Any]) -> Iterator[str]:
+    """Faults of one sound."""
+    try:
+        waveform = load_audio(row["audio"], target_sampling_rate=RATE)
+    except ValueError as error:
+        yield f"audio: {row['id']} can't be read ({error})"
+        return
+    seconds = len(waveform) / RATE
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        yield f"audio: {row['id']} is {seconds:.2f} s long"
+    if abs(seconds - row["duration"]) > DURATION_TOLERANCE_S:
+        yield f"audio: {row['id']} is {seconds:.2f} s long, but `duration` says {row['duration']:.2f} s"
+    level = active_rms(waveform, RATE)
+    level_db = 20 * math.log10(level) if level else -math.inf
+    if level_db == -math.inf or np.abs(waveform).max() < 1e-3:
+        yield f"audio: {row['id']} is silent"
+    elif not QUIETEST_DB <= level_db <= LOUDEST_DB:
+        yield f"audio: {row['id']} has a level of {level_db:.1f} dB"
+
+
+def check_picture(row: dict[str, Any]) -> Iterator[str]:
+    """Faults of one picture."""
+    try:
+        picture = open_picture(row["image"])
+        picture.load()
+    except (OSError, SyntaxError) as error:
+        yield f"images: {row['id']} can't be read ({error})"
+        return
+    if picture.mode != "RGBA":
+        yield f"images: {row['id']} has no transparency ({picture.mode})"
+        return
+    coverage = float((np.asarray(picture.getchannel("A")) > 127).mean())
+    if coverage < LEAST_COVERAGE:
+        yield f"images: {row['id']} is empty ({100 * coverage:.1f} % covered)"
+
+
+def check_contents(tables: dict[str, dict[str, Dataset]]) -> Iterator[str]:
+    """Faults of every sound and picture, and the same bytes in both splits."""
+    for kind, column, check in (("audio", "audio", check_sound), ("images", "image", check_picture)):
+        seen: dict[str, tuple[str, str]] = {}
+        for split, table in tables[kind].items():
+            for row in tqdm(table, desc=f"{kind} {split}", disable=None):
+                yield from check(row)
+                digest = hashlib.sha256(row[column]).hexdigest()
+                other_split, other = seen.setdefault(digest, (split, row["id"]))
+                if other_split != split:
+                    yield f"{kind}: {row['id']} in {split!r} is the same as {other} in {other_split!r}"
+
+
+def draw_sheet(tables: dict[str, dict[str, Dataset]], path: Path) -> None:
+    """One row per label: spectrograms of two training and one test sound, pictures of both splits."""
+    cell, name_width, num_pictures = 64, 190, 8
+    labels = sorted(set(tables["audio"]["train"]["label"]))
+    width = name_width + 3 * 2 * cell + 2 * num_pictures * cell
+    sheet = PIL.Image.new("RGB", (width, len(labels) * (cell + 4)), "white")
+    draw = PIL.ImageDraw.Draw(sheet)
+    rows = {(kind, split): _rows_by_label(table) for kind, splits in tables.items() for split, table in splits.items()}
+    for number, label in enumerate(labels):
+        top = number * (cell + 4)
+        draw.text((4, top + cell // 2 - 6), label, fill="black")
+        sounds = rows["audio", "train"][label][:2] + rows["audio", "test"][label][:1]
+        for position, row in enumerate(sounds):
+            sheet.paste(_spectrogram(row, 2 * cell - 4, cell), (name_width + position * 2 * cell, top))
+        pictures = rows["images", "train"][label][:num_pictures] + rows["images", "test"][label][:num_pictures]
+        for position, row in enumerate(pictures):
+            picture = open_picture(row["image"]).convert("RGBA")
+            picture.thumbnail((cell - 4, cell - 4))
+            sheet.paste(picture, (name_width + 6 * cell + position * cell, top), picture)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def _rows_by_label(table: Dataset) -> dict[str, list[dict[str, Any]]]:
+    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    groups = set()
+    for row in table:
+        # One of each recording or picture says most.
+        if row["source_group"] not in groups:
+            groups.add(row["source_group"])
+            rows[row["label"]].append(row)
+    return rows
+
+
+def _spectrogram(row: dict[str, Any], width: int, height: int) -> PIL.Image.Image:
+    waveform = torch.from_numpy(load_audio(row["audio"], target_sampling_rate=RATE))
+    levels = relative_log_mel(stft(waveform, 1024, 128), RATE, height).numpy()[::-1]
+    return PIL.Image.fromarray(np.uint8(255 * levels)).resize((width, height))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path, help="folder of the dataset")
+    parser.add_argument("--sheet", type=Path, help="draw a contact sheet to this file")
+    arguments = parser.parse_args()
+    if not arguments.dataset.is_dir():
+        parser.error(f"{arguments.dataset}: no such folder")
+    tables = {
+        kind: {
+            split: load_dataset(
+                "parquet", data_files={split: str(arguments.dataset / kind / f"{split}.parquet")}, split=split
+            )
+            for split in SPLITS
+        }
+        for kind in ("audio", "images")
+    }
+    faults = [*check_tables(tables), *check_contents(tables)]
+    for fault in faults:
+        print(fault)
+    if arguments.sheet and not faults:
+        draw_sheet(tables, arguments.sheet)
+        print(f"contact sheet: {arguments.sheet}")
+    counts = ", ".join(f"{len(table)} {kind} {split}" for kind, tab in tables.items() for split, table in tab.items())
+    print(f"{counts}: {len(faults)} faults" if faults else f"{counts}: no faults")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
