@@ -35,8 +35,10 @@ def main() -> None:
     torch.set_num_threads(1)
     sounds, _ = load_soundscapes_mini(split="train")
     samplers = {
-        name: MixtureSampler(sounds, num_sources=2, augment=name == "augmented") for name in ("plain", "augmented")
+        "plain": MixtureSampler(sounds, num_sources=2),
+        "augmented": MixtureSampler(sounds, num_sources=2, augment=True),
     }
+    rows = {clip: row for row, clip in enumerate(sounds["id"])}
 
     def decode_and_add(index: int) -> np.ndarray:
         mixture = np.zeros(5 * 16000, np.float32)
