@@ -10,7 +10,7 @@ help:
 	@echo "make test-slow  the slow ones"
 	@echo "make lint       check style"
 	@echo "make format     mend style"
-	@echo "make demo       draw the recordings in examples/"
+	@echo "make demo       draw the example recordings (once there is a trained checkpoint)"
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)

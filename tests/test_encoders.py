@@ -208,6 +208,22 @@ def test_from_folders(stable_diffusion, tmp_path):
     assert AVGASPipeline.from_pretrained(tmp_path / "avgas").separator.config.num_slots == 8
 
 
+@pytest.mark.parametrize("name", ["clap", "whisper", "wav2vec2", "resnet"])
+def test_encoders_from_folders_of_their_own(name, stable_diffusion, tmp_path):
+    encoder, extractor = ENCODERS[name]()
+    encoder.save_pretrained(tmp_path)
+    if name == "resnet":
+        with pytest.raises(ValueError, match="audio_feature_extractor"):
+            AVGASPipeline.from_stable_diffusion(stable_diffusion, str(tmp_path))
+        pipe = AVGASPipeline.from_stable_diffusion(stable_diffusion, str(tmp_path), extractor)
+    else:
+        extractor.save_pretrained(tmp_path)
+        pipe = AVGASPipeline.from_stable_diffusion(stable_diffusion, str(tmp_path))
+    assert type(pipe.audio_encoder) is type(encoder)
+    expected, loaded = encoder.state_dict(), pipe.audio_encoder.state_dict()
+    assert all(torch.equal(expected[key], loaded[key]) for key in expected)
+
+
 def test_the_audio_side_is_taken_of_clap_and_whisper(stable_diffusion):
     _, extractor = tiny_clap()
     audio_config = tiny_clap()[0].config.to_dict()

@@ -217,6 +217,14 @@ def test_weights_move_the_mixed_image_and_leave_the_separated_ones(pipe):
     assert 0 < distances[0] < distances[1] < distances[2]
 
 
+def test_a_weight_for_what_is_not_heard_is_told(pipe):
+    heard = {source.label for source in draw(pipe).sources[0]}
+    absent = next(label for label in LABELS if label not in heard)
+    with pytest.warns(UserWarning, match=f"{absent} is not heard"):
+        out = draw(pipe, source_weights={absent: 0.3})
+    assert np.array_equal(out.images, draw(pipe).images)
+
+
 def test_weights_for_each_soundscape_of_a_batch(pipe):
     audio = [tiny_audio(1.0, 0)[0], tiny_audio(1.0, 0)[0]]
     label = draw(pipe).sources[0][0].label
@@ -543,6 +551,12 @@ def test_components_build_a_second_pipeline(pipe):
     assert np.array_equal(draw(again).images, draw(pipe).images)
 
 
+def test_from_pipe(pipe):
+    again = AVGASPipeline.from_pipe(pipe)
+    again.set_progress_bar_config(disable=True)
+    assert np.array_equal(draw(again).images, draw(pipe).images)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision(pipe, dtype):
     out = draw(pipe.to(dtype), separate=True, num_sources=2)
@@ -668,6 +682,7 @@ def test_bad_arguments(pipe, options, message):
         ({"negative_audio": np.ones(16000, np.float32)}, "encode_audio"),
         ({"max_batch_rows": -1}, "max_batch_rows"),
         ({"num_sources": 1}, "encode_audio"),
+        ({"presence_threshold": 0.9}, "encode_audio"),
         (
             {
                 "negative_audio_embeds": torch.zeros(1, 1, 2, 16),

@@ -101,6 +101,21 @@ def test_remote_code_from_a_folder_without_the_package(checkpoint, tmp_path, exp
     assert report[0] == "AVGASPipeline" and report[1].startswith("diffusers_modules.")
 
 
+def test_what_was_loaded_with_remote_code_is_not_saved_half(checkpoint, tmp_path):
+    export_remote_code(checkpoint, tmp_path / "remote")
+    script = (
+        REMOTE_LOAD.format(name="remote")
+        + """
+try:
+    pipe.save_pretrained("again")
+except ValueError as error:
+    print(error)
+"""
+    )
+    assert "trust_remote_code" in run_python(script, tmp_path, without_package=True)
+    assert not (tmp_path / "again").exists()
+
+
 def test_remote_code_from_the_hub_without_the_package(hub, checkpoint, tmp_path, expected):
     export_remote_code(checkpoint, tmp_path / "hub/someone/remote")
     load = REMOTE_LOAD.format(name="someone/remote")

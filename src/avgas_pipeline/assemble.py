@@ -5,7 +5,14 @@ from typing import Any
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
-from transformers import AutoFeatureExtractor, AutoModel, FeatureExtractionMixin, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    ClapAudioModel,
+    FeatureExtractionMixin,
+    PreTrainedModel,
+)
 
 from .audio_encoder import WhisperAudioEncoder
 from .audio_tokens import token_layout
@@ -25,8 +32,17 @@ def load_audio_encoder(
     """Load an audio encoder and its feature extractor by name, and take the audio side of CLAP and Whisper models."""
     if isinstance(audio_encoder, str):
         if feature_extractor is None:
-            feature_extractor = AutoFeatureExtractor.from_pretrained(audio_encoder)
-        audio_encoder = AutoModel.from_pretrained(audio_encoder, dtype=dtype, use_safetensors=True)
+            try:
+                feature_extractor = AutoFeatureExtractor.from_pretrained(audio_encoder)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"{audio_encoder}: has no audio feature extractor; pass `audio_feature_extractor`."
+                ) from error
+        architectures = AutoConfig.from_pretrained(audio_encoder).architectures or []
+        # AutoModel knows neither of these audio sides by itself.
+        by_name = {"ClapAudioModel": ClapAudioModel, "WhisperAudioEncoder": WhisperAudioEncoder}
+        loader = next((by_name[name] for name in architectures if name in by_name), AutoModel)
+        audio_encoder = loader.from_pretrained(audio_encoder, dtype=dtype, use_safetensors=True)
     if feature_extractor is None:
         raise ValueError("`audio_feature_extractor` is needed with a loaded `audio_encoder`.")
     if audio_encoder.config.model_type == "clap":

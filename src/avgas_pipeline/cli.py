@@ -42,7 +42,9 @@ class DType(str, Enum):
 def generate(
     audio: Annotated[list[Path], typer.Argument(help="Audio or video files.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results; several files get a folder each.")],
-    model: Annotated[str | None, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Checkpoint: a folder or a Hub repository. Needed: there is no default one yet.")
+    ] = None,
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
@@ -231,7 +233,7 @@ def _bad_input_exits() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {message}", err=True)
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", message=".*damaged or truncated")
+        warnings.filterwarnings("always", message=".*(damaged or truncated|is not heard)")
         try:
             yield
         except _BAD_INPUT as error:

@@ -1,6 +1,7 @@
 """From sources to rows of the U-Net's batch: which tokens and which noise each picture is drawn from."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -66,6 +67,11 @@ def weight_tensor(
     result = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     for number, (weights, found) in enumerate(zip(per_soundscape, sources, strict=True)):
         if isinstance(weights, dict):
+            unheard = sorted(set(weights) - {source.label for source in found})
+            if unheard:
+                warnings.warn(
+                    f"Soundscape {number}: {', '.join(unheard)} is not heard, so it has no weight.", stacklevel=2
+                )
             values = [float(weights.get(source.label, 1.0)) for source in found]
         elif weights is None:
             values = [1.0] * len(found)

@@ -46,6 +46,10 @@ class HubMixin:
         """Save the pipeline to a folder, as [`DiffusionPipeline.save_pretrained`] does, but never as pickles."""
         if not safe_serialization:
             raise ValueError("Weights are saved as safetensors only; leave `safe_serialization` at True.")
+        if type(self).__module__.startswith("diffusers_modules."):
+            raise ValueError(
+                "What was loaded with `trust_remote_code` can't be saved; install avgas-pipeline for that."
+            )
         super().save_pretrained(save_directory, **kwargs)
 
     def _upload_folder(

@@ -96,7 +96,10 @@ def check_text(
 ) -> None:
     """Raises `ValueError` unless the texts fit the soundscapes and the pipeline."""
     if not has_text_encoder and (prompt is not None or negative_prompt is not None):
-        raise ValueError("`prompt` and `negative_prompt` need a text encoder, and this pipeline has none.")
+        raise ValueError(
+            "`prompt` and `negative_prompt` need a text encoder, and this pipeline has none (`from_stable_diffusion`"
+            " keeps it with `use_text_encoder=True`)."
+        )
     for name, text, embeds in (
         ("prompt", prompt, prompt_embeds),
         ("negative_prompt", negative_prompt, negative_prompt_embeds),

@@ -1,6 +1,7 @@
 """One picture that tells what was heard and what was drawn."""
 
 import math
+import textwrap
 
 import numpy as np
 import PIL.Image
@@ -14,8 +15,10 @@ from .pipeline_output import SoundSource
 from .spectrogram import DYNAMIC_RANGE_DB, relative_log_mel, stft
 
 
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+# Okabe and Ito's colours, which colour-blind people can tell apart; brown for their yellow, which is too light.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
+_TEXT_COLOUR = "#222222"
+_CAPTION_WIDTH = 24
 _MEL_BANDS = 96
 _MAX_COLUMNS = 1600
 _DPI = 150
@@ -45,13 +48,14 @@ def draw_overview(
     separated = [(number, source) for number, source in enumerate(sources) if len(source.images)]
     bands = [(number, source) for number, source in enumerate(sources) if source.activity is not None]
     num_pictures = 1 + len(separated)
-    columns = min(num_pictures, 4)
-    picture_rows = math.ceil(num_pictures / columns)
+    picture_rows = math.ceil(num_pictures / 5)
+    # A single picture stands in the middle of three cells rather than as large as the figure.
+    columns = 3 if num_pictures == 1 else math.ceil(num_pictures / picture_rows)
     width = 2.3 * max(columns, 3) + 0.6
-    picture_height = (width - 0.6) / columns + 0.5
-    heights = [2.2, *([0.28] * len(bands)), *([picture_height] * picture_rows)]
+    picture_height = (width - 0.6) / columns + 0.7
+    heights = [2.2, *([0.34] * len(bands)), *([picture_height] * picture_rows)]
 
-    figure = Figure(figsize=(width, sum(heights) + 0.9 + 0.08 * len(heights)), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, sum(heights) + 1.0 + 0.08 * len(heights)), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(_plain(title), fontsize=11)
@@ -63,17 +67,22 @@ def draw_overview(
     ).flatten()
     duration = len(waveform) / sampling_rate
     _draw_spectrogram(axes[0], waveform, sampling_rate, duration)
+    top = max((float(source.activity.max()) for _, source in bands), default=1.0) or 1.0
     for axis, (number, source) in zip(axes[1:], bands, strict=True):
-        _draw_activity(axis, source, _colour(number), duration)
+        _draw_activity(axis, source, _colour(number), duration, top)
+    if bands:
+        axes[1].set_title(f"share of the energy, 0 to {top:.2g}", fontsize=8, loc="left")
     axes[-1].set_xlabel("time (s)", fontsize=8)
     axes[-1].tick_params(axis="x", labelbottom=True, labelsize=8)
 
     cells = drawing.subplots(picture_rows, columns, squeeze=False).flatten()
     for cell in cells:
         cell.axis("off")
-    _draw_picture(cells[0], mixed_image, "all sources", "#333333")
+    if num_pictures == 1:
+        cells = cells[1:]
+    _draw_picture(cells[0], mixed_image, f"mixed image\n{len(sources)} sources", _TEXT_COLOUR)
     for cell, (number, source) in zip(cells[1:], separated, strict=False):
-        _draw_picture(cell, source.images[0], f"{_name(source)}\n{source.score:.2f}", _colour(number))
+        _draw_picture(cell, source.images[0], f"{_wrapped(source)}\n{source.score:.2f}", _colour(number))
     figure.canvas.draw()
     return PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
 
@@ -96,21 +105,28 @@ def _draw_spectrogram(axis: Axes, waveform: np.ndarray, sampling_rate: int, dura
     axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
 
 
-def _draw_activity(axis: Axes, source: SoundSource, colour: str, duration: float) -> None:
+def _draw_activity(axis: Axes, source: SoundSource, colour: str, duration: float, top: float) -> None:
     time = np.arange(len(source.activity)) * source.activity_hop_s
     axis.fill_between(time, source.activity, color=colour, linewidth=0)
     axis.set_xlim(0, duration)
-    axis.set_ylim(0, 1)
+    axis.set_ylim(0, top)
     axis.set_yticks([])
     axis.tick_params(axis="x", labelbottom=False, length=2)
-    axis.set_ylabel(_name(source), rotation=0, ha="right", va="center", fontsize=8, color=colour)
+    label = f"{_wrapped(source)}  {source.score:.2f}"
+    axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, color=_TEXT_COLOUR)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
 
 
 def _draw_picture(cell: Axes, image: PIL.Image.Image, caption: str, colour: str) -> None:
+    cell.axis("on")
+    cell.set_xticks([])
+    cell.set_yticks([])
     cell.imshow(np.asarray(image.convert("RGB")), interpolation="lanczos")
-    cell.set_title(caption, fontsize=9, color=colour)
+    cell.set_title(caption, fontsize=9, color=_TEXT_COLOUR)
+    for spine in cell.spines.values():
+        spine.set_color(colour)
+        spine.set_linewidth(2.5)
 
 
 def _mel(frequency: float) -> float:
@@ -122,8 +138,8 @@ def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def _name(source: SoundSource) -> str:
-    return _plain(source.label or "source")
+def _wrapped(source: SoundSource) -> str:
+    return "\n".join(_plain(line) for line in textwrap.wrap(source.label or "source", _CAPTION_WIDTH))
 
 
 def _plain(text: str) -> str:

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.pipelines.pipeline_utils import StableDiffusionMixin
@@ -42,9 +42,12 @@ from .hub import HubMixin
 from .input_checks import check_count, check_embeds, check_hearing, check_negative_embeds, check_text
 from .lora import AVGASLoraLoaderMixin
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
+from .separator import AudioVisualSeparator
 
 
 logger = logging.get_logger(__name__)
+
+PRESENCE_THRESHOLD = 0.5
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -56,9 +59,9 @@ EXAMPLE_DOC_STRING = """
 
         >>> out = pipe("recording.wav", separate=True, generator=torch.Generator("cuda").manual_seed(0))
         >>> out.images[0].save("mixed.png")
-        >>> for source in out.sources[0]:
+        >>> for number, source in enumerate(out.sources[0], start=1):
         ...     print(source.label, source.score)
-        ...     source.images[0].save(f"{source.label}.png")
+        ...     source.images[0].save(f"source-{number}.png")
         ```
 """
 
@@ -105,12 +108,12 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
 
     def __init__(
         self,
-        vae: ModelMixin,
+        vae: AutoencoderKL | AutoencoderTiny | AutoencoderDC,
         unet: UNet2DConditionModel,
         scheduler: KarrasDiffusionSchedulers,
         audio_encoder: PreTrainedModel,
         audio_feature_extractor: FeatureExtractionMixin,
-        separator: ModelMixin,
+        separator: AudioVisualSeparator,
         text_encoder: CLIPTextModel | None = None,
         tokenizer: CLIPTokenizer | None = None,
     ) -> None:
@@ -138,7 +141,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         pretrained_model_name_or_pipe: str | DiffusionPipeline,
         audio_encoder: str | PreTrainedModel,
         audio_feature_extractor: FeatureExtractionMixin | None = None,
-        separator: ModelMixin | None = None,
+        separator: AudioVisualSeparator | None = None,
         use_text_encoder: bool = False,
         dtype: torch.dtype | None = None,
         **separator_kwargs: Any,
@@ -179,7 +182,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         audio_encoder, audio_feature_extractor = load_audio_encoder(audio_encoder, audio_feature_extractor, dtype)
         if separator is None:
             separator = build_separator(audio_encoder, audio_feature_extractor, base.unet, **separator_kwargs)
-            separator = separator.to(dtype=base.unet.dtype)
+            if separator.dtype != base.unet.dtype:
+                separator = separator.to(dtype=base.unet.dtype)
         elif separator_kwargs:
             raise ValueError(f"{sorted(separator_kwargs)} configure a new separator, but `separator` is given.")
         check_parts(base.unet, base.vae, separator)
@@ -218,7 +222,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         audio: Any,
         sampling_rate: int | None = None,
         num_sources: int | None = None,
-        presence_threshold: float = 0.5,
+        presence_threshold: float = PRESENCE_THRESHOLD,
         negative_audio: Any = None,
         return_audio: bool = True,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
@@ -286,7 +290,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         audio: Any,
         sampling_rate: int | None = None,
         num_sources: int | None = None,
-        presence_threshold: float = 0.5,
+        presence_threshold: float = PRESENCE_THRESHOLD,
         return_audio: bool = True,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
@@ -326,7 +330,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         null_audio_embeds: torch.Tensor | None = None,
         sources: list[list[SoundSource]] | None = None,
         num_sources: int | None = None,
-        presence_threshold: float = 0.5,
+        presence_threshold: float = PRESENCE_THRESHOLD,
         source_weights: Any = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -358,6 +362,12 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             check_count("max_batch_rows", max_batch_rows)
         if (audio is None) == (audio_embeds is None):
             raise ValueError("Pass exactly one of `audio` and `audio_embeds`.")
+        if audio_embeds is not None and (
+            negative_audio is not None or num_sources is not None or presence_threshold != PRESENCE_THRESHOLD
+        ):
+            raise ValueError(
+                "With `audio_embeds`, pass `negative_audio`, `num_sources` and `presence_threshold` to `encode_audio`."
+            )
         if negative_audio is not None and negative_audio_embeds is not None:
             raise ValueError("Pass only one of `negative_audio` and `negative_audio_embeds`.")
         width_of_tokens = self.unet.config.cross_attention_dim
@@ -368,8 +378,6 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 raise ValueError("`audio_attention_mask` and `sources` go with `audio_embeds`, not with `audio`.")
         else:
             batch_size = check_embeds(width_of_tokens, audio_embeds, audio_attention_mask, sources)
-            if negative_audio is not None or num_sources is not None:
-                raise ValueError("With `audio_embeds`, pass `negative_audio` and `num_sources` to `encode_audio`.")
         check_negative_embeds(
             width_of_tokens,
             batch_size,
@@ -479,7 +487,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         negative_audio: Any = None,
         num_images_per_prompt: int = 1,
         num_sources: int | None = None,
-        presence_threshold: float = 0.5,
+        presence_threshold: float = PRESENCE_THRESHOLD,
         source_weights: dict[str, float] | list | None = None,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -541,7 +549,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             source_weights (`dict[str, float]` or `list`, *optional*):
                 How strongly sources show in the mixed image: by label, or one number per source in the order of
                 `sources`; for a batch, a dict for all, or a list with one of these for each soundscape. 1 changes
-                nothing, 0 leaves the source out altogether.
+                nothing, 0 leaves the source out altogether, of `sources` too.
             eta (`float`, *optional*, defaults to 0.0):
                 Corresponds to parameter eta (η) of the DDIM paper; other schedulers ignore it.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
@@ -584,7 +592,9 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 Called after each step as `callback_on_step_end(self, step, timestep, callback_kwargs)`; returns a dict
                 of the tensors to replace.
             callback_on_step_end_tensor_inputs (`list`, *optional*):
-                The tensors it gets: among `latents`, `audio_embeds`, `negative_audio_embeds`.
+                The tensors it gets: among `latents`, `audio_embeds`, `negative_audio_embeds`. They have one row for
+                every image, in the order of `latents`; the latter two are `(rows, tokens, cross_attention_dim)`, with
+                the text's tokens first.
 
         Examples:
 

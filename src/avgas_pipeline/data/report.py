@@ -1,0 +1,45 @@
+"""What was skipped, and why."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+
+class SkipReport:
+    """
+    Counts skipped clips by reason, and names each in a file if there is one.
+
+    Args:
+        path (`str` or `os.PathLike`, *optional*):
+            JSON lines are appended to it: `clip`, `reason`, `detail`. Several processes may share it.
+    """
+
+    def __init__(self, path: str | os.PathLike | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        self.counts: Counter[str] = Counter()
+
+    def add(self, clip: str, reason: str, detail: str = "") -> None:
+        """Note one skipped clip."""
+        self.counts[reason] += 1
+        if self.path is not None:
+            line = json.dumps({"clip": clip, "reason": reason, "detail": detail}, ensure_ascii=False) + "\n"
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # One write of a short line to a file opened for appending is not torn by other processes.
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)
+
+    def __str__(self) -> str:
+        if not self.counts:
+            return "nothing skipped"
+        reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(self.counts.items()))
+        return f"{self.counts.total()} skipped: {reasons}"
+
+
+def read_report(path: str | os.PathLike) -> dict[str, str]:
+    """The reason for every clip that a report names."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    return {entry["clip"]: entry["reason"] for entry in map(json.loads, lines)}

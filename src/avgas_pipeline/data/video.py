@@ -1,0 +1,174 @@
+"""One video clip to one example: its sound, and the frame that shows it best; or why there is none."""
+
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import av
+import numpy as np
+import PIL.Image
+import soundfile
+
+from ..audio import load_audio
+from .loudness import active_rms
+
+
+# Where a clip is looked at to tell a still picture from a film, as shares of its length.
+_LOOKS = (0.5, 0.1, 0.9, 0.3)
+# Grey levels (of 255) that two looks at a still picture may differ by, on average, after compression.
+_STILL_LEVELS = 1.5
+# A frame with less contrast than this, in grey levels, is black or blank.
+_BLANK_LEVELS = 6.0
+_QUIETEST_RMS = 10.0 ** (-60.0 / 20)
+_JPEG_QUALITY = 90
+
+
+class SkipClipError(ValueError):
+    """A clip that is no use; `reason` is the same for all of a kind, for counting."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason} ({detail})" if detail else reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class VideoExample:
+    """
+    What a clip gives.
+
+    Attributes:
+        audio (`bytes`): FLAC, mono, 16 bit.
+        image (`bytes`): JPEG.
+        duration (`float`): Of the sound, in seconds.
+        frame_s (`float`): When the frame is shown, in seconds from the clip's start.
+    """
+
+    audio: bytes
+    image: bytes
+    duration: float
+    frame_s: float
+
+
+def read_video_clip(
+    video: str | os.PathLike | bytes,
+    moments: Sequence[float] = (),
+    sampling_rate: int = 16000,
+    image_size: int = 256,
+    min_duration_s: float = 1.0,
+) -> VideoExample:
+    """
+    Decode a clip.
+
+    The frame is that of the first of `moments` that is not blank, or else the middle one that is not.
+
+    Args:
+        video (`str`, `os.PathLike` or `bytes`): A video file or its bytes.
+        moments (`Sequence[float]`, *optional*): Best moments, in seconds from the start, best first.
+        sampling_rate (`int`, defaults to 16000): Of the sound, in Hz.
+        image_size (`int`, defaults to 256): Longest side of the frame; smaller ones stay as they are.
+        min_duration_s (`float`, defaults to 1.0): Shorter sounds are too short.
+
+    Raises:
+        SkipClipError: If the clip is broken, silent, too short, a still picture, or has no sound or picture.
+    """
+    waveform = _read_sound(video, sampling_rate)
+    if len(waveform) < min_duration_s * sampling_rate:
+        raise SkipClipError("too short", f"{len(waveform) / sampling_rate:.2f} s")
+    if active_rms(waveform, sampling_rate) < _QUIETEST_RMS:
+        raise SkipClipError("silent")
+    frame, frame_s = _read_frame(video, moments)
+    frame.thumbnail((image_size, image_size), PIL.Image.Resampling.LANCZOS)
+    return VideoExample(
+        audio=encode_flac(waveform, sampling_rate),
+        image=_encode_jpeg(frame),
+        duration=len(waveform) / sampling_rate,
+        frame_s=frame_s,
+    )
+
+
+def encode_flac(waveform: np.ndarray, sampling_rate: int) -> bytes:
+    """Samples `(T,)` in [-1, 1] as FLAC, 16 bit."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform, sampling_rate, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def _read_sound(video: str | os.PathLike | bytes, sampling_rate: int) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            # A clip that ends early is judged by what there is.
+            warnings.simplefilter("ignore", UserWarning)
+            return load_audio(video, target_sampling_rate=sampling_rate)
+    except FileNotFoundError:
+        raise SkipClipError("missing") from None
+    except ValueError as error:
+        no_sound = "no sound track" in str(error)
+        raise SkipClipError("no sound" if no_sound else "broken", "" if no_sound else str(error)) from None
+
+
+def _read_frame(video: str | os.PathLike | bytes, moments: Sequence[float]) -> tuple[PIL.Image.Image, float]:
+    source = io.BytesIO(video) if isinstance(video, bytes) else os.fspath(video)
+    try:
+        with av.open(source, metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
+            if not container.streams.video:
+                raise SkipClipError("no picture")
+            stream = container.streams.video[0]
+            length = _length(container, stream)
+            looks = [_frame_at(container, stream, share * length) for share in _LOOKS]
+            looks = [look for look in looks if look is not None]
+            if not looks:
+                raise SkipClipError("broken", "no frame can be decoded")
+            if _is_still([picture for picture, _ in looks]):
+                raise SkipClipError("still picture")
+            best = (_frame_at(container, stream, moment) for moment in moments)
+            candidates = (look for look in (*best, *looks) if look is not None)
+            return next((look for look in candidates if not _is_blank(look[0])), looks[0])
+    except av.error.FFmpegError as error:
+        raise SkipClipError("broken", str(error)) from None
+
+
+def _length(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else 0.0
+
+
+def _frame_at(
+    container: av.container.InputContainer, stream: av.VideoStream, seconds: float
+) -> tuple[PIL.Image.Image, float] | None:
+    """The frame shown at a time, or the last one before it that can be decoded."""
+    start = float((stream.start_time or 0) * stream.time_base)
+    found = None
+    try:
+        container.seek(int((start + seconds) / stream.time_base), stream=stream)
+        for frame in container.decode(stream):
+            shown = (frame.time or 0.0) - start
+            found = (frame, shown) if found is None or shown <= seconds else found
+            if shown >= seconds:
+                break
+    except av.error.FFmpegError:
+        pass
+    return None if found is None else (found[0].to_image(), round(max(found[1], 0.0), 3))
+
+
+def _thumbnail(picture: PIL.Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("L").resize((32, 32), PIL.Image.Resampling.BOX), dtype=np.float32)
+
+
+def _is_still(pictures: Sequence[PIL.Image.Image]) -> bool:
+    if len(pictures) < 2:
+        return False
+    first, *others = (_thumbnail(picture) for picture in pictures)
+    return all(np.abs(first - other).mean() < _STILL_LEVELS for other in others)
+
+
+def _is_blank(picture: PIL.Image.Image) -> bool:
+    return float(_thumbnail(picture).std()) < _BLANK_LEVELS
+
+
+def _encode_jpeg(picture: PIL.Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()
