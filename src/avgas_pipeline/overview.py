@@ -80,7 +80,9 @@ def draw_overview(
         cell.axis("off")
     if num_pictures == 1:
         cells = cells[1:]
-    _draw_picture(cells[0], mixed_image, f"mixed image\n{len(sources)} sources", _TEXT_COLOUR)
+    _draw_picture(
+        cells[0], mixed_image, f"mixed image\n{len(sources)} source{'s' * (len(sources) != 1)}", _TEXT_COLOUR
+    )
     for cell, (number, source) in zip(cells[1:], separated, strict=False):
         _draw_picture(cell, source.images[0], f"{_wrapped(source)}\n{source.score:.2f}", _colour(number))
     figure.canvas.draw()

@@ -13,24 +13,35 @@ class SkipReport:
     Args:
         path (`str` or `os.PathLike`, *optional*):
             JSON lines are appended to it: `clip`, `reason`, `detail`. Several processes may share it.
+
+    Attributes:
+        counts (`Counter[str]`): Skipped clips by reason.
+        entries (`list[dict[str, str]]`): Each of them; not kept if there is a file.
     """
 
     def __init__(self, path: str | os.PathLike | None = None) -> None:
         self.path = None if path is None else Path(path)
         self.counts: Counter[str] = Counter()
+        self.entries: list[dict[str, str]] = []
 
     def add(self, clip: str, reason: str, detail: str = "") -> None:
         """Note one skipped clip."""
         self.counts[reason] += 1
-        if self.path is not None:
-            line = json.dumps({"clip": clip, "reason": reason, "detail": detail}, ensure_ascii=False) + "\n"
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            # One write of a short line to a file opened for appending is not torn by other processes.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, line.encode())
-            finally:
-                os.close(descriptor)
+        entry = {"clip": clip, "reason": reason, "detail": detail}
+        if self.path is None:
+            self.entries.append(entry)
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # One write of a short line to a file opened for appending is not torn by other processes.
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, _line(entry).encode())
+        finally:
+            os.close(descriptor)
+
+    def lines(self) -> str:
+        """The entries as JSON lines."""
+        return "".join(_line(entry) for entry in self.entries)
 
     def __str__(self) -> str:
         if not self.counts:
@@ -39,7 +50,10 @@ class SkipReport:
         return f"{self.counts.total()} skipped: {reasons}"
 
 
-def read_report(path: str | os.PathLike) -> dict[str, str]:
-    """The reason for every clip that a report names."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    return {entry["clip"]: entry["reason"] for entry in map(json.loads, lines)}
+def read_report(path: str | os.PathLike) -> list[dict[str, str]]:
+    """The entries of a report's file."""
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def _line(entry: dict[str, str]) -> str:
+    return json.dumps(entry, ensure_ascii=False) + "\n"

@@ -3,7 +3,7 @@
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import datasets
 from datasets import Features, SplitGenerator, Value
 from datasets import Sequence as SequenceFeature
+from datasets.utils.file_utils import xopen
 
 from ..labels import VGGSOUND_LABELS
 from .annotations import ClipEntry, parse_clip_name, read_best_moments, read_vggsound
@@ -21,6 +22,20 @@ from .video import SkipClipError, read_video_clip
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Parts that a folder of videos is divided into, for workers and nodes.
 NUM_PARTS = 128
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "label": Value("string"),
+        "labels": SequenceFeature(Value("string")),
+        "label_index": Value("int32"),
+        "split": Value("string"),
+        "audio": Value("binary"),
+        "duration": Value("float64"),
+        "image": Value("binary"),
+        "frame_s": Value("float64"),
+    }
+)
 
 
 @dataclass
@@ -77,19 +92,7 @@ class VGGSound(datasets.GeneratorBasedBuilder):
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(
             description="Ten-second clips with sound, a frame and labels.",
-            features=Features(
-                {
-                    "id": Value("string"),
-                    "label": Value("string"),
-                    "labels": SequenceFeature(Value("string")),
-                    "label_index": Value("int32"),
-                    "split": Value("string"),
-                    "audio": Value("binary"),
-                    "duration": Value("float32"),
-                    "image": Value("binary"),
-                    "frame_s": Value("float32"),
-                }
-            ),
+            features=FEATURES,
             license="CC BY 4.0",
             citation="Chen et al., VGGSound: A Large-scale Audio-Visual Dataset, ICASSP 2020",
         )
@@ -101,7 +104,7 @@ class VGGSound(datasets.GeneratorBasedBuilder):
         moments = {} if self.config.moments is None else read_best_moments(self.config.moments)
         shards = self.config.shards
         if shards is None and self.config.data_dir is not None:
-            shards = sorted(str(path) for path in Path(self.config.data_dir).glob("*.tar*"))
+            shards = find_shards(self.config.data_dir)
         generators = []
         for split in sorted({entry.split or "train" for entry in entries}):
             chosen = [entry for entry in entries if (entry.split or "train") == split]
@@ -118,79 +121,28 @@ class VGGSound(datasets.GeneratorBasedBuilder):
         parts: list[list[tuple[ClipEntry, str | None]]] | None = None,
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         wanted = {entry.id: entry for entry in entries}
-        for shard_number, shard in enumerate(shards or []):
-            for number, (name, video) in enumerate(self._read_shard(shard, wanted)):
-                yield from self._example((shard_number, number), wanted[name], video, moments)
-        for part_number, part in enumerate(parts or []):
-            for number, (entry, path) in enumerate(part):
-                yield from self._example((part_number, number), entry, path, moments)
-
-    def _example(
-        self, key: tuple[int, int], entry: ClipEntry, video: str | bytes | None, moments: dict[str, list[float]]
-    ) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """The example of a clip, or none."""
-        try:
-            if video is None:
-                raise SkipClipError("missing")
-            clip = read_video_clip(
-                video,
-                moments.get(entry.id, ()),
-                self.config.sampling_rate,
-                self.config.image_size,
-                self.config.min_duration_s,
-            )
-        except SkipClipError as error:
-            self.skipped.add(entry.id, error.reason, str(error))
-            return
-        label = entry.labels[0]
-        yield (
-            key,
-            {
-                "id": entry.id,
-                "label": label,
-                "labels": list(entry.labels),
-                "label_index": _LABEL_INDEX.get(label, -1),
-                "split": entry.split,
-                "audio": clip.audio,
-                "duration": clip.duration,
-                "image": clip.image,
-                "frame_s": clip.frame_s,
-            },
-        )
-
-    def _read_shard(self, shard: str, wanted: dict[str, ClipEntry]) -> Iterator[tuple[str, bytes]]:
-        """Clips of a tar archive, in its order, without unpacking it; members with unsafe paths are left out."""
-        try:
-            with (
-                datasets.utils.file_utils.xopen(shard, "rb") as file,
-                tarfile.open(fileobj=file, mode="r|*") as archive,
-            ):
-                for member in archive:
-                    name = _clip_of(member.name)
-                    if not member.isfile() or name not in wanted:
-                        continue
-                    path = PurePosixPath(member.name)
-                    if path.is_absolute() or ".." in path.parts:
-                        self.skipped.add(member.name, "unsafe path", f"in {shard}")
-                        continue
-                    yield name, archive.extractfile(member).read()
-                    # tarfile remembers every member, which grows over a long stream.
-                    archive.members = []
-        except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-            self.skipped.add(os.path.basename(shard), "damaged shard", str(error))
+        streams = [read_shard(shard, wanted, self.skipped) for shard in shards or []]
+        for part_number, part in enumerate([*streams, *(parts or [])]):
+            for number, (entry, video) in enumerate(part):
+                try:
+                    example = make_example(
+                        entry,
+                        video,
+                        moments.get(entry.id, ()),
+                        self.config.sampling_rate,
+                        self.config.image_size,
+                        self.config.min_duration_s,
+                    )
+                except SkipClipError as error:
+                    self.skipped.add(entry.id, error.reason, str(error))
+                else:
+                    yield (part_number, number), example
 
     def _parts(self, entries: Sequence[ClipEntry]) -> list[list[tuple[ClipEntry, str | None]]]:
         """Clips with their files, in up to 128 parts of neighbours."""
         if self.config.data_dir is None:
             raise ValueError("VGGSound needs `data_dir` (a folder of videos or tar shards) or `shards`.")
-        folder = Path(self.config.data_dir)
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder.")
-        files = {
-            _clip_of(path.name): str(path)
-            for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in VIDEO_SUFFIXES
-        }
+        files = find_videos(self.config.data_dir)
         pairs = [(entry, files.get(entry.id)) for entry in entries]
         size = max(-(-len(pairs) // NUM_PARTS), 1)
         return [pairs[start : start + size] for start in range(0, len(pairs), size)]
@@ -203,11 +155,77 @@ class VGGSound(datasets.GeneratorBasedBuilder):
         return os.path.join(self.config.data_dir, name)
 
 
+def make_example(
+    entry: ClipEntry,
+    video: str | bytes | None,
+    moments: Sequence[float] = (),
+    sampling_rate: int = 16000,
+    image_size: int = 256,
+    min_duration_s: float = 1.0,
+) -> dict[str, Any]:
+    """
+    One row of the dataset from a clip's file, bytes, or `None` if it is missing.
+
+    Raises:
+        SkipClipError: If the clip is no use.
+    """
+    if video is None:
+        raise SkipClipError("missing")
+    clip = read_video_clip(video, moments, sampling_rate, image_size, min_duration_s)
+    return {
+        "id": entry.id,
+        "label": entry.labels[0],
+        "labels": list(entry.labels),
+        "label_index": _LABEL_INDEX.get(entry.labels[0], -1),
+        "split": entry.split,
+        "audio": clip.audio,
+        "duration": clip.duration,
+        "image": clip.image,
+        "frame_s": clip.frame_s,
+    }
+
+
+def find_videos(folder: str | os.PathLike) -> dict[str, str]:
+    """The video files in and below a folder by the id of the clip they hold; others are left out."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder.")
+    files = {_clip_of(path.name): str(path) for path in sorted(folder.rglob("*"))}
+    return {name: path for name, path in files.items() if name is not None}
+
+
+def find_shards(folder: str | os.PathLike) -> list[str]:
+    """The tar archives in a folder."""
+    return sorted(str(path) for path in Path(folder).glob("*.tar*"))
+
+
+def read_shard(shard: str, wanted: Mapping[str, ClipEntry], skipped: SkipReport) -> Iterator[tuple[ClipEntry, bytes]]:
+    """
+    The wanted clips of a tar archive (path or URL) with their bytes, in its order, without unpacking it.
+
+    Members with paths that leave the archive are left out, and damage ends the archive; both are noted in `skipped`.
+    """
+    try:
+        with xopen(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+            for member in archive:
+                name = _clip_of(member.name)
+                if not member.isfile() or name not in wanted:
+                    continue
+                path = PurePosixPath(member.name)
+                if path.is_absolute() or ".." in path.parts:
+                    skipped.add(member.name, "unsafe path", f"in {shard}")
+                    continue
+                yield wanted[name], archive.extractfile(member).read()
+                # tarfile remembers every member, which grows over a long stream.
+                archive.members = []
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        skipped.add(os.path.basename(shard), "damaged shard", str(error))
+
+
 _LABEL_INDEX = {label: index for index, label in enumerate(VGGSOUND_LABELS)}
 
 
 def _clip_of(path: str) -> str | None:
     """The clip a video file holds, by its name."""
-    name = PurePosixPath(path).name
-    stem, suffix = os.path.splitext(name)
+    stem, suffix = os.path.splitext(PurePosixPath(path).name)
     return parse_clip_name(stem) if suffix.lower() in VIDEO_SUFFIXES else None

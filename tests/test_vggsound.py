@@ -1,0 +1,256 @@
+import io
+import json
+import tarfile
+import textwrap
+
+import numpy as np
+import PIL.Image
+import pytest
+from datasets.distributed import split_dataset_by_node
+from hub_server import run_python
+from torch.utils.data import DataLoader
+from vggsound_tree import BAD, GOOD, add, make_clip, make_clips, write_csv, write_folder, write_shards
+
+from avgas_pipeline.audio import load_audio
+from avgas_pipeline.data.annotations import (
+    ClipEntry,
+    parse_clip_name,
+    read_audioset_strong,
+    read_best_moments,
+    read_llp,
+    read_vggsound,
+    read_vggsounder,
+)
+from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_pipeline.data.report import read_report
+from avgas_pipeline.data.vggsound import VGGSound
+from avgas_pipeline.labels import VGGSOUND_LABELS
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return make_clips()
+
+
+@pytest.fixture(scope="module")
+def folder(clips, tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("videos"), clips)
+
+
+@pytest.fixture(scope="module")
+def shards(clips, tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("shards"), clips)
+
+
+def reasons(path):
+    return {entry["clip"]: entry["reason"] for entry in read_report(path)}
+
+
+def stream(data_dir, **config):
+    builder = VGGSound(data_dir=str(data_dir), **config)
+    return {
+        example["id"]: example for split in ("train", "test") for example in builder.as_streaming_dataset(split)
+    }, builder
+
+
+# -- loading --------------------------------------------------------------------------------------------------------
+
+
+def test_folder_and_shards_give_the_same_examples(folder, shards):
+    from_folder, _ = stream(folder)
+    from_shards, _ = stream(shards)
+    assert set(from_folder) == set(from_shards) == set(GOOD)
+    for name, (label, split) in GOOD.items():
+        example = from_folder[name]
+        assert example == from_shards[name]
+        assert (example["label"], example["labels"], example["split"]) == (label, [label], split)
+        assert example["label_index"] == VGGSOUND_LABELS.index(label)
+
+
+def test_examples_hold_sound_and_a_frame(folder):
+    for example in stream(folder)[0].values():
+        waveform = load_audio(example["audio"])
+        assert abs(len(waveform) / 16000 - 3.0) < 0.1 and example["duration"] == pytest.approx(len(waveform) / 16000)
+        image = PIL.Image.open(io.BytesIO(example["image"]))
+        assert image.format == "JPEG" and image.size == (96, 64)
+        # The middle, not the black beginning.
+        assert 1.0 < example["frame_s"] < 2.0 and np.asarray(image).std() > 20
+
+
+def test_every_skipped_clip_is_named_with_its_reason(folder, shards, tmp_path):
+    _, builder = stream(folder, report=str(tmp_path / "folder.jsonl"))
+    assert reasons(tmp_path / "folder.jsonl") == BAD
+    assert str(builder.skipped) == (
+        "8 skipped: broken 2, missing 1, no picture 1, no sound 1, silent 1, still picture 1, too short 1"
+    )
+    stream(shards, report=str(tmp_path / "shards.jsonl"))
+    found = reasons(tmp_path / "shards.jsonl")
+    assert found.pop("../../escape/zzzzzzzzzzz_000000.mp4") == "unsafe path"
+    assert found.pop("vggsound_01.tar.gz") == "damaged shard"
+    # A stream can't know what is missing in the part that was lost.
+    assert found == {name: reason for name, reason in BAD.items() if reason != "missing"}
+
+
+def test_prepared_data_equals_the_stream(folder, tmp_path):
+    builder = VGGSound(data_dir=str(folder), cache_dir=str(tmp_path))
+    builder.download_and_prepare()
+    streamed, _ = stream(folder)
+    for split in ("train", "test"):
+        prepared = builder.as_dataset(split)
+        assert {row["id"]: row for row in prepared} == {n: e for n, e in streamed.items() if e["split"] == split}
+
+
+def test_best_moments_choose_the_frame(folder, tmp_path):
+    moments = {"a_b_c_d_e_f_120000_130000": [22, 3], "zzzzzzzzzzz_0_10000": [2, 27]}
+    (tmp_path / "moments.json").write_text(json.dumps(moments))
+    examples, _ = stream(folder, moments=str(tmp_path / "moments.json"))
+    assert examples["a_b_c_d_e_f_000120"]["frame_s"] == pytest.approx(2.2, abs=0.05)
+    # Moment 2 is in the black beginning.
+    assert examples["zzzzzzzzzzz_000000"]["frame_s"] == pytest.approx(2.7, abs=0.05)
+    plain, _ = stream(folder)
+    assert plain["0bC_ef-hij__000030"] == examples["0bC_ef-hij__000030"]
+
+
+def test_other_annotations_through_the_same_interface(folder):
+    entries = [
+        ClipEntry("zzzzzzzzzzz_000000", ("cat meowing", "thunder"), "test"),
+        ClipEntry("a_b_c_d_e_f_000120", ("Speech", "Dog"), "test"),
+    ]
+    builder = VGGSound(data_dir=str(folder), entries=entries)
+    examples = {example["id"]: example for example in builder.as_streaming_dataset("test")}
+    assert examples["zzzzzzzzzzz_000000"]["labels"] == ["cat meowing", "thunder"]
+    assert examples["a_b_c_d_e_f_000120"]["label_index"] == -1
+
+
+def test_clips_make_mixtures_with_their_own_frames(folder, tmp_path):
+    builder = VGGSound(data_dir=str(folder), cache_dir=str(tmp_path))
+    builder.download_and_prepare()
+    mixture = MixtureSampler(builder.as_dataset("train"), num_sources=2, target="collage").sample(0)
+    assert len(mixture.stems) == 2 and mixture.image.size == (128, 128)
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_nodes_and_workers_see_every_clip_once(kind, request):
+    data = VGGSound(data_dir=str(request.getfixturevalue(kind))).as_streaming_dataset("train")
+    expected = sorted(name for name, (_, split) in GOOD.items() if split == "train")
+    seen = [row["id"] for rank in range(2) for row in split_dataset_by_node(data, rank, 2)]
+    assert sorted(seen) == expected
+    loader = DataLoader(data, num_workers=2, batch_size=None)
+    assert sorted(row["id"] for row in loader) == expected
+
+
+@pytest.mark.slow
+def test_streaming_keeps_memory_flat(tmp_path):
+    one = make_clip(0)
+    names = [f"{number:011d}_000000" for number in range(2000)]
+    with tarfile.open(tmp_path / "vggsound_00.tar.gz", "w:gz", compresslevel=1) as archive:
+        for name in names:
+            add(archive, f"video/{name}.mp4", one)
+    (tmp_path / "vggsound.csv").write_text("".join(f"{name[:11]},0,thunder,train\n" for name in names))
+    script = textwrap.dedent(f"""
+        import resource
+        from avgas_pipeline.data.vggsound import VGGSound
+        rows = iter(VGGSound(data_dir={str(tmp_path)!r}).as_streaming_dataset("train"))
+        for _ in range(50):
+            next(rows)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        count = 50 + sum(1 for _ in rows)
+        print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """)
+    count, growth_kib = map(int, run_python(script, tmp_path).split())
+    assert count == 2000
+    assert growth_kib < 300 * 1024
+
+
+def test_bad_folders_and_tables(tmp_path):
+    with pytest.raises(ValueError, match="data_dir"):
+        VGGSound().as_streaming_dataset("train")
+    with pytest.raises(FileNotFoundError):
+        VGGSound(data_dir=str(tmp_path / "gone")).as_streaming_dataset("train")
+
+
+# -- annotations ----------------------------------------------------------------------------------------------------
+
+
+def test_clip_names_of_every_spelling():
+    for name in ("---g-f_I2yQ_000001", "---g-f_I2yQ_1", "---g-f_I2yQ_1_11", "---g-f_I2yQ_1000_11000"):
+        assert parse_clip_name(name) == "---g-f_I2yQ_000001"
+    assert parse_clip_name("a_b_c_d_e_f_000120") == "a_b_c_d_e_f_000120"
+    for name in ("holiday", "---g-f_I2yQ", "tooshort_000001", "---g-f_I2yQ_00000x"):
+        assert parse_clip_name(name) is None
+
+
+def test_vggsound_csv_with_and_without_header(tmp_path):
+    plain = read_vggsound(write_csv(tmp_path))
+    assert plain == read_vggsound(write_csv(tmp_path, header=True))
+    assert len(plain) == len(GOOD) + len(BAD)
+    assert ClipEntry("__9O4XZOge4_000030", ("female speech, woman speaking",), "train") in plain
+
+
+def test_vggsound_test_csv(tmp_path):
+    (tmp_path / "test.csv").write_text("---g-f_I2yQ_000001.mp4,people marching\n")
+    assert read_vggsound(tmp_path / "test.csv") == [ClipEntry("---g-f_I2yQ_000001", ("people marching",), None)]
+
+
+def test_bad_csv_lines_are_named(tmp_path):
+    for line, message in {
+        "---g-f_I2yQ,1,unicorn singing,test": "none of VGGSound's labels",
+        "---g-f_I2yQ,soon,thunder,test": "not a clip",
+        "---g-f_I2yQ": "not a clip",
+        "bad,1,thunder,test": "not the name",
+    }.items():
+        (tmp_path / "x.csv").write_text(f"zzzzzzzzzzz,0,thunder,train\n{line}\n")
+        with pytest.raises(ValueError, match=rf"x\.csv, line 2.*{message}"):
+            read_vggsound(tmp_path / "x.csv")
+
+
+def test_both_shapes_of_best_moments(tmp_path):
+    moments = {"9fhhMaXTraI_44000_54000": [47, 46, 0]}
+    for content in (moments, [{"9fhhMaXTraI_44000_54000": [[0.1, 0.2, 0.5, 0.5]]}, moments]):
+        (tmp_path / "m.json").write_text(json.dumps(content))
+        assert read_best_moments(tmp_path / "m.json") == {"9fhhMaXTraI_000044": [4.7, 4.6, 0.0]}
+    (tmp_path / "m.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="no best moments"):
+        read_best_moments(tmp_path / "m.json")
+
+
+VGGSOUNDER = """video_id,label,modality,background_music,static_image,voice_over
+---g-f_I2yQ_000001,people marching,AV,False,False,False
+---g-f_I2yQ_000001,orchestra,A,False,False,False
+---g-f_I2yQ_000001,people crowd,AV,False,False,False
+zzzzzzzzzzz_000000,cat meowing,AV,True,False,False
+zzzzzzzzzzz_000000,thunder,AV,True,False,False
+a_b_c_d_e_f_000120,dog barking,AV,False,False,False
+"""
+
+
+def test_vggsounder_with_its_flags(tmp_path):
+    (tmp_path / "v.csv").write_text(VGGSOUNDER)
+    both = read_vggsounder(tmp_path / "v.csv", min_labels=2)
+    assert {entry.id: entry.labels for entry in both} == {
+        "---g-f_I2yQ_000001": ("people marching", "people crowd"),
+        "zzzzzzzzzzz_000000": ("cat meowing", "thunder"),
+    }
+    calm = read_vggsounder(tmp_path / "v.csv", min_labels=2, background_music=False)
+    assert [entry.id for entry in calm] == ["---g-f_I2yQ_000001"]
+    audible = read_vggsounder(tmp_path / "v.csv", modalities=("A", "AV"))
+    assert len(audible) == 3 and audible[0].labels == ("people marching", "orchestra", "people crowd")
+    (tmp_path / "v.csv").write_text("video_id,label\nx,y\n")
+    with pytest.raises(ValueError, match="line 2"):
+        read_vggsounder(tmp_path / "v.csv")
+
+
+def test_llp_and_audioset_strong(tmp_path):
+    (tmp_path / "llp.csv").write_text("filename\tevent_labels\nBjCEufrlXm4_20_30\tSpeech,Dog\n")
+    assert read_llp(tmp_path / "llp.csv", "test") == [ClipEntry("BjCEufrlXm4_000020", ("Speech", "Dog"), "test")]
+    (tmp_path / "strong.tsv").write_text(
+        "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+        "s9d-2nhuJCQ_30000\t2.6\t3.0\t/m/05zppz\n"
+        "s9d-2nhuJCQ_30000\t4.0\t5.0\t/m/0bt9lr\n"
+        "s9d-2nhuJCQ_30000\t6.0\t7.0\t/m/0bt9lr\n"
+    )
+    (tmp_path / "names.tsv").write_text("/m/05zppz\tMale speech, man speaking\n")
+    (entry,) = read_audioset_strong(tmp_path / "strong.tsv", tmp_path / "names.tsv")
+    assert entry == ClipEntry("s9d-2nhuJCQ_000030", ("Male speech, man speaking", "/m/0bt9lr"), "eval")
+    with pytest.raises(ValueError, match="needs the columns"):
+        read_llp(tmp_path / "strong.tsv")
