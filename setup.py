@@ -6,7 +6,8 @@ from setuptools import find_packages, setup
 train = ["accelerate>=1.0", "datasets>=4.0", "tensorboard", "pyyaml"]
 evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 demo = ["gradio>=5.0"]
-dev = ["datasets>=4.0", "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "torchsde>=0.2.6"]
+ray = ["ray[data]>=2.40", "datasets>=4.0"]
+dev = [*ray, "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "torchsde>=0.2.6"]
 
 setup(
     name="avgas-pipeline",
@@ -38,7 +39,7 @@ setup(
         "transformers>=5.0",
         "typer>=0.12",
     ],
-    extras_require={"train": train, "eval": evaluation, "demo": demo, "dev": dev},
+    extras_require={"train": train, "eval": evaluation, "demo": demo, "ray": ray, "dev": dev},
     entry_points={"console_scripts": ["avgas=avgas_pipeline.cli:app"]},
     classifiers=[
         "Development Status :: 3 - Alpha",

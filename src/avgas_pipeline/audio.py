@@ -22,7 +22,7 @@ MAX_CHANNELS = 16
 _CONTAINERS = (
     "aac,ac3,aiff,amr,asf,au,avi,caf,flac,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpeg,mpegts,ogg,wav,w64,wv"
 )
-_BLOCK = 1 << 18
+_BLOCK = 1 << 16
 
 
 def load_audio(
@@ -160,6 +160,8 @@ class _Sink:
         self.name = name
         # A bytearray grows in place, so the waveform is never held twice.
         self._buffer = bytearray()
+        self._waiting: list[np.ndarray] = []
+        self._num_waiting = 0
         self._seconds = 0.0
         self._rate: int | None = None
         self._resampler: soxr.ResampleStream | None = None
@@ -176,16 +178,15 @@ class _Sink:
         # The sum of many blocks is off by some rounding.
         if self._seconds > self.max_duration_s + 1e-6:
             raise ValueError(f"{self.name}: longer than `max_duration_s` = {self.max_duration_s:g} s.")
-        if not np.isfinite(block).all():
-            raise ValueError(f"{self.name}: holds NaN or infinite samples.")
         if rate != self._rate:
             self._flush()
             self._rate = rate
             if rate != self.sampling_rate:
                 self._resampler = soxr.ResampleStream(rate, self.sampling_rate, 1, dtype="float32", quality="HQ")
-        if self._resampler is not None:
-            block = self._resampler.resample_chunk(block)
-        self._buffer += memoryview(np.ascontiguousarray(block)).cast("B")
+        self._waiting.append(block)
+        self._num_waiting += len(block)
+        if self._num_waiting >= _BLOCK:
+            self._push()
 
     def finish(self) -> np.ndarray:
         self._flush()
@@ -201,7 +202,20 @@ class _Sink:
             np.clip(waveform, -1.0, 1.0, out=waveform)
         return waveform
 
+    def _push(self) -> None:
+        """Takes the blocks that wait, all at once: codecs give very short ones."""
+        if not self._waiting:
+            return
+        block = np.concatenate(self._waiting)
+        self._waiting, self._num_waiting = [], 0
+        if not np.isfinite(block).all():
+            raise ValueError(f"{self.name}: holds NaN or infinite samples.")
+        if self._resampler is not None:
+            block = self._resampler.resample_chunk(block)
+        self._buffer += memoryview(np.ascontiguousarray(block)).cast("B")
+
     def _flush(self) -> None:
+        self._push()
         if self._resampler is not None:
             tail = self._resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
             self._buffer += memoryview(np.ascontiguousarray(tail)).cast("B")

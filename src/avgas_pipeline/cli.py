@@ -1,4 +1,4 @@
-"""The command line: `avgas generate`, `avgas info`, `avgas export-remote-code`."""
+"""The command line: `avgas generate`, `avgas info`, `avgas export-remote-code`, `avgas prepare`."""
 
 import os
 import sys
@@ -135,6 +135,31 @@ def export_remote_code(
     with _bad_input_exits():
         export(model, out)
     typer.echo(f"{out}: load it with DiffusionPipeline.from_pretrained(..., trust_remote_code=True)")
+
+
+@app.command()
+def prepare(
+    data: Annotated[Path, typer.Argument(help="Folder of videos, or of tar archives of videos.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards.")],
+    csv: Annotated[Path | None, typer.Option(help="Annotations; vggsound.csv in the folder if not given.")] = None,
+    moments: Annotated[Path | None, typer.Option(help="Best moments (top1_boxes_top10_moments.json).")] = None,
+    format: Annotated[str, typer.Option(help="parquet or webdataset.")] = "parquet",
+    clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips that go into a shard.")] = 512,
+    sampling_rate: Annotated[int, typer.Option(min=1, help="Of the sound, in Hz.")] = 16000,
+    image_size: Annotated[int, typer.Option(min=1, help="Longest side of the frame, in pixels.")] = 256,
+    engine: Annotated[str, typer.Option(help="local, or ray for a cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores if not given.")] = None,
+) -> None:
+    """Turn VGGSound's videos into shards of sound, frame and labels. Run again to go on after an interruption."""
+    with _bad_input_exits():
+        from .data.annotations import read_vggsound
+        from .data.prepare import PrepareSettings
+        from .data.prepare import prepare as run
+
+        _check_writable(out)
+        settings = PrepareSettings(str(data), format, clips_per_shard, sampling_rate, image_size)
+        report = run(read_vggsound(csv or data / "vggsound.csv"), settings, out, moments, engine, workers)
+    typer.echo(f"{out}: {report}" + (f", named in {out / 'report.jsonl'}" if report.counts else ""))
 
 
 def _generate_one(

@@ -189,8 +189,11 @@ def _claim(output_dir: Path, settings: PrepareSettings) -> None:
 
 
 def _run_local(work: _Worker, units: list[Unit], num_workers: int | None) -> Iterator[int]:
-    # Spawned processes start clean: forked ones may inherit a lock of the video library.
-    context = multiprocessing.get_context("spawn")
+    # Forks of this process may inherit a lock of the video library; those of a fresh server do not.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload([__name__])
     with context.Pool(min(num_workers or os.cpu_count() or 1, len(units))) as pool:
         yield from pool.imap_unordered(work, units)
 
@@ -248,8 +251,9 @@ def _encode_webdataset(rows: list[dict[str, Any]]) -> bytes:
             table = {key: value for key, value in row.items() if key not in ("audio", "image")}
             files = {"flac": row["audio"], "jpg": row["image"], "json": json.dumps(table).encode()}
             for suffix, content in files.items():
-                # The same every time: no owner and no date.
-                member = tarfile.TarInfo(f"{row['id']}.{suffix}")
+                # Readers leave out names that begin with `__`, as some YouTube ids do. No owner and no date: the bytes
+                # are the same every time.
+                member = tarfile.TarInfo(f"clip_{row['id']}.{suffix}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()

@@ -15,8 +15,9 @@ from ..audio import load_audio
 from .loudness import active_rms
 
 
-# Where a clip is looked at to tell a still picture from a film, as shares of its length.
-_LOOKS = (0.5, 0.1, 0.9, 0.3)
+# Where a clip is looked at, as shares of its length: for its frame, in this order, and to tell a still picture from a
+# film. All else would have to be decoded up to the last look, so none is at the end.
+_LOOKS = (0.5, 0.65, 0.25)
 # Grey levels (of 255) that two looks at a still picture may differ by, on average, after compression.
 _STILL_LEVELS = 1.5
 # A frame with less contrast than this, in grey levels, is black or blank.
@@ -116,15 +117,15 @@ def _read_frame(video: str | os.PathLike | bytes, moments: Sequence[float]) -> t
                 raise SkipClipError("no picture")
             stream = container.streams.video[0]
             length = _length(container, stream)
-            looks = [_frame_at(container, stream, share * length) for share in _LOOKS]
-            looks = [look for look in looks if look is not None]
-            if not looks:
+            times = [*moments, *(share * length for share in _LOOKS)]
+            shown = _frames_at(container, stream, times)
+            frames = [shown[time] for time in times if time in shown]
+            if not frames:
                 raise SkipClipError("broken", "no frame can be decoded")
-            if _is_still([picture for picture, _ in looks]):
+            pictures = [(frame.to_image(), seconds) for frame, seconds in frames]
+            if _is_still([picture for picture, _ in pictures]):
                 raise SkipClipError("still picture")
-            best = (_frame_at(container, stream, moment) for moment in moments)
-            candidates = (look for look in (*best, *looks) if look is not None)
-            return next((look for look in candidates if not _is_blank(look[0])), looks[0])
+            return next((shown for shown in pictures if not _is_blank(shown[0])), pictures[0])
     except av.error.FFmpegError as error:
         raise SkipClipError("broken", str(error)) from None
 
@@ -135,22 +136,26 @@ def _length(container: av.container.InputContainer, stream: av.VideoStream) -> f
     return container.duration / av.time_base if container.duration else 0.0
 
 
-def _frame_at(
-    container: av.container.InputContainer, stream: av.VideoStream, seconds: float
-) -> tuple[PIL.Image.Image, float] | None:
-    """The frame shown at a time, or the last one before it that can be decoded."""
+def _frames_at(
+    container: av.container.InputContainer, stream: av.VideoStream, times: Sequence[float]
+) -> dict[float, tuple[av.VideoFrame, float]]:
+    """The frames shown at some times, with when they begin, in one pass; after damage, those before it."""
     start = float((stream.start_time or 0) * stream.time_base)
-    found = None
+    found: dict[float, tuple[av.VideoFrame, float]] = {}
+    waiting = sorted(set(times), reverse=True)
+    last = None
     try:
-        container.seek(int((start + seconds) / stream.time_base), stream=stream)
         for frame in container.decode(stream):
             shown = (frame.time or 0.0) - start
-            found = (frame, shown) if found is None or shown <= seconds else found
-            if shown >= seconds:
+            while waiting and last is not None and waiting[-1] < shown:
+                found[waiting.pop()] = last
+            last = (frame, round(max(shown, 0.0), 3))
+            if not waiting:
                 break
     except av.error.FFmpegError:
-        pass
-    return None if found is None else (found[0].to_image(), round(max(found[1], 0.0), 3))
+        return found
+    # What is asked for after the end is the last frame.
+    return found if last is None else found | dict.fromkeys(waiting, last)
 
 
 def _thumbnail(picture: PIL.Image.Image) -> np.ndarray:

@@ -1,0 +1,148 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from datasets import Features, Value, load_dataset
+from test_cli import fails_with_one_line
+from typer.testing import CliRunner
+from vggsound_tree import BAD, GOOD, make_clips, write_folder, write_shards
+
+from avgas_pipeline.cli import app
+from avgas_pipeline.data.report import read_report
+from avgas_pipeline.data.vggsound import VGGSound
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return make_clips()
+
+
+@pytest.fixture(scope="module")
+def folder(clips, tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("videos"), clips)
+
+
+@pytest.fixture(scope="module")
+def shards(clips, tmp_path_factory):
+    return write_shards(tmp_path_factory.mktemp("shards"), clips)
+
+
+def prepare(data, out, *options):
+    command = ["prepare", data, "--out", out, "--clips-per-shard", "3", "--workers", "2", *options]
+    return CliRunner().invoke(app, list(map(str, command)))
+
+
+def contents(out):
+    """Everything that was written, but for the settings, which name the folder the data came from."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in out.rglob("*")
+        if path.is_file() and path.name != "prepare.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("prepared")
+    result = prepare(folder, out)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def streamed(folder):
+    builder = VGGSound(data_dir=str(folder))
+    return {row["id"]: row for split in ("train", "test") for row in builder.as_streaming_dataset(split)}
+
+
+def test_parquet_shards_hold_what_the_stream_gives(folder, prepared):
+    loaded = load_dataset(str(prepared))
+    assert set(loaded) == {"train", "test"}
+    assert {row["id"]: row for table in loaded.values() for row in table} == streamed(folder)
+
+
+def test_webdataset_shards_hold_what_the_stream_gives(folder, tmp_path):
+    assert prepare(folder, tmp_path, "--format", "webdataset").exit_code == 0
+    files = sorted(str(path) for path in tmp_path.glob("*.tar"))
+    # Without torchcodec, sounds have to be declared as bytes.
+    features = Features({"__key__": Value("string"), "__url__": Value("string"), "json": Value("binary")})
+    features |= {"flac": Value("binary"), "jpg": Value("binary")}
+    loaded = load_dataset("webdataset", data_files=files, split="train", streaming=True, features=Features(features))
+    rows = {row["__key__"].removeprefix("clip_"): row for row in loaded}
+    expected = streamed(folder)
+    assert set(rows) == set(GOOD)
+    for name, row in rows.items():
+        assert row["jpg"] == expected[name]["image"]
+        assert row["flac"] == expected[name]["audio"]
+        assert row["json"]["labels"] == expected[name]["labels"]
+
+
+def test_archives_give_the_same_examples_as_the_folder(prepared, shards, tmp_path):
+    assert prepare(shards, tmp_path).exit_code == 0
+    tables = [load_dataset(str(path)) for path in (prepared, tmp_path)]
+    first, second = ({row["id"]: row for table in loaded.values() for row in table} for loaded in tables)
+    assert first == second
+
+
+def test_report_names_what_was_skipped(prepared, shards, tmp_path):
+    assert {entry["clip"]: entry["reason"] for entry in read_report(prepared / "report.jsonl")} == BAD
+    result = prepare(shards, tmp_path)
+    assert "damaged shard 1" in result.output and "unsafe path 1" in result.output
+
+
+def test_a_second_run_does_nothing_again(folder, tmp_path):
+    prepare(folder, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")}
+    first = contents(tmp_path)
+    assert prepare(folder, tmp_path).exit_code == 0
+    assert contents(tmp_path) == first
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.parquet")} == before
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
+    data = request.getfixturevalue(kind)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert prepare(data, whole).exit_code == 0
+    command = [sys.executable, "-m", "avgas_pipeline.cli", "prepare", data, "--out", killed]
+    command += ["--clips-per-shard", "3", "--workers", "1"]
+    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(killed.glob("done/*.jsonl")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = [path.stem for path in killed.glob("done/*.jsonl")]
+    assert finished and not (killed / "report.jsonl").exists()
+    stamps = {path: path.stat().st_mtime_ns for name in finished for path in killed.glob(f"*-{name}.parquet")}
+    # What a process leaves that was killed in the middle of a write.
+    (killed / ".partial-1-train-00000-00000.parquet").write_bytes(b"half")
+
+    assert prepare(data, killed).exit_code == 0
+
+    assert contents(killed) == contents(whole)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(folder, prepared, tmp_path):
+    command = [sys.executable, "-m", "avgas_pipeline.cli", "prepare", folder, "--out", tmp_path / "out"]
+    command += ["--clips-per-shard", "3", "--engine", "ray"]
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert contents(tmp_path / "out") == contents(prepared)
+
+
+def test_bad_input_is_one_line(folder, prepared, tmp_path):
+    out = tmp_path / "out"
+    fails_with_one_line(prepare(tmp_path / "gone", out), "gone")
+    fails_with_one_line(prepare(folder, out, "--format", "zip"), "format")
+    fails_with_one_line(prepare(folder, out, "--engine", "steam"), "engine")
+    fails_with_one_line(prepare(folder, prepared, "--image-size", "64"), "other settings (image_size)")
+    (tmp_path / "bad.csv").write_text("zzzzzzzzzzz,0,unicorn singing,train\n")
+    fails_with_one_line(prepare(folder, out, "--csv", tmp_path / "bad.csv"), "bad.csv, line 1", "unicorn singing")
+    (tmp_path / "empty.csv").write_text("")
+    fails_with_one_line(prepare(folder, out, "--csv", tmp_path / "empty.csv"), "not one annotated clip")
+    assert json.loads((prepared / "prepare.json").read_text())["image_size"] == 256
