@@ -17,6 +17,8 @@ import torch
 
 DEFAULT_MAX_DURATION_S = 3600.0
 MAX_CHANNELS = 16
+# The largest layout that FFmpeg knows, 22.2, has 24.
+MAX_DECODED_CHANNELS = 64
 
 # Containers that hold sound and nothing else than sound and pictures: playlist formats (hls, concat) open other files.
 _CONTAINERS = (
@@ -337,8 +339,14 @@ def _decode_stream(container: Any, stream: Any, sink: _Sink) -> str | None:
         if packet.is_corrupt:
             damage = damage or "corrupt data"
         for frame in frames:
-            if frame.sample_rate > 0 and frame.samples > 0:
-                sink.add(_mix(_frame_samples(frame)), frame.sample_rate)
+            if frame.sample_rate <= 0 or frame.samples <= 0:
+                continue
+            # A damaged frame may claim channels that it has no samples for; reading them would crash.
+            num_planes = frame.layout.nb_channels if frame.format.is_planar else 1
+            if len(frame.planes) != num_planes or not 0 < frame.layout.nb_channels <= MAX_DECODED_CHANNELS:
+                damage = damage or "corrupt data"
+                continue
+            sink.add(_mix(_frame_samples(frame)), frame.sample_rate)
 
 
 def _frame_samples(frame: Any) -> np.ndarray:
