@@ -68,8 +68,9 @@ def test_measured_gains_are_those_asked_for(sampler):
         mixture = sampler.sample(index)
         measured = [20 * np.log10(active_rms(stem, 16000)) for stem in mixture.stems]
         asked = [source.gain_db for source in mixture.plan.sources]
-        # A mixture that would clip is turned down as a whole.
-        assert np.ptp(np.subtract(measured, asked)) < 0.1
+        # Gains are around -26 dB; a mixture that would clip is turned down as a whole.
+        assert np.abs(np.subtract(measured, asked) + 26 - mixture.scale_db).max() < 0.1
+        assert mixture.scale_db <= 0
         assert all(abs(gain) <= 6 for gain in asked)
 
 
@@ -113,6 +114,13 @@ def test_placement_follows_the_length_of_a_clip():
         length = int(source.clip.rpartition("-")[2])
         seen.add((length, source.placement))
     assert seen == {(0, "once"), (0, "repeat"), (1, "once"), (1, "repeat"), (2, "crop")}
+
+
+def test_long_clips_are_cut_where_they_sound():
+    clip = np.concatenate([np.zeros(8 * 16000, np.float32), tone(2.0, 16000)])
+    clips = [{"id": "a", "label": "cat", "source_group": None, "audio": {"array": clip, "sampling_rate": 16000}}]
+    sampler = MixtureSampler(clips, seed=0, num_sources=1)
+    assert all(active_rms(sampler.sample(index).waveform, 16000) > 0.01 for index in range(50))
 
 
 def test_repeated_clips_leave_gaps():

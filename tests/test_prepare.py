@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -6,7 +7,7 @@ import sys
 import time
 
 import pytest
-from datasets import Features, Value, load_dataset
+from datasets import load_dataset
 from test_cli import fails_with_one_line
 from typer.testing import CliRunner
 from vggsound_tree import BAD, GOOD, make_clips, write_folder, write_shards
@@ -37,12 +38,8 @@ def prepare(data, out, *options):
 
 
 def contents(out):
-    """Everything that was written, but for the settings, which name the folder the data came from."""
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in out.rglob("*")
-        if path.is_file() and path.name != "prepare.json"
-    }
+    """Everything that was written."""
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +63,8 @@ def test_parquet_shards_hold_what_the_stream_gives(folder, prepared):
 
 def test_webdataset_shards_hold_what_the_stream_gives(folder, tmp_path):
     assert prepare(folder, tmp_path, "--format", "webdataset").exit_code == 0
-    files = sorted(str(path) for path in tmp_path.glob("*.tar"))
-    # Without torchcodec, sounds have to be declared as bytes.
-    features = Features({"__key__": Value("string"), "__url__": Value("string"), "json": Value("binary")})
-    features |= {"flac": Value("binary"), "jpg": Value("binary")}
-    loaded = load_dataset("webdataset", data_files=files, split="train", streaming=True, features=Features(features))
-    rows = {row["__key__"].removeprefix("clip_"): row for row in loaded}
+    loaded = load_dataset(str(tmp_path))
+    rows = {row["__key__"].removeprefix("clip_"): row for table in loaded.values() for row in table}
     expected = streamed(folder)
     assert set(rows) == set(GOOD)
     for name, row in rows.items():
@@ -110,11 +103,11 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
     command = [sys.executable, "-m", "avgas_pipeline.cli", "prepare", data, "--out", killed]
     command += ["--clips-per-shard", "3", "--workers", "1"]
     process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(killed.glob("done/*.jsonl")):
+    while process.poll() is None and not list(killed.glob("done/*.json")):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    finished = [path.stem for path in killed.glob("done/*.jsonl")]
+    finished = [path.stem for path in killed.glob("done/*.json")]
     assert finished and not (killed / "report.jsonl").exists()
     stamps = {path: path.stat().st_mtime_ns for name in finished for path in killed.glob(f"*-{name}.parquet")}
     # What a process leaves that was killed in the middle of a write.
@@ -124,6 +117,31 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
 
     assert contents(killed) == contents(whole)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+
+
+def test_other_data_in_the_same_folder_is_refused(clips, tmp_path):
+    data = write_folder(tmp_path, clips) if not (tmp_path / "b").exists() else tmp_path
+    out = tmp_path / "out"
+    assert prepare(data, out).exit_code == 0
+    (data / "vggsound.csv").write_text((data / "vggsound.csv").read_text().replace("dog barking", "cat meowing"))
+    fails_with_one_line(prepare(data, out), "other settings or data (inputs)")
+
+
+def test_clips_in_two_archives_and_in_none_are_reported(clips, tmp_path):
+    shards = write_shards(tmp_path / "data", clips)
+    (shards / "vggsound_00.tar.gz").rename(shards / "vggsound_00b.tar.gz")
+    (shards / "vggsound_01.tar.gz").unlink()
+    (shards / "vggsound_00a.tar.gz").write_bytes((shards / "vggsound_00b.tar.gz").read_bytes())
+    assert prepare(shards, tmp_path / "out").exit_code == 0
+    report = {entry["clip"]: entry["reason"] for entry in read_report(tmp_path / "out/report.jsonl")}
+    assert report["a_b_c_d_e_f_000120"] == "duplicate" and report["missing0000_000010"] == "missing"
+
+
+def test_two_runs_at_once_do_not_meet(folder, tmp_path):
+    (tmp_path / ".lock").touch()
+    with open(tmp_path / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fails_with_one_line(prepare(folder, tmp_path), "another run")
 
 
 @pytest.mark.slow
@@ -140,7 +158,7 @@ def test_bad_input_is_one_line(folder, prepared, tmp_path):
     fails_with_one_line(prepare(tmp_path / "gone", out), "gone")
     fails_with_one_line(prepare(folder, out, "--format", "zip"), "format")
     fails_with_one_line(prepare(folder, out, "--engine", "steam"), "engine")
-    fails_with_one_line(prepare(folder, prepared, "--image-size", "64"), "other settings (image_size)")
+    fails_with_one_line(prepare(folder, prepared, "--image-size", "64"), "other settings or data (image_size)")
     (tmp_path / "bad.csv").write_text("zzzzzzzzzzz,0,unicorn singing,train\n")
     fails_with_one_line(prepare(folder, out, "--csv", tmp_path / "bad.csv"), "bad.csv, line 1", "unicorn singing")
     (tmp_path / "empty.csv").write_text("")

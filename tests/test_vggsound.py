@@ -3,6 +3,7 @@ import json
 import tarfile
 import textwrap
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -101,7 +102,7 @@ def test_prepared_data_equals_the_stream(folder, tmp_path):
 
 
 def test_best_moments_choose_the_frame(folder, tmp_path):
-    moments = {"a_b_c_d_e_f_120000_130000": [22, 3], "zzzzzzzzzzz_0_10000": [2, 27]}
+    moments = {"a_b_c_d_e_f_120000_130000": [22, *range(9)], "zzzzzzzzzzz_0_10000": [2, 27, *range(8)]}
     (tmp_path / "moments.json").write_text(json.dumps(moments))
     examples, _ = stream(folder, moments=str(tmp_path / "moments.json"))
     assert examples["a_b_c_d_e_f_000120"]["frame_s"] == pytest.approx(2.2, abs=0.05)
@@ -137,6 +138,36 @@ def test_nodes_and_workers_see_every_clip_once(kind, request):
     assert sorted(seen) == expected
     loader = DataLoader(data, num_workers=2, batch_size=None)
     assert sorted(row["id"] for row in loader) == expected
+
+
+@pytest.mark.parametrize("damage", ["between", "header", "overwritten"])
+def test_damaged_headers_end_a_shard_with_a_report(damage, clips, tmp_path):
+    write_csv(tmp_path)
+    path = tmp_path / "vggsound_00.tar"
+    with tarfile.open(path, "w") as archive:
+        add(archive, "a_b_c_d_e_f_000120.mp4", clips["a_b_c_d_e_f_000120"])
+        second = archive.offset
+        add(archive, "0bC_ef-hij__000030.mp4", clips["0bC_ef-hij__000030"])
+    data = bytearray(path.read_bytes())
+    if damage == "overwritten":
+        data[second : second + 512] = b"\xff" * 512
+    path.write_bytes(data if damage == "overwritten" else data[: second + (100 if damage == "header" else 0)])
+    examples, builder = stream(tmp_path)
+    assert set(examples) == {"a_b_c_d_e_f_000120"}
+    assert builder.skipped.counts["damaged shard"] >= 1
+
+
+def test_a_film_that_does_not_say_how_long_it_is(tmp_path):
+    from avgas_pipeline.data.video import read_video_clip
+
+    plain, live = io.BytesIO(make_clip(3)), tmp_path / "live.mkv"
+    with av.open(plain) as source, av.open(str(live), "w", format="matroska", options={"live": "1"}) as target:
+        streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    assert read_video_clip(live).frame_s > 1.0
 
 
 @pytest.mark.slow
@@ -205,10 +236,12 @@ def test_bad_csv_lines_are_named(tmp_path):
 
 
 def test_both_shapes_of_best_moments(tmp_path):
-    moments = {"9fhhMaXTraI_44000_54000": [47, 46, 0]}
-    for content in (moments, [{"9fhhMaXTraI_44000_54000": [[0.1, 0.2, 0.5, 0.5]]}, moments]):
+    frames = [47, 46, 45, 23, 42, 9, 44, 56, 27, 17]
+    moments = {"9fhhMaXTraI_44000_54000": frames}
+    boxes = {"9fhhMaXTraI_44000_54000": [12, 30, 200, 180]}
+    for content in (moments, [boxes, moments]):
         (tmp_path / "m.json").write_text(json.dumps(content))
-        assert read_best_moments(tmp_path / "m.json") == {"9fhhMaXTraI_000044": [4.7, 4.6, 0.0]}
+        assert read_best_moments(tmp_path / "m.json") == {"9fhhMaXTraI_000044": [frame / 10 for frame in frames]}
     (tmp_path / "m.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match="no best moments"):
         read_best_moments(tmp_path / "m.json")
@@ -234,6 +267,9 @@ def test_vggsounder_with_its_flags(tmp_path):
     calm = read_vggsounder(tmp_path / "v.csv", min_labels=2, background_music=False)
     assert [entry.id for entry in calm] == ["---g-f_I2yQ_000001"]
     audible = read_vggsounder(tmp_path / "v.csv", modalities=("A", "AV"))
+    assert read_vggsounder(tmp_path / "v.csv", modalities="AV") == read_vggsounder(tmp_path / "v.csv")
+    with pytest.raises(ValueError, match="modalities"):
+        read_vggsounder(tmp_path / "v.csv", modalities=("X",))
     assert len(audible) == 3 and audible[0].labels == ("people marching", "orchestra", "people crowd")
     (tmp_path / "v.csv").write_text("video_id,label\nx,y\n")
     with pytest.raises(ValueError, match="line 2"):

@@ -129,7 +129,8 @@ def read_best_moments(path: str | os.PathLike) -> dict[str, list[float]]:
 
 
 def _are_frames(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(frame, int) for frame in value)
+    # Ten of them: a box is a list of numbers, too.
+    return isinstance(value, list) and len(value) == 10 and all(isinstance(frame, int) for frame in value)
 
 
 def read_vggsounder(
@@ -149,6 +150,9 @@ def read_vggsounder(
         min_labels (`int`, defaults to 1): Clips with fewer labels are left out; 2 gives real soundscapes.
         background_music, static_image, voice_over (`bool`, default to `True`): Whether to keep clips so flagged.
     """
+    modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
+    if not set(modalities) <= {"A", "V", "AV"}:
+        raise ValueError(f"`modalities` has to be among 'A', 'V' and 'AV' but is {modalities}.")
     keep = {"background_music": background_music, "static_image": static_image, "voice_over": voice_over}
     labels: dict[str, list[str]] = {}
     dropped = set()

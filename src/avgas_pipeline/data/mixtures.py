@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +14,7 @@ import PIL.Image
 
 from ..audio import load_audio
 from .augment import augment
-from .loudness import active_rms
+from .loudness import active_moments, active_rms
 from .scenes import collage, compose_scene
 
 
@@ -83,6 +84,8 @@ class Mixture:
         stems (`np.ndarray` of shape `(N, T)`): Each source as it sounds in the mixture.
         sampling_rate (`int`): In Hz.
         labels (`list[str]`): Of the sources.
+        scale_db (`float`): What all stems were turned down by so that nothing clips, 0 or negative: a stem's level
+            is that of its `gain_db` plus this.
         pictures (`list[PIL.Image.Image]`): Of the sources, as the data set has them; empty without pictures.
         image (`PIL.Image.Image`, *optional*): The target picture, RGB; `None` without pictures.
     """
@@ -92,6 +95,7 @@ class Mixture:
     stems: np.ndarray
     sampling_rate: int
     labels: list[str]
+    scale_db: float
     pictures: list[PIL.Image.Image]
     image: PIL.Image.Image | None
 
@@ -121,7 +125,8 @@ class MixtureSampler:
         target (`str`, defaults to `"compose"`): `"compose"` (objects with transparency in one scene), `"collage"`, or
             `"single"` (the loudest source's picture).
         image_size (`int`, defaults to 128): Side of the target picture, in pixels.
-        cache_clips (`bool`, defaults to `True`): Keep decoded clips in memory.
+        cache_clips (`bool`, defaults to `True`):
+            Keep decoded clips in memory, 4 bytes per sample in every worker; not for data sets that do not fit.
 
     Raises:
         ValueError: If clips and pictures do not go together, or there are fewer labels than sources.
@@ -210,8 +215,8 @@ class MixtureSampler:
         length = round(plan.duration_s * self.sampling_rate)
         stems = np.stack([self._render_stem(source, length, plan.augment) for source in plan.sources])
         peak = max(float(np.abs(stems.sum(axis=0)).max()), float(np.abs(stems).max()))
-        if peak > 0.99:
-            stems *= np.float32(0.99 / peak)
+        scale = min(0.99 / peak, 1.0)
+        stems *= np.float32(scale)
         pictures = [self._picture(source) for source in plan.sources] if self._has_pictures else []
         return Mixture(
             plan=plan,
@@ -219,6 +224,7 @@ class MixtureSampler:
             stems=stems,
             sampling_rate=self.sampling_rate,
             labels=[source.label for source in plan.sources],
+            scale_db=20 * math.log10(scale),
             pictures=pictures,
             image=self._target_image(plan, pictures) if pictures else None,
         )
@@ -256,7 +262,12 @@ class MixtureSampler:
         start_s = offset_s = 0.0
         if length_s >= self.duration_s:
             placement = "crop"
-            start_s = rng.uniform(0, length_s - self.duration_s)
+            # Around a moment in which the clip sounds: long clips have long pauses.
+            moments = active_moments(self.clip_waveform(clip), self.sampling_rate)
+            moment = moments[int(rng.integers(len(moments)))] if len(moments) else 0.0
+            earliest = min(max(moment - 0.9 * self.duration_s, 0.0), length_s - self.duration_s)
+            latest = min(max(moment - 0.1 * self.duration_s, 0.0), length_s - self.duration_s)
+            start_s = rng.uniform(earliest, latest)
         else:
             placement = "repeat" if length_s < 0.6 * self.duration_s and rng.random() < 0.6 else "once"
             # A repeated sound begins early, so that there is time for more.
@@ -393,5 +404,5 @@ def _group_by_label(clips: Sequence[Mapping[str, Any]]) -> dict[str, list[list[s
     groups = _column(clips, "source_group") if "source_group" in _names(clips) else ids
     tree: dict[str, dict[str, list[str]]] = {}
     for clip, label, group in zip(ids, labels, groups, strict=True):
-        tree.setdefault(label, {}).setdefault(group, []).append(clip)
+        tree.setdefault(label, {}).setdefault(clip if group is None else group, []).append(clip)
     return {label: [sorted(members) for _, members in sorted(by_group.items())] for label, by_group in tree.items()}

@@ -1,11 +1,18 @@
 """From videos to shards that training reads fast: encoded sound, a JPEG frame, labels."""
 
+import fcntl
+import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +22,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .annotations import ClipEntry, read_best_moments
-from .report import SkipReport, read_report
+from .report import SkipReport
 from .vggsound import FEATURES, find_shards, find_videos, make_example, read_shard
 from .video import SkipClipError
 
@@ -91,23 +98,25 @@ def prepare(
 
     Raises:
         FileNotFoundError: If the data is not there.
-        ValueError: If the folder holds shards made with other settings, or an argument does not fit.
+        ValueError: If the folder holds shards made with other settings or from other data, another run is at work
+            there, a worker process died, or an argument does not fit.
     """
     if settings.format not in FORMATS or engine not in ENGINES:
         raise ValueError(f"`format` has to be one of {FORMATS} and `engine` one of {ENGINES}.")
     output_dir = Path(output_dir)
+    entries = list(entries)
     best_moments = {} if moments is None else read_best_moments(moments)
-    units = _units(list(entries), settings)
-    if not units:
+    units = _units(entries, settings)
+    if not entries:
         raise ValueError("There is not one annotated clip.")
-    _claim(output_dir, settings)
-    work = _Worker(settings, output_dir, best_moments)
-    total = sum(len(unit.clips) for unit in units if unit.archive is None) or len(units[0].clips)
-    with tqdm(total=total, unit="clip", smoothing=0.05) as progress:
-        for seen in (_run_ray if engine == "ray" else _run_local)(work, units, num_workers):
-            progress.update(seen)
-        progress.total = progress.n
-    return _finish(output_dir, settings.format)
+    with _claimed(output_dir, settings, _fingerprint(entries, best_moments, units)):
+        work = _Worker(settings, output_dir, best_moments)
+        total = sum(len(unit.clips) for unit in units if unit.archive is None) or len(entries)
+        with tqdm(total=total, unit="clip", smoothing=0.05) as progress:
+            for seen in (_run_ray if engine == "ray" else _run_local)(work, units, num_workers):
+                progress.update(seen)
+            progress.total = progress.n
+        return _finish(output_dir, settings.format, entries)
 
 
 class _Worker:
@@ -123,21 +132,28 @@ class _Worker:
         clips: Iterator[tuple[ClipEntry, Any]] = iter(unit.clips)
         if unit.archive is not None:
             clips = read_shard(unit.archive, {entry.id: entry for entry, _ in unit.clips}, damage)
-        seen, part = 0, 0
-        while batch := _take(clips, self.settings.clips_per_shard):
-            self._write_part(f"{unit.number:05d}-{part:05d}", batch)
-            seen, part = seen + len(batch), part + 1
+        seen = 0
+        for part in itertools.count():
+            in_part = self._write_part(f"{unit.number:05d}-{part:05d}", clips)
+            seen += in_part
+            if in_part < self.settings.clips_per_shard:
+                break
         if damage.entries:
-            _write_atomically(self.output_dir / "done" / f"{unit.number:05d}-damage.jsonl", damage.lines().encode())
+            done = {"written": [], "skipped": damage.entries}
+            _write_atomically(self.output_dir / "done" / f"{unit.number:05d}-damage.json", json.dumps(done).encode())
         return seen
 
-    def _write_part(self, name: str, batch: list[tuple[ClipEntry, Any]]) -> None:
-        done = self.output_dir / "done" / f"{name}.jsonl"
+    def _write_part(self, name: str, clips: Iterator[tuple[ClipEntry, Any]]) -> int:
+        """Takes a shard's share of clips, one after the other, and writes it unless that is done; tells how many."""
+        batch = itertools.islice(clips, self.settings.clips_per_shard)
+        done = self.output_dir / "done" / f"{name}.json"
         if done.exists():
-            return
+            return sum(1 for _ in batch)
         skipped = SkipReport()
         examples: dict[str, list[dict[str, Any]]] = {}
+        seen = 0
         for entry, video in batch:
+            seen += 1
             try:
                 example = make_example(
                     entry,
@@ -151,10 +167,14 @@ class _Worker:
                 skipped.add(entry.id, error.reason, str(error))
             else:
                 examples.setdefault(entry.split or "train", []).append(example)
+        if seen == 0:
+            return 0
         for split, rows in examples.items():
             encode, suffix = _ENCODERS[self.settings.format]
             _write_atomically(self.output_dir / f"{split}-{name}.{suffix}", encode(rows))
-        _write_atomically(done, skipped.lines().encode())
+        written = [row["id"] for rows in examples.values() for row in rows]
+        _write_atomically(done, json.dumps({"written": written, "skipped": skipped.entries}).encode())
+        return seen
 
 
 def _units(entries: list[ClipEntry], settings: PrepareSettings) -> list[Unit]:
@@ -175,17 +195,53 @@ def _units(entries: list[ClipEntry], settings: PrepareSettings) -> list[Unit]:
     return [Unit(number, run) for number, run in enumerate(runs)]
 
 
-def _claim(output_dir: Path, settings: PrepareSettings) -> None:
-    """Begins a folder, or checks that an earlier run had the same settings."""
-    path = output_dir / "prepare.json"
-    wanted = asdict(settings)
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found != wanted:
-            changed = sorted(key for key in wanted if found.get(key) != wanted[key])
-            raise ValueError(f"{output_dir}: was prepared with other settings ({', '.join(changed)}).")
+def _fingerprint(entries: list[ClipEntry], moments: Mapping[str, list[float]], units: list[Unit]) -> str:
+    """Of all that decides which clips go into which shard, and with what; not of where the data lies."""
+    files = [
+        [[Path(unit.archive).name, os.path.getsize(unit.archive)]]
+        if unit.archive is not None
+        else [[entry.id, path and os.path.getsize(path)] for entry, path in unit.clips]
+        for unit in units
+    ]
+    annotations = [[entry.id, entry.labels, entry.split] for entry in entries]
+    content = json.dumps([annotations, dict(moments), files], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+@contextmanager
+def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> Iterator[None]:
+    """Begins a folder, or checks that an earlier run had the same settings and data; keeps other runs out."""
+    wanted = {**asdict(settings), "inputs": fingerprint}
+    del wanted["data_dir"]
     (output_dir / "done").mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, json.dumps(wanted, indent=2).encode())
+    with open(output_dir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{output_dir}: another run is at work there.") from None
+        path = output_dir / "prepare.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            changed = sorted(key for key in wanted if found.get(key) != wanted[key])
+            if changed:
+                differences = ", ".join(changed)
+                raise ValueError(
+                    f"{output_dir}: was prepared with other settings or data ({differences}); choose a new folder."
+                )
+        _write_atomically(path, json.dumps(wanted, indent=2).encode())
+        yield
+
+
+_work: _Worker
+
+
+def _begin(work: _Worker) -> None:
+    global _work
+    _work = work
+
+
+def _do(unit: Unit) -> int:
+    return _work(unit)
 
 
 def _run_local(work: _Worker, units: list[Unit], num_workers: int | None) -> Iterator[int]:
@@ -194,8 +250,16 @@ def _run_local(work: _Worker, units: list[Unit], num_workers: int | None) -> Ite
     context = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload([__name__])
-    with context.Pool(min(num_workers or os.cpu_count() or 1, len(units))) as pool:
-        yield from pool.imap_unordered(work, units)
+    num_workers = min(num_workers or os.cpu_count() or 1, len(units))
+    with ProcessPoolExecutor(num_workers, context, initializer=_begin, initargs=(work,)) as pool:
+        try:
+            for future in as_completed([pool.submit(_do, unit) for unit in units]):
+                yield future.result()
+        except BrokenProcessPool:
+            raise ValueError(
+                "A worker process died (too little memory, or a video that crashes the decoder). Finished shards are"
+                " kept; run it again to go on."
+            ) from None
 
 
 def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Iterator[int]:
@@ -208,25 +272,37 @@ def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Itera
         yield row["seen"]
 
 
-def _finish(output_dir: Path, format_name: str) -> SkipReport:
+def _finish(output_dir: Path, format_name: str, entries: list[ClipEntry]) -> SkipReport:
     """Gathers what was skipped, writes the report and a card, and clears away what a crash left behind."""
     report = SkipReport()
-    for path in sorted((output_dir / "done").glob("*.jsonl")):
-        for entry in read_report(path):
+    written: Counter[str] = Counter()
+    for path in sorted((output_dir / "done").glob("*.json")):
+        part = json.loads(path.read_text(encoding="utf-8"))
+        written.update(part["written"])
+        for entry in part["skipped"]:
             report.add(**entry)
+    skipped = {entry["clip"] for entry in report.entries}
+    for clip in dict.fromkeys(entry.id for entry in entries):
+        if clip not in written and clip not in skipped:
+            report.add(clip, "missing")
+        elif written[clip] > 1:
+            report.add(clip, "duplicate", f"{written[clip]} times in the shards")
     _write_atomically(output_dir / "report.jsonl", report.lines().encode())
     for leftover in output_dir.rglob(".partial-*"):
         leftover.unlink(missing_ok=True)
-    suffix = _ENCODERS[format_name][1]
-    splits = sorted({path.name.split("-")[0] for path in output_dir.glob(f"*.{suffix}")})
-    files = "".join(f"  - split: {split}\n    path: {split}-*.{suffix}\n" for split in splits)
-    card = f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n\nPrepared by `avgas prepare`.\n"
-    _write_atomically(output_dir / "README.md", card.encode())
+    _write_atomically(output_dir / "README.md", _card(output_dir, format_name).encode())
     return report
 
 
-def _take(clips: Iterator[tuple[ClipEntry, Any]], count: int) -> list[tuple[ClipEntry, Any]]:
-    return [clip for _, clip in zip(range(count), clips, strict=False)]
+def _card(output_dir: Path, format_name: str) -> str:
+    """Tells `load_dataset` of the splits."""
+    suffix = _ENCODERS[format_name][1]
+    splits = sorted({path.name.split("-")[0] for path in output_dir.glob(f"*.{suffix}")})
+    if not splits:
+        return "No clip was of use; report.jsonl says why.\n"
+    files = "".join(f"  - split: {split}\n    path: {split}-*.{suffix}\n" for split in splits)
+    configs = f"configs:\n- config_name: default\n  data_files:\n{files}"
+    return f"---\n{configs}{_CARD_FEATURES[format_name]}---\n\nPrepared by `avgas prepare`.\n"
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
@@ -262,4 +338,36 @@ def _encode_webdataset(rows: list[dict[str, Any]]) -> bytes:
 _ENCODERS: dict[str, tuple[Callable[[list[dict[str, Any]]], bytes], str]] = {
     "parquet": (_encode_parquet, "parquet"),
     "webdataset": (_encode_webdataset, "tar"),
+}
+
+# `datasets` would decode a WebDataset's sounds, for which it needs torchcodec; Parquet files say what they hold.
+_CARD_FEATURES = {
+    "parquet": "",
+    "webdataset": """dataset_info:
+  features:
+  - name: __key__
+    dtype: string
+  - name: __url__
+    dtype: string
+  - name: flac
+    dtype: binary
+  - name: jpg
+    dtype: binary
+  - name: json
+    struct:
+    - name: id
+      dtype: string
+    - name: label
+      dtype: string
+    - name: labels
+      list: string
+    - name: label_index
+      dtype: int32
+    - name: split
+      dtype: string
+    - name: duration
+      dtype: float64
+    - name: frame_s
+      dtype: float64
+""",
 }

@@ -196,7 +196,7 @@ def find_videos(folder: str | os.PathLike) -> dict[str, str]:
 
 def find_shards(folder: str | os.PathLike) -> list[str]:
     """The tar archives in a folder."""
-    return sorted(str(path) for path in Path(folder).glob("*.tar*"))
+    return sorted(str(path) for path in Path(folder).iterdir() if path.name.endswith((".tar", ".tar.gz", ".tgz")))
 
 
 def read_shard(shard: str, wanted: Mapping[str, ClipEntry], skipped: SkipReport) -> Iterator[tuple[ClipEntry, bytes]]:
@@ -206,7 +206,10 @@ def read_shard(shard: str, wanted: Mapping[str, ClipEntry], skipped: SkipReport)
     Members with paths that leave the archive are left out, and damage ends the archive; both are noted in `skipped`.
     """
     try:
-        with xopen(shard, "rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
+        with (
+            xopen(shard, "rb") as file,
+            tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo) as archive,
+        ):
             for member in archive:
                 name = _clip_of(member.name)
                 if not member.isfile() or name not in wanted:
@@ -220,6 +223,19 @@ def read_shard(shard: str, wanted: Mapping[str, ClipEntry], skipped: SkipReport)
                 archive.members = []
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         skipped.add(os.path.basename(shard), "damaged shard", str(error))
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """Headers that are damaged or missing end an archive with an error; tarfile takes them for its end."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 _LABEL_INDEX = {label: index for index, label in enumerate(VGGSOUND_LABELS)}

@@ -79,7 +79,7 @@ def read_video_clip(
         raise SkipClipError("too short", f"{len(waveform) / sampling_rate:.2f} s")
     if active_rms(waveform, sampling_rate) < _QUIETEST_RMS:
         raise SkipClipError("silent")
-    frame, frame_s = _read_frame(video, moments)
+    frame, frame_s = _read_frame(video, moments, len(waveform) / sampling_rate)
     frame.thumbnail((image_size, image_size), PIL.Image.Resampling.LANCZOS)
     return VideoExample(
         audio=encode_flac(waveform, sampling_rate),
@@ -109,21 +109,24 @@ def _read_sound(video: str | os.PathLike | bytes, sampling_rate: int) -> np.ndar
         raise SkipClipError("no sound" if no_sound else "broken", "" if no_sound else str(error)) from None
 
 
-def _read_frame(video: str | os.PathLike | bytes, moments: Sequence[float]) -> tuple[PIL.Image.Image, float]:
+def _read_frame(
+    video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float
+) -> tuple[PIL.Image.Image, float]:
     source = io.BytesIO(video) if isinstance(video, bytes) else os.fspath(video)
     try:
         with av.open(source, metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
             if not container.streams.video:
                 raise SkipClipError("no picture")
             stream = container.streams.video[0]
-            length = _length(container, stream)
+            # Live recordings do not say how long they are; their sound does.
+            length = _length(container, stream) or sound_s
             times = [*moments, *(share * length for share in _LOOKS)]
             shown = _frames_at(container, stream, times)
             frames = [shown[time] for time in times if time in shown]
             if not frames:
                 raise SkipClipError("broken", "no frame can be decoded")
             pictures = [(frame.to_image(), seconds) for frame, seconds in frames]
-            if _is_still([picture for picture, _ in pictures]):
+            if len({seconds for _, seconds in pictures}) > 1 and _is_still([picture for picture, _ in pictures]):
                 raise SkipClipError("still picture")
             return next((shown for shown in pictures if not _is_blank(shown[0])), pictures[0])
     except av.error.FFmpegError as error:
