@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from tiny import tiny_components
+from vggsound_tree import make_clips, write_folder, write_shards
 
 from avgas_pipeline import AVGASPipeline
 
@@ -33,3 +34,21 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     AVGASPipeline(**tiny_components()).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clips():
+    """Videos of a small VGGSound, good and bad ones, by clip id."""
+    return make_clips()
+
+
+@pytest.fixture(scope="session")
+def folder(clips, tmp_path_factory):
+    """That VGGSound as a folder; read-only by convention."""
+    return write_folder(tmp_path_factory.mktemp("videos"), clips)
+
+
+@pytest.fixture(scope="session")
+def shards(clips, tmp_path_factory):
+    """The same as tar shards; read-only by convention."""
+    return write_shards(tmp_path_factory.mktemp("shards"), clips)

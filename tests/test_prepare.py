@@ -10,26 +10,11 @@ import pytest
 from datasets import load_dataset
 from test_cli import fails_with_one_line
 from typer.testing import CliRunner
-from vggsound_tree import BAD, GOOD, make_clips, write_folder, write_shards
+from vggsound_tree import BAD, GOOD, write_folder, write_shards
 
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.report import read_report
 from avgas_pipeline.data.vggsound import VGGSound
-
-
-@pytest.fixture(scope="module")
-def clips():
-    return make_clips()
-
-
-@pytest.fixture(scope="module")
-def folder(clips, tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("videos"), clips)
-
-
-@pytest.fixture(scope="module")
-def shards(clips, tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("shards"), clips)
 
 
 def prepare(data, out, *options):

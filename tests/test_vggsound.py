@@ -10,7 +10,7 @@ import pytest
 from datasets.distributed import split_dataset_by_node
 from hub_server import run_python
 from torch.utils.data import DataLoader
-from vggsound_tree import BAD, GOOD, add, make_clip, make_clips, write_csv, write_folder, write_shards
+from vggsound_tree import BAD, GOOD, add, make_clip, write_csv
 
 from avgas_pipeline.audio import load_audio
 from avgas_pipeline.data.annotations import (
@@ -26,21 +26,6 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.report import read_report
 from avgas_pipeline.data.vggsound import VGGSound
 from avgas_pipeline.labels import VGGSOUND_LABELS
-
-
-@pytest.fixture(scope="module")
-def clips():
-    return make_clips()
-
-
-@pytest.fixture(scope="module")
-def folder(clips, tmp_path_factory):
-    return write_folder(tmp_path_factory.mktemp("videos"), clips)
-
-
-@pytest.fixture(scope="module")
-def shards(clips, tmp_path_factory):
-    return write_shards(tmp_path_factory.mktemp("shards"), clips)
 
 
 def reasons(path):
