@@ -25,6 +25,7 @@ setup(
         "accelerate>=1.0",
         "av>=14.0",
         "diffusers>=0.42",
+        "filelock>=3.12",
         "huggingface_hub>=1.0",
         "jinja2>=3.0",
         "matplotlib>=3.8",

@@ -1,4 +1,3 @@
-import fcntl
 import json
 import os
 import signal
@@ -8,6 +7,7 @@ import time
 
 import pytest
 from datasets import load_dataset
+from filelock import FileLock
 from test_cli import fails_with_one_line
 from typer.testing import CliRunner
 from vggsound_tree import BAD, GOOD, write_folder, write_shards
@@ -123,9 +123,7 @@ def test_clips_in_two_archives_and_in_none_are_reported(clips, tmp_path):
 
 
 def test_two_runs_at_once_do_not_meet(folder, tmp_path):
-    (tmp_path / ".lock").touch()
-    with open(tmp_path / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(tmp_path / ".lock"):
         fails_with_one_line(prepare(folder, tmp_path), "another run")
 
 

@@ -77,10 +77,11 @@ class SourceTracker:
         """Take in the next window: row `row` of the separator's output, window `number` of the recording."""
         presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
         order = torch.sort(presence, descending=True, stable=True).indices.tolist()
-        tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in order]
-        num_present = sum(track.score >= self.presence_threshold for track in tracks)
+        num_present = int((presence >= self.presence_threshold).sum())
+        chosen = order[: max(num_present, self.num_sources or 0)]
+        tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in chosen]
         _merge(tracks[:num_present], self._present)
-        _merge(tracks[num_present : self.num_sources or 0], self._standby)
+        _merge(tracks[num_present:], self._standby)
 
     def tracks(self) -> list[Track]:
         """The sources, the most certain first; empty if no slot was present."""

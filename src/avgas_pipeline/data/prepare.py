@@ -1,6 +1,5 @@
 """From videos to shards that training reads fast: encoded sound, a JPEG frame, labels."""
 
-import fcntl
 import hashlib
 import io
 import itertools
@@ -19,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .annotations import ClipEntry, read_best_moments
@@ -214,11 +214,11 @@ def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> I
     wanted = {**asdict(settings), "inputs": fingerprint}
     del wanted["data_dir"]
     (output_dir / "done").mkdir(parents=True, exist_ok=True)
-    with open(output_dir / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{output_dir}: another run is at work there.") from None
+    try:
+        held = FileLock(output_dir / ".lock").acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"{output_dir}: another run is at work there.") from None
+    with held:
         path = output_dir / "prepare.json"
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
