@@ -1,4 +1,4 @@
-"""The command line: `avgas generate`, `avgas info`, `avgas export-remote-code`, `avgas prepare`."""
+"""The command line: `avgas generate`, `info`, `export-remote-code`, `prepare`, `evaluate`, `study`."""
 
 import os
 import sys
@@ -162,6 +162,62 @@ def prepare(
     typer.echo(f"{out}: {report}" + (f", named in {out / 'report.jsonl'}" if report.counts else ""))
 
 
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option(help="Dataset (folder or Hub repository), or .jsonl file of recordings.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report. Run again to go on after an interruption.")],
+    judge: Annotated[
+        str | None, typer.Option(help="Image classifier or CLIP: a folder or a Hub repository. Needed for pictures.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="Images drawn elsewhere: 00000.png, 00000-1.png …")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[=MODEL]", help="oracle, single-embedding or paper. Can be given again."),
+    ] = None,
+    ablate: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=MODEL]", help="no-masks, no-a2a or no-a2v. Can be given again.")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="Mixtures to evaluate on; drawn if not given.")] = None,
+    split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
+    num_mixtures: Annotated[int, typer.Option(min=1, help="How many mixtures to draw without a manifest.")] = 500,
+    num_sources: Annotated[int, typer.Option(min=1, help="Sources in each of them.")] = 2,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
+    presence_threshold: Annotated[float, typer.Option(help="From which probability on a source is present.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the mixtures and of the pictures.")] = 0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")] = 4,
+    top_k: Annotated[int | None, typer.Option(min=1, help="K of R@K*; the most sources if not given.")] = None,
+    draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Whether to draw, or only to hear.")] = True,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best there is if not given.")] = None,
+) -> None:
+    """Compare systems on the same soundscapes: CRS, R@K*, separation and more, with intervals."""
+    with _bad_input_exits():
+        from accelerate import PartialState
+
+        from .evaluation import DrawingSettings, build_lineup, load_evaluation_set
+        from .evaluation import evaluate as run
+        from .metrics import load_judge
+
+        _quieten()
+        if judge is None and (draw or images):
+            raise ValueError("pictures need a --judge; use --no-draw to evaluate only what is heard.")
+        _check_writable(out)
+        state = PartialState()
+        target = device or str(state.device)
+        with state.main_process_first():
+            dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed)
+        referee = None if judge is None else load_judge(judge, dataset.labels, target)
+        settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw)
+        systems = build_lineup(model, baseline or [], ablate or [], images or [], dataset, settings, target)
+        run(systems, dataset, referee, out, settings, batch_size, top_k)
+        if state.is_main_process:
+            typer.echo((out / "report.md").read_text(encoding="utf-8"))
+            typer.echo(f"-> {out / 'report.md'}")
+
+
 def _generate_one(
     pipe: "AVGASPipeline",
     path: Path,
@@ -192,14 +248,10 @@ def _generate_one(
 
 def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline":
     import torch
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
 
     from .pipeline_avgas import AVGASPipeline
 
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    _quieten()
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
@@ -210,6 +262,15 @@ def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline
         raise ValueError(f"--device {device}: {_one_line(error)}") from None
     options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
     return AVGASPipeline.from_pretrained(model, **options).to(target)
+
+
+def _quieten() -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
 def _parse_weights(pairs: list[str]) -> dict[str, float] | None:

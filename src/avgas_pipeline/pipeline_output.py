@@ -20,6 +20,8 @@ class SoundSource:
             Probability that it is present, in [0, 1].
         label_score (`float`):
             Probability of the label, in [0, 1].
+        label_probs (`torch.Tensor` of shape `(num_labels,)`, *optional*):
+            Probability of every label, in the order of the separator's `id2label`.
         activity (`np.ndarray` of shape `(frames,)`, *optional*):
             Its share of the soundscape's energy over the whole recording, in [0, 1]; 0 where the soundscape is
             silent. `None` if the separator has no masks.
@@ -38,6 +40,7 @@ class SoundSource:
     label: str | None = None
     score: float = 1.0
     label_score: float = 1.0
+    label_probs: torch.Tensor | None = None
     activity: np.ndarray | None = None
     activity_hop_s: float | None = None
     audio: np.ndarray | None = None

@@ -168,11 +168,13 @@ def render_sources(
     sources = []
     for track in tracks:
         label = track.label_index
+        label_probs = track.class_probs / track.class_probs.sum()
         sources.append(
             SoundSource(
                 label=id2label[label],
                 score=track.score,
-                label_score=float(track.class_probs[label] / track.class_probs.sum()),
+                label_score=float(label_probs[label]),
+                label_probs=label_probs,
                 sampling_rate=sampling_rate,
                 audio_embed=F.normalize(track.audio_embed, dim=-1),
             )

@@ -229,6 +229,39 @@ class MixtureSampler:
             image=self._target_image(plan, pictures) if pictures else None,
         )
 
+    def check(self, plan: MixturePlan) -> None:
+        """
+        See that a plan can be made, without making it.
+
+        Raises:
+            ValueError: If it has no source, or names a clip, label or picture that this data set does not have.
+            FileNotFoundError: If a clip is a path, and there is no such file.
+        """
+        if not plan.sources:
+            raise ValueError(f"Mixture {plan.id!r} has no source.")
+        for source in plan.sources:
+            if source.clip not in self._clip_rows:
+                raise ValueError(f"Mixture {plan.id!r}: there is no clip {source.clip!r} in this data set.")
+            row = self.clips[self._clip_rows[source.clip]]
+            if row["label"] != source.label:
+                raise ValueError(
+                    f"Mixture {plan.id!r}: clip {source.clip!r} is labelled {row['label']!r}, not {source.label!r}."
+                )
+            path = row["audio"]
+            if isinstance(path, Mapping) and path.get("bytes") is None:
+                path = path.get("path")
+            if isinstance(path, (str, os.PathLike)) and not os.path.exists(path):
+                raise FileNotFoundError(f"{os.fspath(path)}: no such file (clip {source.clip!r}).")
+            pictures = self._clip_rows if self._own_pictures else self._picture_rows
+            if self._has_pictures and source.picture not in pictures:
+                raise ValueError(f"Mixture {plan.id!r}: there is no picture {source.picture!r} in this data set.")
+
+    def source_group(self, clip: str) -> str:
+        """The group of clips from one recording that a clip belongs to; its own id if it has none."""
+        if "source_group" not in _names(self.clips):
+            return clip
+        return self.clips[self._clip_rows[clip]]["source_group"] or clip
+
     @property
     def _has_pictures(self) -> bool:
         return self._own_pictures or self.pictures is not None

@@ -27,7 +27,7 @@ def compose_scene(
     """
     scene = draw_background(size, rng)
     # The more objects, the smaller, so that they fit; each try shrinks them a little.
-    largest = {1: 0.92, 2: 0.62, 3: 0.5}.get(len(objects), 0.9 / np.sqrt(len(objects)) * 0.85)
+    largest = {1: 0.92, 2: 0.62, 3: 0.5}.get(len(objects), 0.9 / np.sqrt(max(len(objects), 1)) * 0.85)
     boxes: list[tuple[int, int, int, int]] = []
     cutouts = []
     for picture in objects:

@@ -1,0 +1,6 @@
+"""`python -m avgas_pipeline`, for `accelerate launch -m avgas_pipeline`."""
+
+from .cli import app
+
+
+app(prog_name="avgas")

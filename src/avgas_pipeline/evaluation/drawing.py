@@ -1,0 +1,112 @@
+"""Has systems draw an evaluation set, batch by batch: interrupted, it goes on; on several devices, it shares."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from tqdm.auto import tqdm
+
+from .soundscapes import EvaluationSet
+from .systems import Drawing, ImageFolderSystem, System
+
+
+RECORDS = "records.json"
+
+
+@dataclass(frozen=True)
+class DrawingFolder:
+    """
+    Where one system's drawings lie, in one folder per batch, which appears when it is complete.
+
+    Attributes:
+        path (`Path`): The system's folder.
+        num_soundscapes (`int`): In the evaluation set.
+        batch_size (`int`): Soundscapes in a batch. The same soundscapes always share a batch, whatever was drawn
+            before and by which process, so that drawings do not differ even by rounding.
+    """
+
+    path: Path
+    num_soundscapes: int
+    batch_size: int
+
+    def batches(self) -> list[range]:
+        """The numbers of every batch's soundscapes."""
+        size = self.batch_size
+        return [
+            range(start, min(start + size, self.num_soundscapes)) for start in range(0, self.num_soundscapes, size)
+        ]
+
+    def batch_path(self, batch: range) -> Path:
+        """The folder of a batch."""
+        return self.path / f"{batch.start:05d}"
+
+    def missing(self) -> list[range]:
+        """Batches that are not drawn yet."""
+        return [batch for batch in self.batches() if not (self.batch_path(batch) / RECORDS).exists()]
+
+    def write(self, batch: range, drawings: list[Drawing]) -> None:
+        """All of a batch, or nothing."""
+        partial = self.path / f".{batch.start:05d}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for number, drawing in zip(batch, drawings, strict=True):
+            if drawing.mixed is not None:
+                drawing.mixed.save(partial / f"{number:05d}.png")
+            for place, image in enumerate(drawing.separated, start=1):
+                image.save(partial / f"{number:05d}-{place}.png")
+        records = json.dumps([drawing.record() for drawing in drawings], indent=1)
+        (partial / RECORDS).write_text(records, encoding="utf-8")
+        os.replace(partial, self.batch_path(batch))
+
+    def read(self, name: str) -> list[Drawing]:
+        """All drawings, in order; images are opened when they are used."""
+        images = ImageFolderSystem(name, self.path, 0) if any(self.path.rglob("*.png")) else None
+        drawings = []
+        for batch in self.batches():
+            records = json.loads((self.batch_path(batch) / RECORDS).read_text(encoding="utf-8"))
+            for number, record in zip(batch, records, strict=True):
+                drawing = Drawing(**record)
+                if images is not None:
+                    found = images.drawing(number)
+                    drawing = replace(drawing, mixed=found.mixed, separated=found.separated)
+                drawings.append(drawing)
+        return drawings
+
+
+def draw_all(system: System, dataset: EvaluationSet, folder: DrawingFolder, state: PartialState) -> None:
+    """Draw what is missing; processes take turns over the batches."""
+    missing = folder.missing()
+    mine = missing[state.process_index :: state.num_processes]
+    progress = tqdm(mine, desc=system.name, unit="batch", disable=not state.is_main_process or not missing)
+    for batch in progress:
+        soundscapes = [dataset[number] for number in batch]
+        folder.write(batch, system.draw(soundscapes, list(batch)))
+    system.close()
+    state.wait_for_everyone()
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """
+    See that what lies in a folder was made with the same settings, or note them in a new one.
+
+    Raises:
+        ValueError: If it holds another evaluation.
+    """
+    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = sorted(key for key in {*before, *settings} if before.get(key) != json.loads(text).get(key))
+        if differing:
+            raise ValueError(
+                f"{path.parent}: holds another evaluation (other {', '.join(differing)}); choose another --out or"
+                " remove it."
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,107 @@
+"""Which systems take part: a model, its baselines and ablations, folders of images."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .soundscapes import EvaluationSet
+from .systems import DrawingSettings, ImageFolderSystem, PipelineSystem, System
+
+
+# What a baseline's separator has to be, as configured (DESIGN: the same class, no extra code paths).
+BASELINES = {
+    "single-embedding": {"num_slots": 1, "num_layers": 0},
+    "paper": {"num_slots": 2, "num_layers": 0},
+    "oracle": {},
+}
+ABLATIONS = {"no-masks": {"mask_channels": 0}, "no-a2a": {}, "no-a2v": {}}
+
+
+def build_lineup(
+    model: str | None,
+    baselines: Sequence[str],
+    ablations: Sequence[str],
+    images: Sequence[str],
+    dataset: EvaluationSet,
+    settings: DrawingSettings,
+    device: str,
+) -> list[System]:
+    """
+    The systems of one evaluation, the one that others are compared with first.
+
+    Args:
+        model (`str`, *optional*): Checkpoint of the model: folder or Hub repository.
+        baselines (`Sequence[str]`): `"oracle"`, which uses the model's checkpoint, or `"single-embedding"` and
+            `"paper"`, with checkpoints of their own: `NAME=CHECKPOINT`, or a folder of that name beside the model's.
+        ablations (`Sequence[str]`): `"no-masks"`, `"no-a2a"`, `"no-a2v"`; checkpoints as for baselines.
+        images (`Sequence[str]`): `NAME=FOLDER` of images drawn elsewhere.
+        dataset ([`EvaluationSet`]): What is drawn.
+        settings ([`DrawingSettings`]): How pipelines draw.
+        device (`str`): Where they run.
+
+    Raises:
+        ValueError: For unknown, repeated or missing names, or a checkpoint that is not the baseline it is named for.
+        FileNotFoundError: If a baseline has no checkpoint, or an image is missing.
+    """
+    systems: list[System] = []
+    if model is not None:
+        systems.append(PipelineSystem(_folder_name(model), model, settings, device))
+    for known, specs in ((BASELINES, baselines), (ABLATIONS, ablations)):
+        for spec in specs:
+            systems.append(_rival(spec, known, model, dataset, settings, device))
+    for spec in images:
+        name, separator, folder = spec.partition("=")
+        if not separator:
+            name, folder = _folder_name(spec), spec
+        systems.append(ImageFolderSystem(_checked(name), folder, len(dataset)))
+    if not systems:
+        raise ValueError("There is nothing to evaluate: give a model or a folder of images.")
+    names = [system.name for system in systems]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"Two systems are called {repeated!r}; name them with NAME=PATH.")
+    return systems
+
+
+def _rival(
+    spec: str,
+    known: dict[str, dict[str, int]],
+    model: str | None,
+    dataset: EvaluationSet,
+    settings: DrawingSettings,
+    device: str,
+) -> PipelineSystem:
+    name, _, checkpoint = spec.partition("=")
+    if name not in known:
+        raise ValueError(f"{name!r} is none of {', '.join(known)}.")
+    if name == "oracle":
+        if not dataset.has_stems:
+            raise ValueError("The oracle hears clean sources, which recordings do not have: it needs mixtures.")
+        checkpoint = checkpoint or model or ""
+    elif not checkpoint and model is not None:
+        checkpoint = str(Path(model).parent / name)
+        if not Path(checkpoint).is_dir():
+            raise FileNotFoundError(f"{checkpoint}: no such folder; give {name}=CHECKPOINT.")
+    if not checkpoint:
+        raise ValueError(f"{name!r} needs a checkpoint: {name}=CHECKPOINT.")
+    system = PipelineSystem(name, checkpoint, settings, device, oracle=name == "oracle")
+    config = system.pipe.separator.config
+    for key, value in known[name].items():
+        if config[key] != value:
+            raise ValueError(
+                f"{checkpoint}: is not the {name!r} it is named for: its separator has {key} = {config[key]}, not"
+                f" {value}."
+            )
+    system.close()
+    return system
+
+
+def _folder_name(path: str) -> str:
+    """The last part of a path or repository name, as far as it can name a folder."""
+    return re.sub(r"[^\w.-]+", "-", Path(path).name).strip(".-") or "model"
+
+
+def _checked(name: str) -> str:
+    if _folder_name(name) != name:
+        raise ValueError(f"{name!r} can't name a system: use letters, digits, '.', '-' and '_'.")
+    return name

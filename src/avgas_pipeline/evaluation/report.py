@@ -1,0 +1,206 @@
+"""The report of an evaluation: numbers with intervals as JSON and tables, and a grid of pictures to look at."""
+
+import importlib.metadata
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
+from .scoring import Column
+
+
+# For every task, for every system or anchor, for every metric, a value per soundscape.
+Values = Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]
+
+# A metric is valid here if it puts the first above the second.
+GATE = (
+    ("real scene", "single class"),
+    ("collage", "single class"),
+    ("single class", "random classes"),
+)
+_ABSENT = "-"
+GATE_METRICS = ("crs", "recall_strict")
+LIBRARIES = ("avgas-pipeline", "diffusers", "numpy", "scipy", "torch", "torchmetrics", "transformers")
+
+
+def summarise(values: Values, columns: Mapping[str, Sequence[Column]], systems: Sequence[str]) -> dict[str, Any]:
+    """
+    Intervals of every metric, of its paired difference from the first system, and of the validity gate.
+
+    Args:
+        values (`Values`): What was measured.
+        columns (`Mapping[str, Sequence[Column]]`): The metrics of every task.
+        systems (`Sequence[str]`): In their order; what else `values` has are anchors.
+    """
+    first = systems[0]
+    results: dict[str, Any] = {}
+    differences: dict[str, Any] = {}
+    for task, rows in values.items():
+        statistics = {column.key: column.statistic for column in columns[task]}
+        results[task] = {
+            name: {key: _interval(row[key], how) for key, how in statistics.items() if key in row}
+            for name, row in rows.items()
+        }
+        if first in rows:
+            differences[task] = {
+                name: {
+                    key: _interval(rows[first][key] - row[key], how)
+                    for key, how in statistics.items()
+                    if key in row and key in rows[first]
+                }
+                for name, row in rows.items()
+                if name != first
+            }
+    return {"results": results, "differences": differences, "gate": _gate(values.get("mixed", {}))}
+
+
+def _interval(values: np.ndarray, statistic: str) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in asdict(bootstrap_interval(values, statistic)).items()}
+
+
+def _plain(value: float) -> float | None:
+    """JSON has no NaN; ten digits are enough, and hide how sums were ordered."""
+    if isinstance(value, int):
+        return value
+    return None if math.isnan(value) else round(value, 10)
+
+
+def _gate(rows: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
+    gate = []
+    for better, worse in GATE:
+        if better not in rows or worse not in rows:
+            continue
+        for key in GATE_METRICS:
+            interval = bootstrap_interval(rows[better][key] - rows[worse][key])
+            entry = {"metric": key, "better": better, "worse": worse, "holds": bool(interval.low > 0)}
+            gate.append({**entry, **{name: _plain(value) for name, value in asdict(interval).items()}})
+    return gate
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that numbers depend on."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def write_report(out: Path, report: Mapping[str, Any], values: Values, columns: Mapping[str, list[Column]]) -> None:
+    """Write `report.json`, `report.md` and `values.json`, each under a temporary name first."""
+    raw = {
+        task: {
+            name: {key: [_plain(float(v)) for v in array] for key, array in row.items()} for name, row in rows.items()
+        }
+        for task, rows in values.items()
+    }
+    _write(out / "values.json", json.dumps(raw) + "\n")
+    _write(out / "report.md", markdown(report, columns))
+    _write(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]]) -> str:
+    """The report as tables."""
+    data, judge = report["data"], report["judge"]
+    lines = [
+        "# Evaluation",
+        "",
+        f"{data['num_soundscapes']} soundscapes of {data['data']}"
+        + (f" ({data['manifest']})" if "manifest" in data else "")
+        + f", {data['num_labels']} labels."
+        + (f" Judge: {judge['type']} {judge['checkpoint']}." if judge else ""),
+        f"In brackets: {CONFIDENCE:.0%} intervals from {NUM_RESAMPLES} bootstrap resamples of soundscapes.",
+        "All but SI-SDRi in per cent. Definitions: `avgas_pipeline.metrics`.",
+    ]
+    titles = {"sound": "What is heard", "mixed": "Mixed images", "separated": "Separated images"}
+    for task, title in titles.items():
+        rows = report["results"].get(task)
+        if not rows:
+            continue
+        lines += ["", f"## {title}", "", *_table(rows, columns[task])]
+        rivals = report["differences"].get(task)
+        if rivals:
+            first = report["systems"][0]
+            lines += ["", f"{first} minus the others, paired by soundscape:", "", *_table(rivals, columns[task], "+")]
+        if task == "mixed" and report["gate"]:
+            lines += ["", *_gate_lines(report["gate"], columns[task])]
+    lines += _extras(report)
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column], sign: str = "") -> list[str]:
+    shown = [column for column in columns if any(_is_given(row.get(column.key)) for row in rows.values())]
+    lines = ["| | " + " | ".join(column.title for column in shown) + " |", "|---" * (len(shown) + 1) + "|"]
+    for name, row in rows.items():
+        cells = [_cell(row.get(column.key), column.scale, sign) for column in shown]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _is_given(interval: Mapping[str, Any] | None) -> bool:
+    return interval is not None and interval["value"] is not None
+
+
+def _cell(interval: Mapping[str, Any] | None, scale: float, sign: str) -> str:
+    if not _is_given(interval):
+        return _ABSENT
+    # Adding 0 turns -0.0 into 0.0.
+    value, low, high = (
+        None if interval[key] is None else f"{round(interval[key] * scale, 1) + 0.0:{sign}.1f}"
+        for key in ("value", "low", "high")
+    )
+    return value if low is None else f"{value} [{low}, {high}]"
+
+
+def _gate_lines(gate: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> list[str]:
+    names = {column.key: column.title for column in columns}
+    failed = [
+        f"{names[entry['metric']]} does not put {entry['better']} above {entry['worse']}"
+        for entry in gate
+        if not entry["holds"]
+    ]
+    if failed:
+        return [f"**The validity gate fails with this judge: {'; '.join(failed)}.**"]
+    return ["Validity gate: holds (both-class pictures above single-class ones, and those above random ones)."]
+
+
+def _extras(report: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if report["sets"]:
+        lines += [
+            "",
+            "## Whole sets",
+            "",
+            "FID, KID and IS are by the judge's features: compare them within this table alone.",
+            "",
+        ]
+        titles = {
+            "presence_ap": ("presence AP", 100.0, 1),
+            "fid": ("FID", 1.0, 2),
+            "kid": ("KID x 1000", 1000.0, 2),
+            "inception_score": ("IS", 1.0, 2),
+        }
+        shown = {key: title for key, title in titles.items() if any(key in row for row in report["sets"].values())}
+        lines += ["| | " + " | ".join(title for title, _, _ in shown.values()) + " |", "|---" * (len(shown) + 1) + "|"]
+        for name, row in report["sets"].items():
+            cells = [
+                _ABSENT if row.get(key) is None else f"{row[key] * scale:.{digits}f}"
+                for key, (_, scale, digits) in shown.items()
+            ]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    silent = {name: count for name, count in report["nothing_heard"].items() if count}
+    if silent:
+        named = ", ".join(f"{name} {count}" for name, count in silent.items())
+        lines += [
+            "",
+            f"Soundscapes in which no source reached the threshold, so that the likeliest was drawn: {named}.",
+        ]
+    return lines

@@ -1,0 +1,273 @@
+"""What systems are evaluated on: soundscapes whose sources are known, from a manifest that others can use too."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import PIL.Image
+from datasets import get_dataset_config_names, load_dataset
+
+from ..audio import load_audio
+from ..data.mixtures import MixturePlan, MixtureSampler, open_picture, read_manifest, write_manifest
+from ..data.soundscapes_mini import load_soundscapes_mini
+from ..labels import VGGSOUND_LABELS
+
+
+@dataclass
+class Soundscape:
+    """
+    One soundscape to hear and draw.
+
+    Attributes:
+        id (`str`): Its name.
+        waveform (`np.ndarray` of shape `(T,)`): Mono.
+        sampling_rate (`int`): In Hz.
+        labels (`list[str]`): Of its sources, distinct.
+        stems (`np.ndarray` of shape `(n, T)`, *optional*): The sources alone; `None` for recordings.
+        pictures (`list[PIL.Image.Image]`): A real picture of every source; empty if there are none.
+        image (`PIL.Image.Image`, *optional*): A real picture of the whole.
+    """
+
+    id: str
+    waveform: np.ndarray
+    sampling_rate: int
+    labels: list[str]
+    stems: np.ndarray | None = None
+    pictures: list[PIL.Image.Image] = field(default_factory=list)
+    image: PIL.Image.Image | None = None
+
+
+class EvaluationSet(Protocol):
+    """
+    Attributes:
+        labels (`list[str]`): The vocabulary.
+        has_stems (`bool`): Whether soundscapes have stems.
+        has_pictures (`bool`): Whether they have pictures.
+    """
+
+    labels: list[str]
+    has_stems: bool
+    has_pictures: bool
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int) -> Soundscape: ...
+
+    def true_labels(self, number: int) -> list[str]:
+        """A soundscape's labels, without making its sound."""
+
+    def groups(self, number: int) -> list[str]:
+        """Source group of each of its sources."""
+
+    def describe(self) -> dict[str, Any]:
+        """What a report has to say of the data."""
+
+
+class MixtureSet:
+    """
+    Mixtures of a clip dataset, as a manifest plans them.
+
+    Args:
+        sampler ([`MixtureSampler`]): Over the clips.
+        plans (`Sequence[MixturePlan]`): The mixtures; all are checked.
+        source (`str`): Where the clips come from, for the report.
+        manifest (`str`): Where the plans come from, for the report and errors.
+    """
+
+    has_stems = True
+
+    def __init__(self, sampler: MixtureSampler, plans: Sequence[MixturePlan], source: str, manifest: str) -> None:
+        if not plans:
+            raise ValueError(f"{manifest}: holds no mixture.")
+        for plan in plans:
+            try:
+                sampler.check(plan)
+            except ValueError as error:
+                raise ValueError(f"{manifest}: {error}") from None
+        self.sampler = sampler
+        self.plans = list(plans)
+        self.labels = sampler.labels
+        self.has_pictures = all(item.picture is not None for plan in plans for item in plan.sources)
+        self._source = source
+        self._manifest = manifest
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, number: int) -> Soundscape:
+        mixture = self.sampler.render(self.plans[number])
+        return Soundscape(
+            id=mixture.plan.id,
+            waveform=mixture.waveform,
+            sampling_rate=mixture.sampling_rate,
+            labels=mixture.labels,
+            stems=mixture.stems,
+            pictures=mixture.pictures,
+            image=mixture.image,
+        )
+
+    def true_labels(self, number: int) -> list[str]:
+        """A mixture's labels, without making its sound."""
+        return [source.label for source in self.plans[number].sources]
+
+    def groups(self, number: int) -> list[str]:
+        """Source group of each of its sources."""
+        return [self.sampler.source_group(source.clip) for source in self.plans[number].sources]
+
+    def describe(self) -> dict[str, Any]:
+        """What a report has to say of the data."""
+        return {
+            "data": self._source,
+            "manifest": self._manifest,
+            "manifest_sha256": _digest(repr(self.plans)),
+            "num_soundscapes": len(self),
+            "num_labels": len(self.labels),
+        }
+
+
+class RecordingSet:
+    """
+    Natural recordings with known labels: JSON lines with `id`, `audio` (a path, relative to the file), `labels` and,
+    if there is one, `image`.
+
+    Their vocabulary is VGGSound's if all labels are VGGSound's, and otherwise all labels in the file.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        sampling_rate (`int`, defaults to 16000): Of the waveforms, in Hz.
+
+    Raises:
+        ValueError: If a line is not a recording; it names the line.
+        FileNotFoundError: If a recording is missing.
+    """
+
+    has_stems = False
+
+    def __init__(self, path: str | os.PathLike, sampling_rate: int = 16000) -> None:
+        self.path = Path(path)
+        self.sampling_rate = sampling_rate
+        self.rows = []
+        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.strip():
+                self.rows.append(self._read_row(line, f"{path}, line {number}"))
+        if not self.rows:
+            raise ValueError(f"{path}: holds no recording.")
+        labels = sorted({label for row in self.rows for label in row["labels"]})
+        self.labels = list(VGGSOUND_LABELS) if set(labels) <= set(VGGSOUND_LABELS) else labels
+        self.has_pictures = all(row.get("image") for row in self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: int) -> Soundscape:
+        row = self.rows[number]
+        image = open_picture(self.path.parent / row["image"]).convert("RGB") if self.has_pictures else None
+        return Soundscape(
+            id=row["id"],
+            waveform=load_audio(self.path.parent / row["audio"], target_sampling_rate=self.sampling_rate),
+            sampling_rate=self.sampling_rate,
+            labels=row["labels"],
+            image=image,
+        )
+
+    def true_labels(self, number: int) -> list[str]:
+        """A recording's labels."""
+        return self.rows[number]["labels"]
+
+    def groups(self, number: int) -> list[str]:
+        """A recording is its own group."""
+        row = self.rows[number]
+        return [row["id"]] * len(row["labels"])
+
+    def describe(self) -> dict[str, Any]:
+        """What a report has to say of the data."""
+        return {
+            "data": str(self.path),
+            "manifest_sha256": _digest(json.dumps(self.rows, sort_keys=True)),
+            "num_soundscapes": len(self),
+            "num_labels": len(self.labels),
+        }
+
+    def _read_row(self, line: str, where: str) -> dict[str, Any]:
+        try:
+            row = json.loads(line)
+            labels, audio = row["labels"], row["audio"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{where}: not a recording with `audio` and `labels` ({error}).") from None
+        if not isinstance(labels, list) or not labels or len(set(map(str, labels))) < len(labels):
+            raise ValueError(f"{where}: `labels` has to be a list of one or more different labels.")
+        for name in ("audio", "image"):
+            if row.get(name) and not (self.path.parent / row[name]).exists():
+                raise FileNotFoundError(f"{where}: {self.path.parent / row[name]}: no such file.")
+        return {"id": str(row.get("id", audio)), **row}
+
+
+def load_evaluation_set(
+    data: str | os.PathLike,
+    out: Path,
+    manifest: str | os.PathLike | None = None,
+    split: str = "test",
+    num_mixtures: int = 500,
+    num_sources: int = 2,
+    seed: int = 0,
+    image_size: int = 128,
+) -> MixtureSet | RecordingSet:
+    """
+    The soundscapes to evaluate on.
+
+    Args:
+        data (`str` or `os.PathLike`): A JSON-lines file of recordings, a folder of `avgas prepare`'s Parquet shards,
+            or a folder or Hub repository of soundscapes-mini's shape.
+        out (`Path`): The report's folder: a manifest made here is written there, as `manifest.jsonl`.
+        manifest (`str` or `os.PathLike`, *optional*): Mixtures, as [`write_manifest`] writes them. Without it they
+            are drawn.
+        split (`str`, defaults to `"test"`): Of the data.
+        num_mixtures (`int`, defaults to 500): How many to draw.
+        num_sources (`int`, defaults to 2): In each.
+        seed (`int`, defaults to 0): Of the draw, which is even over source groups.
+        image_size (`int`, defaults to 128): Side of the real pictures, in pixels.
+
+    Raises:
+        ValueError: If the manifest does not fit the data.
+        FileNotFoundError: If data or manifest are missing.
+    """
+    path = Path(data)
+    if path.suffix in (".jsonl", ".json") and path.is_file():
+        if manifest is not None:
+            raise ValueError(f"{data}: recordings are evaluated as they are; leave out the manifest.")
+        return RecordingSet(path)
+    clips, pictures = _load_clips(data, split)
+    sampler = MixtureSampler(
+        clips,
+        pictures,
+        seed=seed,
+        num_sources=num_sources,
+        balance="source_group",
+        target="collage" if pictures is None else "compose",
+        image_size=image_size,
+    )
+    if manifest is None:
+        manifest = out / "manifest.jsonl"
+        write_manifest((sampler.plan(index, num_sources=num_sources) for index in range(num_mixtures)), manifest)
+    return MixtureSet(sampler, read_manifest(manifest), os.fspath(data), os.fspath(manifest))
+
+
+def _load_clips(data: str | os.PathLike, split: str) -> tuple[Any, Any]:
+    """Clips, and pictures if they are a configuration of their own."""
+    path = Path(data)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{data}: is neither a folder nor a .jsonl file of recordings.")
+    if path.is_dir() and not any(path.iterdir()):
+        raise FileNotFoundError(f"{data}: the folder is empty.")
+    if {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
+        return load_soundscapes_mini(data, split)
+    return load_dataset(os.fspath(data), split=split), None
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

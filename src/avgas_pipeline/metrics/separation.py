@@ -1,0 +1,93 @@
+"""Whether separated images show one class each, all of them, and nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torchmetrics import Metric
+
+
+NAMES = ("sep_recall", "sep_all", "leakage", "duplicates")
+
+
+def separation_recall(class_mass: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
+    r"""
+    Match the m separated images of one soundscape to its n true classes Y by the Hungarian algorithm, so that the
+    images' mass on their classes is largest in sum, and say how good the match is:
+
+    - `sep_recall` (Sep-R@1): the share of true classes whose image has them as its highest class; a class without an
+      image is not found;
+    - `sep_all` (Sep-all): 1 if all are found and there is no further image, otherwise 0;
+    - `leakage`: the mean over matched images of the mass on the *other* true classes; NaN for one class;
+    - `duplicates`: \( (m - d) / (m - 1) \) where d is the number of different highest classes: 0 if every image
+      shows another class, 1 if all show the same; NaN for one image.
+
+    With one class and one image, `sep_recall` and `sep_all` are top-1 accuracy. The task is AV-GAS's second (arXiv
+    2504.18283); the definitions are ours.
+
+    Args:
+        class_mass (`torch.Tensor` of shape `(m, C)`): A judge's class mass of the separated images; m may be 0.
+        target (`torch.Tensor` of shape `(C,)`): True, or 1, for the classes in the soundscape.
+
+    Returns:
+        `dict[str, float]`: in [0, 1], or NaN where not defined.
+
+    Raises:
+        ValueError: If shapes do not fit, or there is no true class.
+    """
+    classes = target.bool().nonzero().flatten()
+    if class_mass.ndim != 2 or target.shape != class_mass.shape[1:]:
+        raise ValueError(
+            f"Class mass has to be (images, classes) and the target (classes,), but they are"
+            f" {tuple(class_mass.shape)} and {tuple(target.shape)}."
+        )
+    if not len(classes):
+        raise ValueError("Every soundscape needs at least one true class.")
+    if not len(class_mass):
+        return {"sep_recall": 0.0, "sep_all": 0.0, "leakage": float("nan"), "duplicates": float("nan")}
+
+    mass = class_mass.double().cpu()
+    classes = classes.cpu()
+    on_classes = mass[:, classes]
+    images, matched = linear_sum_assignment(on_classes.numpy(), maximize=True)
+    highest = mass.argmax(dim=1)
+    found = sum(int(highest[image] == classes[number]) for image, number in zip(images, matched, strict=True))
+    others = on_classes[images].sum(dim=1) - on_classes[images, matched]
+    num_images = len(mass)
+    repeated = num_images - len(highest.unique())
+    return {
+        "sep_recall": found / len(classes),
+        "sep_all": float(found == len(classes) == num_images),
+        "leakage": float(others.mean()) if len(classes) > 1 else float("nan"),
+        "duplicates": repeated / (num_images - 1) if num_images > 1 else float("nan"),
+    }
+
+
+class SeparationRecall(Metric):
+    """
+    The means of [`separation_recall`]'s values over soundscapes for which they are defined.
+
+    `update(class_mass, target)` takes a list with an `(m, C)` tensor for each soundscape, and targets `(N, C)`;
+    `compute()` gives a dict of `sep_recall`, `sep_all` (higher is better), `leakage` and `duplicates` (lower).
+    """
+
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros(len(NAMES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(len(NAMES), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, class_mass: Sequence[torch.Tensor], target: torch.Tensor) -> None:
+        """Take in a batch of soundscapes."""
+        for mass, classes in zip(class_mass, target, strict=True):
+            result = separation_recall(mass, classes)
+            values = torch.tensor([result[name] for name in NAMES], dtype=torch.float64, device=self.total.device)
+            self.total += values.nan_to_num()
+            self.count += ~values.isnan()
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """The means, by name; NaN where no soundscape counts."""
+        return dict(zip(NAMES, self.total / self.count, strict=True))
