@@ -5,8 +5,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from test_pipeline import difference, draw, seeded
-from tiny import tiny_ast, tiny_audio, tiny_clap, tiny_components, tiny_separator
-from tokenizers.pre_tokenizers import ByteLevel
+from tiny import tiny_ast, tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_tokenizer
 from transformers import (
     ASTFeatureExtractor,
     ClapConfig,
@@ -139,13 +138,8 @@ def test_fused_clap_is_deterministic():
 
 @pytest.fixture(scope="module")
 def tokenizer_folder(tmp_path_factory):
-    """A CLIP tokenizer whose vocabulary is single bytes."""
-    letters = sorted(ByteLevel.alphabet())
-    words = letters + [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer = CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
-    tokenizer.model_max_length = 20
-    tokenizer.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     ASTConfig,
     ASTFeatureExtractor,
@@ -10,6 +11,16 @@ from transformers import (
     ClapAudioConfig,
     ClapAudioModel,
     ClapFeatureExtractor,
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPTokenizer,
+    ResNetConfig,
+    ResNetForImageClassification,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    ViTImageProcessorPil,
 )
 
 from avgas_pipeline import AudioVisualSeparator
@@ -144,3 +155,45 @@ def tiny_audio(seconds=1.0, seed=0):
     for frequency in rng.uniform(100, 6000, size=3):
         wave += 0.2 * np.sin(2 * np.pi * frequency * time) * np.exp(-rng.uniform(0, 3) * time)
     return wave.astype(np.float32), 16000
+
+
+def save_tiny_judge(folder, labels, **config):
+    """A random multi-label image classifier, as `ClassifierJudge` loads it."""
+    torch.manual_seed(6)
+    config = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 1],
+        layer_type="basic",
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        **{"problem_type": "multi_label_classification", **config},
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+
+
+def tiny_tokenizer(max_length=20):
+    """A CLIP tokenizer whose vocabulary is single bytes; 512 begins a text and 513 ends it."""
+    letters = sorted(ByteLevel.alphabet())
+    words = letters + [f"{letter}</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(vocab={word: number for number, word in enumerate(words)}, merges=[])
+    tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def save_tiny_clip(folder, siglip=False):
+    """A random CLIP or SigLIP with its tokenizer and image processor."""
+    torch.manual_seed(7)
+    tiny_tokenizer(48).save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"vocab_size": 514, "max_position_embeddings": 48, "bos_token_id": 512, "eos_token_id": 513}
+    vision = {**sizes, "image_size": 32, "patch_size": 8}
+    if siglip:
+        model = SiglipModel(SiglipConfig(text_config={**sizes, **tokens, "projection_size": 16}, vision_config=vision))
+        processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
+    else:
+        model = CLIPModel(CLIPConfig(text_config={**sizes, **tokens}, vision_config=vision, projection_dim=12))
+        processor = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -216,6 +217,39 @@ def evaluate(
         if state.is_main_process:
             typer.echo((out / "report.md").read_text(encoding="utf-8"))
             typer.echo(f"-> {out / 'report.md'}")
+
+
+@app.command()
+def study(
+    report: Annotated[Path, typer.Argument(help="Folder that `avgas evaluate` wrote, with two systems or more.")],
+    against: Annotated[
+        str | None, typer.Option(help="System to compare the first one with; the second if not given.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs shown to each rater.")] = 40,
+    data: Annotated[str | None, typer.Option(help="The dataset, if it is not where it was.")] = None,
+    host: Annotated[str, typer.Option(help="Address to serve on; 0.0.0.0 for the whole network.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to serve on.")] = 7860,
+    results: Annotated[bool, typer.Option("--results", help="Only print the preference so far.")] = False,
+) -> None:
+    """Have people compare two systems' pictures of what they hear, blind, on a local page."""
+    with _bad_input_exits():
+        from .evaluation.ratings import preference
+        from .evaluation.study import Study, build_page
+
+        _quieten()
+        compared = Study(report, against, pairs, data)
+        if not results:
+            page = build_page(compared)
+            try:
+                _, url, _ = page.launch(server_name=host, server_port=port, prevent_thread_lock=True, quiet=True)
+                typer.echo(f"{url} compares {compared.ours} with {compared.theirs}; Ctrl-C ends it.")
+                threading.Event().wait()
+            except KeyboardInterrupt:
+                typer.echo("")
+            finally:
+                page.close()
+        outcome = preference(compared.ratings.read(), compared.ours, compared.theirs)
+        typer.echo(f"{compared.ours} against {compared.theirs}: {outcome}")
 
 
 def _generate_one(

@@ -91,6 +91,9 @@ def evaluate(
         **identity,
         **summarise(values, columns, names),
         "sets": sets,
+        "image_folders": {
+            system.name: str(system.folder) for system in systems if isinstance(system, ImageFolderSystem)
+        },
         "nothing_heard": {name: sum(drawing.nothing_heard for drawing in drawings[name]) for name in names},
         "versions": versions(),
     }

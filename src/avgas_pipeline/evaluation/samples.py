@@ -39,6 +39,7 @@ def draw_samples(
     grid = figure.subplots(len(numbers), len(columns), squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
+        axes.set_box_aspect(1)
     for row, number in enumerate(numbers):
         cells: list[tuple[PIL.Image.Image | None, str]] = []
         if references:

@@ -76,12 +76,15 @@ class MixtureSet:
         sampler ([`MixtureSampler`]): Over the clips.
         plans (`Sequence[MixturePlan]`): The mixtures; all are checked.
         source (`str`): Where the clips come from, for the report.
+        split (`str`): Of the clips, for the report.
         manifest (`str`): Where the plans come from, for the report and errors.
     """
 
     has_stems = True
 
-    def __init__(self, sampler: MixtureSampler, plans: Sequence[MixturePlan], source: str, manifest: str) -> None:
+    def __init__(
+        self, sampler: MixtureSampler, plans: Sequence[MixturePlan], source: str, split: str, manifest: str
+    ) -> None:
         if not plans:
             raise ValueError(f"{manifest}: holds no mixture.")
         for plan in plans:
@@ -94,6 +97,7 @@ class MixtureSet:
         self.labels = sampler.labels
         self.has_pictures = all(item.picture is not None for plan in plans for item in plan.sources)
         self._source = source
+        self._split = split
         self._manifest = manifest
 
     def __len__(self) -> int:
@@ -123,6 +127,7 @@ class MixtureSet:
         """What a report has to say of the data."""
         return {
             "data": self._source,
+            "split": self._split,
             "manifest": self._manifest,
             "manifest_sha256": _digest(repr(self.plans)),
             "num_soundscapes": len(self),
@@ -254,7 +259,7 @@ def load_evaluation_set(
     if manifest is None:
         manifest = out / "manifest.jsonl"
         write_manifest((sampler.plan(index, num_sources=num_sources) for index in range(num_mixtures)), manifest)
-    return MixtureSet(sampler, read_manifest(manifest), os.fspath(data), os.fspath(manifest))
+    return MixtureSet(sampler, read_manifest(manifest), os.fspath(data), split, os.fspath(manifest))
 
 
 def _load_clips(data: str | os.PathLike, split: str) -> tuple[Any, Any]:

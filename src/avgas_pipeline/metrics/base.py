@@ -38,15 +38,23 @@ class SoundscapeMean(Metric):
         return self.total / self.count
 
 
-def check_scores(scores: torch.Tensor, target: torch.Tensor) -> None:
+def check_shapes(scores: torch.Tensor, target: torch.Tensor) -> None:
     """
     Raises:
-        ValueError: If scores and targets are not both `(N, C)`, or a soundscape has no class.
+        ValueError: If scores and targets are not both `(N, C)`.
     """
     if scores.ndim != 2 or scores.shape != target.shape:
         raise ValueError(
             f"Scores and targets have to be of one shape, (images, classes), but are {tuple(scores.shape)} and"
             f" {tuple(target.shape)}."
         )
+
+
+def check_scores(scores: torch.Tensor, target: torch.Tensor) -> None:
+    """
+    Raises:
+        ValueError: If scores and targets are not both `(N, C)`, or a soundscape has no class.
+    """
+    check_shapes(scores, target)
     if not target.bool().any(dim=1).all():
         raise ValueError("Every soundscape needs at least one true class.")

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .base import SoundscapeMean, check_scores
+from .base import SoundscapeMean, check_scores, check_shapes
 
 
 def class_representation_score(class_mass: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -85,7 +85,7 @@ def coverage_thresholds(scores: torch.Tensor, target: torch.Tensor, false_positi
     Raises:
         ValueError: If shapes do not fit, or every image shows some class, so that it can't be calibrated.
     """
-    check_scores(scores, target)
+    check_shapes(scores, target)
     thresholds = []
     for number in range(scores.shape[1]):
         without = scores[~target[:, number].bool(), number].double()

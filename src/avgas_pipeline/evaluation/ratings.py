@@ -1,0 +1,175 @@
+"""Blind pairs for a human study, and the ratings people give them."""
+
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+
+
+CHOICES = ("left", "right", "equal")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """
+    Two images of one soundscape, side by side.
+
+    Attributes:
+        number (`int`): Of the soundscape in the manifest.
+        left (`str`): System that drew the left one.
+        right (`str`): System that drew the right one.
+    """
+
+    number: int
+    left: str
+    right: str
+
+
+@dataclass(frozen=True)
+class Rating:
+    """
+    One person's judgement of one pair.
+
+    Attributes:
+        rater (`str`): Who.
+        number (`int`): Of the soundscape in the manifest.
+        left (`str`): System on the left.
+        right (`str`): System on the right.
+        choice (`str`): `"left"`, `"right"` or `"equal"`.
+    """
+
+    rater: str
+    number: int
+    left: str
+    right: str
+    choice: str
+
+    @property
+    def preferred(self) -> str | None:
+        """The system that was chosen; `None` for a draw."""
+        return {"left": self.left, "right": self.right}.get(self.choice)
+
+
+def pairs_for(rater: str, ours: str, theirs: str, num_soundscapes: int, num_pairs: int, seed: int = 0) -> list[Pair]:
+    """
+    What a rater is shown: soundscapes evenly from the manifest, the same ones for everybody, in an order and with
+    sides of the rater's own. The same rater gets the same, whenever they come back.
+
+    Args:
+        rater (`str`): Who.
+        ours (`str`): One system.
+        theirs (`str`): The other.
+        num_soundscapes (`int`): In the manifest.
+        num_pairs (`int`): To show; at most one per soundscape.
+        seed (`int`, defaults to 0): Of the study.
+    """
+    rng = np.random.default_rng([seed, *f"{rater} {ours} {theirs}".encode()])
+    numbers = np.unique(np.linspace(0, num_soundscapes - 1, min(num_pairs, num_soundscapes)).astype(int))
+    # As often left as right, whatever the rater's liking for a side.
+    on_left = rng.permutation(np.arange(len(numbers)) % 2 == 0)
+    pairs = [
+        Pair(int(number), *((ours, theirs) if left else (theirs, ours)))
+        for number, left in zip(numbers, on_left, strict=True)
+    ]
+    return [pairs[place] for place in rng.permutation(len(pairs))]
+
+
+class RatingFile:
+    """
+    Ratings as JSON lines. Each is on disk before it is acknowledged; a line that a crash cut short is passed over.
+
+    Args:
+        path (`str` or `os.PathLike`): The file; made with the first rating.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        self._lock = threading.Lock()
+
+    def add(self, rating: Rating) -> None:
+        """Note a rating."""
+        line = json.dumps(asdict(rating), ensure_ascii=False).encode() + b"\n"
+        with self._lock:
+            # A line cut short must not swallow the next one.
+            torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size > 0
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                os.write(descriptor, (b"\n" if torn else b"") + line)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def read(self) -> list[Rating]:
+        """All ratings; where someone rated a pair again, the last one counts."""
+        latest: dict[tuple, Rating] = {}
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for line in lines:
+            try:
+                rating = Rating(**json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            latest[rating.rater, rating.number, frozenset((rating.left, rating.right))] = rating
+        return list(latest.values())
+
+
+@dataclass(frozen=True)
+class Preference:
+    """
+    How often people prefer one system to another.
+
+    Attributes:
+        wins (`int`): Ratings for the first.
+        losses (`int`): Ratings for the second.
+        draws (`int`): Undecided ones, which the share leaves out.
+        raters (`int`): People.
+        share (`float`): wins / (wins + losses); NaN without any.
+        low (`float`): Lower end of its 95 % interval (Wilson's).
+        high (`float`): Upper end.
+        p_value (`float`): Of the two-sided binomial test against 0.5.
+    """
+
+    wins: int
+    losses: int
+    draws: int
+    raters: int
+    share: float
+    low: float
+    high: float
+    p_value: float
+
+    def __str__(self) -> str:
+        if not self.wins + self.losses:
+            return f"no decided rating ({self.draws} undecided)"
+        return (
+            f"preferred in {self.share:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.wins + self.losses} decided"
+            f" ratings by {self.raters} raters ({self.draws} undecided; binomial test p = {self.p_value:.2g})"
+        )
+
+
+def preference(ratings: Sequence[Rating], ours: str, theirs: str) -> Preference:
+    """
+    How often `ours` is preferred to `theirs`, with Wilson's 95 % interval and a binomial test (`scipy.stats`). Ratings
+    count as independent, which those of one person, or of one soundscape, are only nearly.
+    """
+    relevant = [rating for rating in ratings if {rating.left, rating.right} == {ours, theirs}]
+    wins = sum(rating.preferred == ours for rating in relevant)
+    losses = sum(rating.preferred == theirs for rating in relevant)
+    counts = {
+        "wins": wins,
+        "losses": losses,
+        "draws": len(relevant) - wins - losses,
+        "raters": len({rating.rater for rating in relevant}),
+    }
+    if not wins + losses:
+        nan = float("nan")
+        return Preference(**counts, share=nan, low=nan, high=nan, p_value=nan)
+    test = binomtest(wins, wins + losses)
+    interval = test.proportion_ci(method="wilson")
+    return Preference(
+        **counts, share=test.statistic, low=float(interval.low), high=float(interval.high), p_value=float(test.pvalue)
+    )

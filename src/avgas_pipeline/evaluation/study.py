@@ -1,0 +1,132 @@
+"""`avgas study`: a local page on which people compare two systems' images of what they hear, blind."""
+
+import uuid
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import PIL.Image
+
+from .drawing import DrawingFolder
+from .evaluate import read_report
+from .ratings import CHOICES, Pair, Rating, RatingFile, pairs_for
+from .soundscapes import EvaluationSet, load_evaluation_set
+from .systems import ImageFolderSystem
+
+
+QUESTION = "Which picture shows better what you hear?"
+_BUTTONS = {"left": "The left one", "right": "The right one", "equal": "Can't tell"}
+
+
+class Study:
+    """
+    Two systems of one report, and the ratings people give.
+
+    Args:
+        out (`Path`): The report's folder.
+        against (`str`, *optional*): The system to compare the first with; by default the second.
+        num_pairs (`int`, defaults to 40): Shown to each rater.
+        data (`str`, *optional*): The dataset, if it is not where it was.
+
+    Raises:
+        FileNotFoundError: If there is no report or no images.
+        ValueError: If the report has no such system.
+    """
+
+    def __init__(self, out: Path, against: str | None = None, num_pairs: int = 40, data: str | None = None) -> None:
+        self.report = read_report(out)
+        self.ours, *others = self.report["systems"]
+        if not others:
+            raise ValueError(f"{out}: has one system alone, and a study compares two.")
+        self.theirs = against or others[0]
+        if self.theirs not in others:
+            raise ValueError(f"{out}: has no system {against!r} besides {self.ours!r}, but {', '.join(others)}.")
+        self.num_pairs = num_pairs
+        self.ratings = RatingFile(out / "ratings.jsonl")
+        described = self.report["data"]
+        self.dataset: EvaluationSet = load_evaluation_set(
+            data or described["data"], out, described.get("manifest"), described.get("split", "test")
+        )
+        if self.dataset.describe()["manifest_sha256"] != described["manifest_sha256"]:
+            raise ValueError(f"{out}: the manifest is not the one that was evaluated any more.")
+        self._images = {name: self._open_images(out, name) for name in (self.ours, self.theirs)}
+
+    def pairs(self, rater: str) -> list[Pair]:
+        """All pairs a rater is shown, in order."""
+        return pairs_for(rater, self.ours, self.theirs, len(self.dataset), self.num_pairs)
+
+    def remaining(self, rater: str) -> list[Pair]:
+        """Those the rater has not rated."""
+        rated = {rating.number for rating in self.ratings.read() if rating.rater == rater and self._compares(rating)}
+        return [pair for pair in self.pairs(rater) if pair.number not in rated]
+
+    def sound(self, pair: Pair) -> tuple[int, np.ndarray]:
+        """Sampling rate in Hz, and samples as 16-bit integers."""
+        soundscape = self.dataset[pair.number]
+        return soundscape.sampling_rate, (soundscape.waveform * 32767).astype(np.int16)
+
+    def images(self, pair: Pair) -> tuple[PIL.Image.Image, PIL.Image.Image]:
+        """Left and right."""
+        left, right = (self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right))
+        return left, right
+
+    def _compares(self, rating: Rating) -> bool:
+        return {rating.left, rating.right} == {self.ours, self.theirs}
+
+    def _open_images(self, out: Path, name: str) -> ImageFolderSystem:
+        folder = self.report["image_folders"].get(name)
+        images = ImageFolderSystem(name, folder or DrawingFolder(out / "systems" / name, 0, 1).path, len(self.dataset))
+        if images.drawing(0).mixed is None:
+            raise ValueError(f"{out}: {name} has no mixed images to show.")
+        return images
+
+
+def build_page(study: Study) -> gr.Blocks:
+    """The page: one pair at a time, with its sound; images carry no trace of who drew them."""
+
+    def show(rater: str) -> list[Any]:
+        remaining = study.remaining(rater)
+        total = len(study.pairs(rater))
+        progress = f"Pair {total - len(remaining) + 1} of {total}" if remaining else "That was all. Thank you!"
+        rating = gr.update(visible=bool(remaining))
+        if not remaining:
+            return [None, progress, gr.update(visible=False, value=None), None, None, rating]
+        left, right = study.images(remaining[0])
+        sound = gr.update(visible=True, value=study.sound(remaining[0]))
+        return [remaining[0].number, progress, sound, left, right, rating]
+
+    def begin(name: str) -> list[Any]:
+        rater = name.strip() or uuid.uuid4().hex[:8]
+        return [rater, gr.update(visible=False), gr.update(visible=True), *show(rater)]
+
+    def rate(rater: str, number: int | None, choice: str) -> list[Any]:
+        # A second click on the same pair must not rate the next one, which nobody has seen.
+        pair = next((pair for pair in study.remaining(rater) if pair.number == number), None)
+        if pair is not None:
+            study.ratings.add(Rating(rater, pair.number, pair.left, pair.right, choice))
+        return show(rater)
+
+    with gr.Blocks(title="Which picture?", analytics_enabled=False) as page:
+        rater = gr.State("")
+        number = gr.State(None)
+        with gr.Column() as welcome:
+            gr.Markdown(f"## {QUESTION}\nListen to a short recording, look at two pictures of it, and choose.")
+            name = gr.Textbox(label="Your name or a nickname (come back with it to go on)", elem_id="rater")
+            start = gr.Button("Begin", variant="primary", elem_id="begin")
+        with gr.Column(visible=False) as comparison:
+            progress = gr.Markdown(elem_id="progress")
+            audio = gr.Audio(label="Listen", interactive=False, elem_id="sound")
+            with gr.Row():
+                left = gr.Image(label="Left", interactive=False, elem_id="left", height=420)
+                right = gr.Image(label="Right", interactive=False, elem_id="right", height=420)
+            with gr.Column() as question:
+                gr.Markdown(f"### {QUESTION}")
+                with gr.Row():
+                    buttons = {choice: gr.Button(_BUTTONS[choice], elem_id=f"choose-{choice}") for choice in CHOICES}
+        shown = [number, progress, audio, left, right, question]
+        start.click(begin, name, [rater, welcome, comparison, *shown], api_name="begin")
+        for choice, button in buttons.items():
+            given = gr.State(choice)
+            button.click(rate, [rater, number, given], shown, api_name=f"choose_{choice}")
+    return page

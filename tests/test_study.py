@@ -1,0 +1,200 @@
+"""The human study: blind pairs, ratings that survive a crash, and a page served for real."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import PIL.Image
+import pytest
+from evaluation_data import DATA, write_evaluation_inputs
+from gradio_client import Client
+from typer.testing import CliRunner
+
+from avgas_pipeline.cli import app
+from avgas_pipeline.evaluation.ratings import Rating, RatingFile, pairs_for, preference
+
+
+def rating(rater="ann", number=0, left="ours", right="theirs", choice="left"):
+    return Rating(rater, number, left, right, choice)
+
+
+# -- pairs ----------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_are_the_raters_own_and_the_same_every_time():
+    ann, again, bob = (pairs_for(name, "ours", "theirs", 100, 20) for name in ("ann", "ann", "bob"))
+    assert ann == again
+    assert ann != bob
+    assert {pair.number for pair in ann} == {pair.number for pair in bob}
+    assert len({pair.number for pair in ann}) == 20
+
+
+def test_sides_are_balanced():
+    for rater in ("ann", "bob", "eve"):
+        pairs = pairs_for(rater, "ours", "theirs", 50, 40)
+        assert sum(pair.left == "ours" for pair in pairs) == 20
+        assert all({pair.left, pair.right} == {"ours", "theirs"} for pair in pairs)
+
+
+def test_no_more_pairs_than_soundscapes():
+    assert len(pairs_for("ann", "ours", "theirs", 3, 40)) == 3
+
+
+# -- ratings --------------------------------------------------------------------------------------------------------
+
+
+def test_ratings_come_back_and_the_last_counts(tmp_path):
+    file = RatingFile(tmp_path / "ratings.jsonl")
+    assert file.read() == []
+    file.add(rating(choice="left"))
+    file.add(rating(rater="bob"))
+    file.add(rating(left="theirs", right="ours", choice="left"))
+    assert {(r.rater, r.preferred) for r in file.read()} == {("ann", "theirs"), ("bob", "ours")}
+
+
+def test_a_line_cut_short_costs_itself_alone(tmp_path):
+    file = RatingFile(tmp_path / "ratings.jsonl")
+    file.add(rating(number=0))
+    with open(file.path, "a") as text:
+        text.write('{"rater": "ann", "numb')
+    assert [r.number for r in file.read()] == [0]
+    file.add(rating(number=1))
+    assert [r.number for r in file.read()] == [0, 1]
+
+
+def test_preference_by_hand():
+    # Wilson's interval of 8 in 10: (0.8 + z²/20 ± z sqrt(0.016 + z²/400)) / (1 + z²/10) with z = 1.96.
+    ratings = [rating(number=number) for number in range(8)]
+    ratings += [rating(number=8, left="theirs", right="ours"), rating(number=9, choice="right")]
+    ratings += [rating(number=10, choice="equal"), rating(number=11, right="others")]
+    result = preference(ratings, "ours", "theirs")
+    assert (result.wins, result.losses, result.draws, result.raters) == (8, 2, 1, 1)
+    assert (result.share, result.low, result.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+    # 2 (1 + 10 + 45) / 2^10
+    assert result.p_value == pytest.approx(112 / 1024)
+    assert "preferred in 80.0% [49.0%, 94.3%] of 10 decided ratings" in str(result)
+    assert preference(ratings, "theirs", "ours").share == pytest.approx(0.2)
+
+
+def test_preference_without_decided_ratings():
+    assert str(preference([rating(choice="equal")], "ours", "theirs")) == "no decided rating (1 undecided)"
+
+
+# -- the page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report with two systems whose images can be told apart: the second's are black."""
+    folder = write_evaluation_inputs(tmp_path_factory.mktemp("study"), num_mixtures=5)
+    command = ["evaluate", "--model", folder / "model", "--data", DATA, "--judge", folder / "judge", "--steps", 1]
+    command += ["--baseline", "single-embedding", "--manifest", folder / "manifest.jsonl", "--out", folder / "report"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    for path in (folder / "report/systems/single-embedding").rglob("*.png"):
+        PIL.Image.new("RGB", (64, 64)).save(path)
+    return folder / "report"
+
+
+class Server:
+    def __init__(self, report):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        command = [sys.executable, "-m", "avgas_pipeline", "study", str(report), "--port", str(self.port)]
+        environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(self.url, timeout=5).read()
+                return
+            except OSError:
+                assert self.process.poll() is None, self.process.stdout.read()
+                time.sleep(0.2)
+        raise TimeoutError("the page did not come up")
+
+    def stop(self, how=signal.SIGINT):
+        self.process.send_signal(how)
+        return self.process.communicate(timeout=60)[0]
+
+
+@pytest.fixture
+def served(report, tmp_path):
+    copy = shutil.copytree(report, tmp_path / "report")
+    server = Server(copy)
+    yield server, copy
+    if server.process.poll() is None:
+        server.stop(signal.SIGKILL)
+
+
+def is_black(path):
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).max() < 8
+
+
+def test_rating_blind_to_the_end_prints_the_preference(served):
+    server, folder = served
+    client = Client(server.url, verbose=False)
+    progress, sound, left, right = client.predict("ann", api_name="/begin")
+    for number in range(1, 6):
+        assert progress == f"Pair {number} of 5"
+        assert os.path.getsize(sound["value"]) > 16000
+        assert is_black(left) != is_black(right)
+        assert "model" not in left and "single" not in left
+        choice = "right" if is_black(left) else "left"
+        progress, sound, left, right = client.predict(api_name=f"/choose_{choice}")
+    assert progress == "That was all. Thank you!"
+
+    output = server.stop()
+    assert "model against single-embedding: preferred in 100.0% [56.6%, 100.0%] of 5 decided ratings" in output
+    assert "Traceback" not in output
+    lines = [json.loads(line) for line in (folder / "ratings.jsonl").read_text().splitlines()]
+    assert len(lines) == 5
+    assert {line["left"] for line in lines} == {"model", "single-embedding"}
+
+    printed = CliRunner().invoke(app, ["study", str(folder), "--results"])
+    assert "preferred in 100.0%" in printed.output
+
+
+def test_killed_study_keeps_ratings_and_goes_on(served):
+    server, folder = served
+    client = Client(server.url, verbose=False)
+    client.predict("ann", api_name="/begin")
+    client.predict(api_name="/choose_left")
+    client.predict(api_name="/choose_equal")
+    server.stop(signal.SIGKILL)
+    again = Server(folder)
+    client = Client(again.url, verbose=False)
+    assert client.predict("ann", api_name="/begin")[0] == "Pair 3 of 5"
+    assert client.predict("bob", api_name="/begin")[0] == "Pair 1 of 5"
+    again.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--against", "nobody"], "has no system 'nobody' besides 'model', but single-embedding"),
+        (["--against", "model"], "has no system 'model' besides"),
+    ],
+)
+def test_unknown_system(report, options, word):
+    result = CliRunner().invoke(app, ["study", str(report), "--results", *options])
+    assert result.exit_code == 2
+    assert word in result.stderr
+
+
+def test_no_report(tmp_path):
+    result = CliRunner().invoke(app, ["study", str(tmp_path), "--results"])
+    assert result.exit_code == 2
+    assert "report.json: no such file; `avgas evaluate` writes it" in result.stderr
