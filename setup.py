@@ -7,7 +7,8 @@ train = ["accelerate>=1.0", "datasets>=4.0", "tensorboard", "pyyaml"]
 evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 demo = ["gradio>=5.0"]
 ray = ["ray[data]>=2.40", "datasets>=4.0"]
-dev = [*ray, "hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "torchsde>=0.2.6"]
+tools = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20", "torchsde>=0.2.6"]
+dev = [*train, *evaluation, *demo, *ray, *tools]
 
 setup(
     name="avgas-pipeline",

@@ -15,6 +15,10 @@ import PIL.Image
 import pytest
 from evaluation_data import DATA, write_evaluation_inputs
 from gradio_client import Client
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support import expected_conditions
+from selenium.webdriver.support.wait import WebDriverWait
 from typer.testing import CliRunner
 
 from avgas_pipeline.cli import app
@@ -146,14 +150,14 @@ def is_black(path):
 def test_rating_blind_to_the_end_prints_the_preference(served):
     server, folder = served
     client = Client(server.url, verbose=False)
-    progress, sound, left, right = client.predict("ann", api_name="/begin")
+    shown, progress, sound, left, right = client.predict("ann", api_name="/begin")
     for number in range(1, 6):
         assert progress == f"Pair {number} of 5"
         assert os.path.getsize(sound["value"]) > 16000
         assert is_black(left) != is_black(right)
         assert "model" not in left and "single" not in left
         choice = "right" if is_black(left) else "left"
-        progress, sound, left, right = client.predict(api_name=f"/choose_{choice}")
+        shown, progress, sound, left, right = client.predict(shown, api_name=f"/choose_{choice}")
     assert progress == "That was all. Thank you!"
 
     output = server.stop()
@@ -170,14 +174,14 @@ def test_rating_blind_to_the_end_prints_the_preference(served):
 def test_killed_study_keeps_ratings_and_goes_on(served):
     server, folder = served
     client = Client(server.url, verbose=False)
-    client.predict("ann", api_name="/begin")
-    client.predict(api_name="/choose_left")
-    client.predict(api_name="/choose_equal")
+    shown = client.predict("ann", api_name="/begin")[0]
+    shown = client.predict(shown, api_name="/choose_left")[0]
+    client.predict(shown, api_name="/choose_equal")
     server.stop(signal.SIGKILL)
     again = Server(folder)
     client = Client(again.url, verbose=False)
-    assert client.predict("ann", api_name="/begin")[0] == "Pair 3 of 5"
-    assert client.predict("bob", api_name="/begin")[0] == "Pair 1 of 5"
+    assert client.predict("ann", api_name="/begin")[1] == "Pair 3 of 5"
+    assert client.predict("bob", api_name="/begin")[1] == "Pair 1 of 5"
     again.stop()
 
 
@@ -198,3 +202,58 @@ def test_no_report(tmp_path):
     result = CliRunner().invoke(app, ["study", str(tmp_path), "--results"])
     assert result.exit_code == 2
     assert "report.json: no such file; `avgas evaluate` writes it" in result.stderr
+
+
+# -- in a browser ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromedriver") is None, reason="needs Debian's chromium-driver")
+def test_in_a_browser(served, tmp_path):
+    server, folder = served
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1200,1000"):
+        options.add_argument(argument)
+    options.binary_location = shutil.which("chromium")
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    wait = WebDriverWait(driver, 30)
+
+    def click(element_id):
+        wait.until(expected_conditions.element_to_be_clickable((By.ID, element_id))).click()
+
+    def progress(text):
+        wait.until(expected_conditions.text_to_be_present_in_element((By.ID, "progress"), text))
+
+    try:
+        driver.get(server.url)
+        wait.until(
+            expected_conditions.visibility_of_element_located((By.CSS_SELECTOR, "#rater textarea, #rater input"))
+        )
+        driver.find_element(By.CSS_SELECTOR, "#rater textarea, #rater input").send_keys("eve")
+        click("begin")
+        progress("Pair 1 of 5")
+        for side in ("left", "right"):
+            shown = f"#{side} img"
+            wait.until(lambda page, shown=shown: page.find_elements(By.CSS_SELECTOR, shown))
+            wait.until(
+                lambda page, shown=shown: page.execute_script(f"return document.querySelector('{shown}').naturalWidth")
+            )
+        page_text = driver.page_source
+        assert "single-embedding" not in page_text
+        assert not driver.find_elements(By.CSS_SELECTOR, ".error, .toast-wrap .error")
+        driver.save_screenshot(str(tmp_path / "page.png"))
+        # Two quick clicks rate one pair, not two.
+        button = driver.find_element(By.ID, "choose-left")
+        driver.execute_script("arguments[0].click(); arguments[0].click();", button)
+        progress("Pair 2 of 5")
+        for number in range(3, 6):
+            click("choose-right")
+            progress(f"Pair {number} of 5")
+        click("choose-equal")
+        progress("That was all. Thank you!")
+        assert not driver.find_elements(By.ID, "choose-equal")
+    finally:
+        driver.quit()
+    lines = [json.loads(line) for line in (folder / "ratings.jsonl").read_text().splitlines()]
+    assert [line["choice"] for line in lines] == ["left", "right", "right", "right", "equal"]
+    assert len({line["number"] for line in lines}) == 5

@@ -29,6 +29,8 @@ app = typer.Typer(
 
 # What bad input raises; anything else is a fault of ours and shows its traceback.
 _BAD_INPUT = (ValueError, OSError)
+# Which extra brings a library that not everybody needs.
+_EXTRAS = {"datasets": "eval", "gradio": "demo", "ray": "ray", "torchmetrics": "eval"}
 
 
 class DType(str, Enum):
@@ -241,7 +243,9 @@ def study(
         if not results:
             page = build_page(compared)
             try:
-                _, url, _ = page.launch(server_name=host, server_port=port, prevent_thread_lock=True, quiet=True)
+                _, url, _ = page.launch(
+                    server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, footer_links=[]
+                )
                 typer.echo(f"{url} compares {compared.ours} with {compared.theirs}; Ctrl-C ends it.")
                 threading.Event().wait()
             except KeyboardInterrupt:
@@ -358,6 +362,12 @@ def _bad_input_exits() -> Iterator[None]:
             yield
         except _BAD_INPUT as error:
             typer.echo(f"avgas: error: {_one_line(error)}", err=True)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRAS:
+                raise
+            extra = _EXTRAS[error.name]
+            typer.echo(f"avgas: error: needs {error.name}: pip install 'avgas-pipeline[{extra}]'", err=True)
             raise typer.Exit(2) from None
 
 

@@ -16,6 +16,8 @@ from .systems import ImageFolderSystem
 
 
 QUESTION = "Which picture shows better what you hear?"
+# Side of the images on the page, in pixels.
+SHOWN_SIZE = 448
 _BUTTONS = {"left": "The left one", "right": "The right one", "equal": "Can't tell"}
 
 
@@ -67,8 +69,9 @@ class Study:
         return soundscape.sampling_rate, (soundscape.waveform * 32767).astype(np.int16)
 
     def images(self, pair: Pair) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-        """Left and right."""
-        left, right = (self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right))
+        """Left and right, at the same size, which tells nothing of the systems."""
+        images = (self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right))
+        left, right = (image.resize((SHOWN_SIZE, SHOWN_SIZE), PIL.Image.Resampling.BICUBIC) for image in images)
         return left, right
 
     def _compares(self, rating: Rating) -> bool:
@@ -101,7 +104,6 @@ def build_page(study: Study) -> gr.Blocks:
         return [rater, gr.update(visible=False), gr.update(visible=True), *show(rater)]
 
     def rate(rater: str, number: int | None, choice: str) -> list[Any]:
-        # A second click on the same pair must not rate the next one, which nobody has seen.
         pair = next((pair for pair in study.remaining(rater) if pair.number == number), None)
         if pair is not None:
             study.ratings.add(Rating(rater, pair.number, pair.left, pair.right, choice))
@@ -109,17 +111,18 @@ def build_page(study: Study) -> gr.Blocks:
 
     with gr.Blocks(title="Which picture?", analytics_enabled=False) as page:
         rater = gr.State("")
-        number = gr.State(None)
+        # A component, not a state: a second click sends the number of the pair that was seen, not of the next one.
+        number = gr.Number(visible=False, precision=0)
         with gr.Column() as welcome:
             gr.Markdown(f"## {QUESTION}\nListen to a short recording, look at two pictures of it, and choose.")
             name = gr.Textbox(label="Your name or a nickname (come back with it to go on)", elem_id="rater")
             start = gr.Button("Begin", variant="primary", elem_id="begin")
         with gr.Column(visible=False) as comparison:
             progress = gr.Markdown(elem_id="progress")
-            audio = gr.Audio(label="Listen", interactive=False, elem_id="sound")
+            audio = gr.Audio(label="Listen", interactive=False, buttons=[], elem_id="sound")
             with gr.Row():
-                left = gr.Image(label="Left", interactive=False, elem_id="left", height=420)
-                right = gr.Image(label="Right", interactive=False, elem_id="right", height=420)
+                left = gr.Image(label="Left", interactive=False, buttons=[], elem_id="left")
+                right = gr.Image(label="Right", interactive=False, buttons=[], elem_id="right")
             with gr.Column() as question:
                 gr.Markdown(f"### {QUESTION}")
                 with gr.Row():
