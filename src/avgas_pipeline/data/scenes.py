@@ -50,7 +50,10 @@ def compose_scene(
 
 
 def collage(pictures: Sequence[PIL.Image.Image], size: int) -> PIL.Image.Image:
-    """Pictures side by side in a square of `size` pixels, each cut to its cell: for pictures without transparency."""
+    """
+    Pictures side by side in a square of `size` pixels: photographs fill their cells and are cut to them, objects with
+    transparency are whole, on white.
+    """
     columns = int(np.ceil(np.sqrt(len(pictures))))
     rows = int(np.ceil(len(pictures) / columns))
     canvas = PIL.Image.new("RGB", (size, size), "white")
@@ -59,7 +62,8 @@ def collage(pictures: Sequence[PIL.Image.Image], size: int) -> PIL.Image.Image:
         in_row = min(columns, len(pictures) - row * columns)
         left, right = size * column // in_row, size * (column + 1) // in_row
         top, bottom = size * row // rows, size * (row + 1) // rows
-        canvas.paste(_fill(picture.convert("RGB"), right - left, bottom - top), (left, top))
+        draw = _fit if picture.mode == "RGBA" else _fill
+        canvas.paste(draw(picture, right - left, bottom - top), (left, top))
     return canvas
 
 
@@ -108,8 +112,21 @@ def _cut_out(picture: PIL.Image.Image) -> PIL.Image.Image:
     return picture.crop(box)
 
 
+def _fit(picture: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
+    """An object as large as fits in a cell, in its middle, on white."""
+    cutout = _cut_out(picture)
+    scale = min(width / cutout.width, height / cutout.height)
+    cutout = cutout.resize(
+        (max(round(cutout.width * scale), 1), max(round(cutout.height * scale), 1)), PIL.Image.Resampling.LANCZOS
+    )
+    cell = PIL.Image.new("RGB", (width, height), "white")
+    cell.paste(cutout, ((width - cutout.width) // 2, (height - cutout.height) // 2), cutout)
+    return cell
+
+
 def _fill(picture: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
     """Scale and cut a picture so that it fills a cell, keeping its middle."""
+    picture = picture.convert("RGB")
     scale = max(width / picture.width, height / picture.height)
     resized = picture.resize(
         (max(round(picture.width * scale), width), max(round(picture.height * scale), height)),

@@ -43,7 +43,7 @@ def _draw_anchors(
         # Other compositions than the references', which the same seed alone gives.
         rng = np.random.default_rng([dataset.plans[number].scene_seed, 1 + ANCHORS.index(name)])
         if name == "collage":
-            yield collage([_on_white(picture) for picture in own], size)
+            yield collage(own, size)
             continue
         chosen = own
         if name == "single class":
@@ -69,11 +69,3 @@ def _other_classes(
     if not chosen:
         raise ValueError("All mixtures have the same classes, so there is no anchor of random ones.")
     return chosen
-
-
-def _on_white(picture: PIL.Image.Image) -> PIL.Image.Image:
-    if picture.mode != "RGBA":
-        return picture
-    canvas = PIL.Image.new("RGB", picture.size, "white")
-    canvas.paste(picture, mask=picture)
-    return canvas
