@@ -95,18 +95,24 @@ def drawn(out):
 
 def test_report_compares_all_systems_and_anchors(whole):
     report = report_of(whole)
-    assert report["systems"] == ["model", "oracle", "single-embedding", "no-masks"]
+    assert list(report["systems"]) == ["model", "oracle", "single-embedding", "no-masks"]
+    assert all(system["weights_sha256"] for system in report["systems"].values())
     anchors = ["real scene", "collage", "single class", "random classes"]
-    assert list(report["results"]["mixed"]) == [*report["systems"], *anchors]
-    assert list(report["differences"]["mixed"]) == [*report["systems"][1:], *anchors]
+    systems = list(report["systems"])
+    assert list(report["results"]["mixed"]) == [*systems, *anchors]
+    assert list(report["differences"]["mixed"]) == [*systems[1:], *anchors]
     for row in report["results"]["mixed"].values():
         crs = row["crs"]
         assert 0 <= crs["low"] <= crs["value"] <= crs["high"] <= 1 and crs["count"] == 6
-    assert set(report["results"]["separated"]) == set(report["systems"])
+    assert list(report["results"]["separated"]) == [*systems, "single classes", "real scene"]
     assert "si_sdri_db" in report["results"]["sound"]["model"]
     assert report["results"]["sound"]["no-masks"]["si_sdri_db"]["value"] is None
-    assert {entry["better"] for entry in report["gate"]} == {"real scene", "collage", "single class"}
-    assert report["judge"]["weights_sha256"] and report["data"]["manifest_sha256"]
+    assert len(report["gate"]) == 8
+    assert {entry["wanted"] for entry in report["gate"]} == {"above", "alike"}
+    assert report["judge"]["weights_sha256"] and report["data"]["sha256"]
+    assert "count_accuracy" not in [
+        k for k, v in report["results"]["sound"]["oracle"].items() if v["value"] is not None
+    ]
 
 
 def test_values_are_those_of_the_metrics_on_the_images_written(whole, inputs, dataset):
@@ -186,7 +192,9 @@ def test_nothing_heard_is_drawn_and_counted(inputs, tmp_path):
     assert result.exit_code == 0, result.output
     report = report_of(tmp_path)
     assert report["nothing_heard"] == {"model": 6}
-    assert report["results"]["sound"]["model"]["count_accuracy"]["value"] == 0.0
+    for key in ("count_accuracy", "label_recall", "label_any", "label_recall_by_group"):
+        assert report["results"]["sound"]["model"][key]["value"] == 0.0
+    assert report["results"]["sound"]["model"]["si_sdri_db"]["value"] == 0.0
     assert "the likeliest was drawn: model 6" in (tmp_path / "report.md").read_text()
 
 
@@ -217,6 +225,17 @@ def test_manifest_is_drawn_once_and_written(inputs, tmp_path):
     plans = read_manifest(tmp_path / "manifest.jsonl")
     assert [len(plan.sources) for plan in plans] == [3, 3]
     assert report_of(tmp_path)["settings"]["top_k"] == 3
+
+
+def test_long_recordings_are_heard_as_the_pipeline_hears_them(inputs, tmp_path):
+    noisy = np.concatenate([tiny_audio(1.3, seed)[0] for seed in range(4)])
+    soundfile.write(tmp_path / "long.wav", noisy, 16000)
+    (tmp_path / "list.jsonl").write_text(json.dumps({"audio": "long.wav", "labels": ["raining"]}))
+    recordings = load_evaluation_set(tmp_path / "list.jsonl", tmp_path)
+    for name in ("model", "single-embedding"):
+        drawing = PipelineSystem(name, str(inputs / name), DrawingSettings(2)).draw([recordings[0]], [0])[0]
+        pipe = AVGASPipeline.from_pretrained(inputs / name)
+        assert drawing.labels == [source.label for source in pipe.separate_audio(tmp_path / "long.wav")[0]]
 
 
 def test_natural_recordings(inputs, tmp_path):
@@ -264,14 +283,16 @@ def test_killed_and_run_again(inputs, whole, tmp_path):
 
 
 def test_two_processes_give_the_numbers_of_one(inputs, whole, tmp_path):
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    # What spawns processes is called so, whatever they run on.
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     options = ["--baseline", "oracle", "--baseline", "single-embedding", "--ablate", "no-masks"]
     command = [
         *(sys.executable, *launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "avgas_pipeline"),
-        *arguments(inputs, tmp_path, *options),
+        *arguments(inputs, tmp_path, "--device", "cpu", *options),
     ]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
+    assert "2 processes share the drawing" in result.stderr
     shared, alone = report_of(tmp_path), report_of(whole)
     for task, rows in alone["results"].items():
         for name, row in rows.items():
@@ -284,6 +305,39 @@ def test_another_evaluation_in_the_folder_is_left_alone(inputs, whole):
     before = drawn(whole)
     fails(run(inputs, whole, seed=1), "holds another evaluation", "settings")
     assert drawn(whole) == before
+
+
+def test_a_drawn_manifest_is_not_overwritten(inputs, tmp_path):
+    options = {"manifest": None, "num_mixtures": 2, "judge": None}
+    assert run(inputs, tmp_path, "--no-draw", **options).exit_code == 0
+    before = (tmp_path / "manifest.jsonl").read_bytes()
+    fails(run(inputs, tmp_path, "--no-draw", **options, seed=1), "manifest.jsonl: holds other mixtures")
+    assert (tmp_path / "manifest.jsonl").read_bytes() == before
+
+
+def test_other_configuration_is_noticed(inputs, tmp_path):
+    model = shutil.copytree(inputs / "model", tmp_path / "model")
+    assert run(inputs, tmp_path / "out", model=model).exit_code == 0
+    path = model / "scheduler/scheduler_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
+    fails(run(inputs, tmp_path / "out", model=model), "holds another evaluation (other configs_sha256)")
+
+
+def test_report_and_checkpoint_may_be_moved(inputs, tmp_path):
+    assert run(inputs, tmp_path / "before").exit_code == 0
+    report = (tmp_path / "before").rename(tmp_path / "after")
+    drawn_before = drawn(report)
+    model = shutil.copytree(inputs / "model", tmp_path / "elsewhere" / "model")
+    assert run(inputs, report, model=model, manifest=report / "manifest.jsonl").exit_code == 0
+    assert drawn(report) == drawn_before
+
+
+def test_one_mixture_has_no_anchor_of_other_classes(inputs, tmp_path):
+    (tmp_path / "one.jsonl").write_text((inputs / "manifest.jsonl").read_text().splitlines()[0])
+    result = run(inputs, tmp_path / "out", manifest=tmp_path / "one.jsonl")
+    assert result.exit_code == 0, result.output
+    rows = report_of(tmp_path / "out")["results"]["mixed"]
+    assert "collage" in rows and "random classes" not in rows
 
 
 def test_other_weights_in_the_same_place_are_noticed(inputs, tmp_path):
@@ -323,7 +377,10 @@ class TestWrongInput:
             ({"label": "volcano explosion"}, "not 'volcano explosion'"),
             ({"clip": "no/such"}, "no clip 'no/such'"),
             ({"picture": "no/such"}, "no picture 'no/such'"),
+            ({"picture": "raining/img-openclipart-none"}, "no picture"),
             ({"colour": "blue"}, "line 6: not a mixture"),
+            ({"gain_db": "loud"}, "line 6: not a mixture (gain_db is 'loud')"),
+            ({"placement": "sideways"}, "line 6: not a mixture (placement is 'sideways')"),
         ],
     )
     def test_manifest_that_does_not_fit(self, inputs, tmp_path, change, word):
@@ -346,6 +403,10 @@ class TestWrongInput:
             ({"audio": "here.wav", "labels": []}, "line 1: `labels`"),
             ({"audio": "here.wav", "labels": ["raining", "raining"]}, "different labels"),
             ({"labels": ["raining"]}, "line 1: not a recording"),
+            ({"audio": None, "labels": ["raining"]}, "line 1: `audio` has to be a path"),
+            ({"audio": "", "labels": ["raining"]}, "line 1: `audio` has to be a path"),
+            ({"audio": "here.wav", "labels": [["raining"]]}, "line 1: `labels` has to be a list of labels"),
+            ({"audio": "here.wav", "labels": ["raining", "dog barkin"]}, "'dog barkin' is none of VGGSound's"),
         ],
     )
     def test_bad_recordings(self, inputs, tmp_path, row, word):
@@ -374,6 +435,9 @@ class TestWrongInput:
         (partly / "00002/00003.png").unlink()
         fails(run(inputs, tmp_path / "out", images=f"mine={partly}"), "00003.png: no such file")
         fails(run(inputs, tmp_path / "out", images=f"my pictures={partly}"), "can't name a system")
+        both = whole / "systems"
+        fails(run(inputs, tmp_path / "out", images=f"mine={both}"), "two images called 00000-1.png: of more than one")
+        fails(run(inputs, tmp_path / "out", images=f"collage={whole / 'systems/model'}"), "is the name of an anchor")
 
     def test_systems(self, inputs, tmp_path):
         out = tmp_path / "out"
@@ -382,6 +446,8 @@ class TestWrongInput:
         fails(run(inputs, out, baseline="paper"), "paper: no such folder; give paper=CHECKPOINT")
         fails(run(inputs, out, baseline=f"paper={inputs / 'model'}"), "num_slots = 4, not 2")
         fails(run(inputs, out, ablate=f"no-masks={inputs / 'model'}"), "mask_channels = 4, not 0")
+        fails(run(inputs, out, ablate=f"no-a2a={inputs / 'model'}"), "is the model itself, not 'no-a2a'")
+        fails(run(inputs, out, device="bogus"), "--device bogus")
         fails(run(inputs, out, "--baseline", "oracle", "--baseline", "oracle"), "Two systems are called 'oracle'")
         fails(run(inputs, out, model=inputs), inputs)
 
@@ -391,7 +457,7 @@ class TestWrongInput:
     def test_damaged_image(self, inputs, whole, tmp_path):
         partly = shutil.copytree(whole / "systems/model", tmp_path / "partly")
         (partly / "00002/00003.png").write_bytes(b"not a picture")
-        fails(run(inputs, tmp_path / "out", images=f"mine={partly}", model=None), "00003.png: not an image")
+        fails(run(inputs, tmp_path / "out", images=f"mine={partly}"), "00003.png: not an image")
 
 
 def test_judge_that_lacks_a_true_label_is_refused_in_python(inputs, dataset, tmp_path):

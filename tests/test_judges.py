@@ -14,7 +14,7 @@ from transformers import (
     ViTModel,
 )
 
-from avgas_pipeline.metrics import ClassifierJudge, CLIPJudge, class_representation_score, load_judge
+from avgas_pipeline.metrics import ClassifierJudge, CLIPJudge, Judgement, class_representation_score, load_judge
 from avgas_pipeline.metrics.fidelity import (
     JudgeFeatures,
     frechet_distance,
@@ -178,5 +178,11 @@ class TestFidelity:
         assert kernel.compute()[0].item() == pytest.approx(expected["kid"], rel=1e-3, abs=1e-5)
         score = inception_score(judge)
         score.update(batches[1])
-        assert 1.0 <= score.compute()[0].item() <= len(LABELS)
+        assert score.compute()[0].item() == pytest.approx(expected["inception_score"], rel=1e-4)
         assert JudgeFeatures(judge).num_features == judge.num_features
+
+    @pytest.mark.parametrize(("mass", "expected"), [(torch.eye(5), 5.0), (torch.zeros(5, 5), 1.0)])
+    def test_inception_score_counts_the_classes_shown(self, mass, expected):
+        many = mass.repeat(4, 1).double()
+        judgement = Judgement(many, many, torch.zeros(20, 2))
+        assert set_scores(judgement)["inception_score"] == pytest.approx(expected, rel=1e-3)

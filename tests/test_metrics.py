@@ -91,6 +91,7 @@ class TestClassRepresentationScore:
             (-torch.ones(1, 3), torch.ones(1, 3), "at least 0"),
             (torch.zeros(1, 3), torch.zeros(1, 3), "at least one true class"),
             (torch.zeros(1, 3), torch.ones(1, 4), r"\(1, 3\) and \(1, 4\)"),
+            (torch.full((1, 3), float("nan")), torch.ones(1, 3), "finite"),
         ],
     )
     def test_wrong_input(self, mass, target, message):
@@ -206,10 +207,21 @@ class TestSeparationRecall:
         result = separation_recall(tensor([0, 0, 1, 0], [0, 0, 0, 1]), self.TARGET)
         assert (result["sep_recall"], result["sep_all"], result["leakage"]) == (0.0, 0.0, 0.0)
 
-    def test_uniform_images_find_one_class_at_most(self):
-        result = separation_recall(torch.full((2, 4), 0.25), self.TARGET)
-        assert result["sep_recall"] <= 0.5
-        assert result["duplicates"] == 1.0
+    @pytest.mark.parametrize("mass", [0.25, 0.0], ids=["uniform", "nothing seen"])
+    @pytest.mark.parametrize("target", [[1, 1, 0, 0], [0, 0, 1, 1]])
+    def test_images_of_nothing_in_particular_find_nothing(self, mass, target):
+        result = separation_recall(torch.full((2, 4), mass), torch.tensor(target))
+        assert (result["sep_recall"], result["sep_all"], result["duplicates"]) == (0.0, 0.0, 1.0)
+
+    @given(st.permutations(range(5)), st.permutations(range(3)))
+    @settings(max_examples=30, deadline=None)
+    def test_blind_to_the_order_of_classes_and_images(self, classes, images):
+        torch.manual_seed(2)
+        mass, target = torch.rand(3, 5).softmax(dim=1), torch.tensor([1, 0, 1, 1, 0])
+        expected = separation_recall(mass, target)
+        assert separation_recall(mass[list(images)][:, list(classes)], target[list(classes)]) == pytest.approx(
+            expected
+        )
 
     def test_missing_and_further_images(self):
         right = tensor([1, 0, 0, 0])
@@ -358,8 +370,8 @@ class TestBootstrap:
 
     def test_median_constant_and_empty(self):
         assert bootstrap_interval(np.array([1.0, 2.0, 9.0]), "median").value == 2.0
-        assert bootstrap_interval(np.ones(5)) == bootstrap_interval(np.ones(5))
-        assert bootstrap_interval(np.ones(5)).high == 1.0
+        constant = bootstrap_interval(np.ones(5))
+        assert (constant.low, constant.value, constant.high) == (1.0, 1.0, 1.0)
         assert math.isnan(bootstrap_interval(np.array([np.nan])).value)
 
 
@@ -382,6 +394,19 @@ def _measure(part):
         SeparationRecall(),
         ImageImageSimilarity(),
     )
+    labels, presence, count, improvement = (
+        LabelRecall(),
+        PresenceAveragePrecision(),
+        SourceCountAccuracy(),
+        SISDRImprovement(),
+    )
+    numbers = torch.arange(9)[part]
+    labels.update([["a", "b"][: n % 3] for n in numbers.tolist()], [["a", "c"]] * len(numbers))
+    presence.update(scores[part], (scores[part] + mass[part] > 0.7).long())
+    count.update(numbers % 3, torch.ones_like(numbers))
+    stems = torch.randn(9, 2, 64, generator=generator)
+    for estimate in stems[part]:
+        improvement.update(estimate + 0.1 * estimate.flip(0), estimate, estimate.sum(dim=0))
     crs.update(mass[part], target[part])
     recall.update(scores[part], target[part])
     separation.update([row[None] for row in mass[part]], target[part])
@@ -391,6 +416,10 @@ def _measure(part):
         recall.compute().item(),
         separation.compute()["sep_recall"].item(),
         similarity.compute()["iis_win_rate"].item(),
+        labels.compute()["label_recall"].item(),
+        presence.compute().item(),
+        count.compute().item(),
+        improvement.compute().item(),
     ]
 
 

@@ -73,6 +73,15 @@ def test_a_line_cut_short_costs_itself_alone(tmp_path):
     assert [r.number for r in file.read()] == [0, 1]
 
 
+def test_a_line_cut_inside_a_character(tmp_path):
+    file = RatingFile(tmp_path / "ratings.jsonl")
+    file.add(rating(rater="Zo\u00eb\u2028"))
+    with open(file.path, "ab") as binary:
+        binary.write('{"rater": "Zo\u00eb'.encode()[:-1])
+    file.add(rating(rater="bob"))
+    assert [r.rater for r in file.read()] == ["Zo\u00eb\u2028", "bob"]
+
+
 def test_preference_by_hand():
     # Wilson's interval of 8 in 10: (0.8 + z²/20 ± z sqrt(0.016 + z²/400)) / (1 + z²/10) with z = 1.96.
     ratings = [rating(number=number) for number in range(8)]
@@ -166,6 +175,7 @@ def test_rating_blind_to_the_end_prints_the_preference(served):
     lines = [json.loads(line) for line in (folder / "ratings.jsonl").read_text().splitlines()]
     assert len(lines) == 5
     assert {line["left"] for line in lines} == {"model", "single-embedding"}
+    assert len({line["drawings"] for line in lines}) == 1
 
     printed = CliRunner().invoke(app, ["study", str(folder), "--results"])
     assert "preferred in 100.0%" in printed.output

@@ -74,21 +74,31 @@ def test_folds_leave_out_whole_source_groups(pictures):
 
 @pytest.mark.slow
 def test_killed_training_goes_on_to_the_same_judge(tmp_path):
-    def command(name):
-        options = ["--steps", "12", "--batch-size", "8", "--checkpointing-steps", "4", "--eval-scenes", "16"]
-        options += ["--hidden-sizes", "4", "4", "8", "8", "--out", str(tmp_path / name)]
-        return [sys.executable, str(ROOT / "training/train_judge.py"), str(find_soundscapes_mini()), *options]
+    def command(name, *more):
+        options = ["--max_train_steps=12", "--train_batch_size=8", "--checkpointing_steps=4"]
+        options += ["--num_validation_scenes=16", f"--output_dir={tmp_path / name}", *more]
+        options += ["--hidden_sizes", "4", "4", "8", "8", f"--dataset={find_soundscapes_mini()}"]
+        return [sys.executable, str(ROOT / "training/train_judge.py"), *options]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     subprocess.run(command("straight"), env=environment, check=True, capture_output=True)
     killed = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "killed-state/step.json").exists():
+    while not (tmp_path / "killed/checkpoint-4").exists():
         assert killed.poll() is None
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert not (tmp_path / "killed").exists()
-    subprocess.run(command("killed"), env=environment, check=True, capture_output=True)
+    assert not (tmp_path / "killed/model.safetensors").exists()
+    other = subprocess.run(
+        command("killed", "--resume_from_checkpoint=latest", "--holdout_fold=0"),
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert "is of another run: holdout_fold differ" in other.stderr
+    subprocess.run(
+        command("killed", "--resume_from_checkpoint=latest"), env=environment, check=True, capture_output=True
+    )
     for name in ("model.safetensors", "config.json", "accuracy.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     judge = ClassifierJudge.from_pretrained(tmp_path / "killed")

@@ -15,6 +15,11 @@ from torch.utils.data import Sampler
 
 
 STATE = "trainer_state.json"
+# Settings that may change when a run goes on.
+FREE = {
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dataset", "dataloader_num_workers"),
+    *("checkpointing_steps", "checkpoints_total_limit", "validation_steps", "num_validation_scenes", "report_to"),
+}
 
 
 class Checkpoints:

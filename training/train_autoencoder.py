@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from autoencoder_losses import PatchDiscriminator, discriminator_loss, multiscale_l1
-from checkpoints import Checkpoints, StepSampler, StopSignal, claim_output_dir
+from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir
 from config import parse_config, setting
 from diffusers import AutoencoderKL
 from diffusers.optimization import get_scheduler
@@ -53,7 +53,6 @@ class AutoencoderConfig:
     adversarial_start: int = setting(0, "step from which on the discriminator counts")
     ema_decay: float = setting(0.999, "of the averaged weights that are saved")
     mixed_precision: str = setting("no", "no, fp16 or bf16")
-    compile: bool = setting(False, "torch.compile the model: slow to start, faster after")
     dataloader_num_workers: int = setting(1, "processes that compose scenes")
     checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
     checkpoints_total_limit: int = setting(2, "checkpoints to keep")
@@ -61,13 +60,6 @@ class AutoencoderConfig:
     num_validation_scenes: int = setting(64, "scenes from unseen pictures")
     report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
     seed: int = setting(0, "of weights and scenes")
-
-
-# Settings that may change when a run goes on.
-FREE = {
-    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dataset", "dataloader_num_workers", "compile"),
-    *("checkpointing_steps", "checkpoints_total_limit", "validation_steps", "num_validation_scenes", "report_to"),
-}
 
 
 # Scenes that the latents' scale is measured on.
@@ -93,6 +85,7 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(AutoencoderConfig, __doc__, argv)
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
         mixed_precision=config.mixed_precision,
         log_with=config.report_to,
         project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=f"{config.output_dir}/logs"),
@@ -123,8 +116,6 @@ def main(argv: list[str] | None = None) -> None:
         num_training_steps=config.max_train_steps * accelerator.num_processes,
     )
     model, optimizer, schedule = accelerator.prepare(NoisyAutoencoder(autoencoder), optimizer, schedule)
-    if config.compile:
-        model.compile()
     adversary = Adversary(config, accelerator) if config.adversarial_weight else None
     ema.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)

@@ -1,26 +1,26 @@
 """
 Train the judge of soundscapes-mini: a small classifier that says which objects a scene shows, for metrics alone.
 
-    python training/train_judge.py data/soundscapes-mini --out judges/soundscapes-mini
+    python training/train_judge.py --dataset data/soundscapes-mini --output_dir runs/judge
 
 It shares no weights and no stage with the generator. It judges and does not compete, so it learns from the pictures of
-both splits. `--holdout-fold 0` leaves out one of `--num-folds` parts of the pictures (by source group) and reports on
-them, which shows how far it goes beyond pictures it knows. Run again to go on after an interruption.
+both splits. `--holdout_fold 0` leaves out one of `--num_folds` parts of the pictures (by source group) and reports on
+them, which shows how far it goes beyond pictures it knows. `--resume_from_checkpoint latest` goes on.
 """
 
-import argparse
 import json
 import math
-import os
-import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import set_seed
+from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir
+from config import parse_config, setting
 from datasets import Dataset, concatenate_datasets
 from scene_dataset import SceneDataset
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
@@ -30,28 +30,34 @@ from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 IMAGE_SIZE = 128
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", type=Path, help="the folder of soundscapes-mini")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the judge")
-    parser.add_argument("--hidden-sizes", type=int, nargs=4, default=(24, 48, 96, 176))
-    parser.add_argument("--steps", type=int, default=4500)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.05)
-    parser.add_argument("--checkpointing-steps", type=int, default=500)
-    parser.add_argument("--workers", type=int, default=1, help="processes that compose scenes")
-    parser.add_argument("--holdout-fold", type=int, default=None, help="leave out this part, and report on it")
-    parser.add_argument("--num-folds", type=int, default=5)
-    parser.add_argument("--eval-scenes", type=int, default=2000, help="scenes of each kind in the report")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+@dataclass
+class JudgeConfig:
+    """Settings of `train_judge.py`."""
+
+    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository of soundscapes-mini")
+    output_dir: str = setting("runs/judge", "the run's folder")
+    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
+    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
+    hidden_sizes: list[int] = setting([24, 48, 96, 176], "channels of the ResNet's four stages")
+    train_batch_size: int = setting(64, "scenes per step")
+    max_train_steps: int = setting(4500, "optimiser steps")
+    learning_rate: float = setting(2e-3, "highest learning rate")
+    weight_decay: float = setting(0.05, "of AdamW")
+    holdout_fold: int | None = setting(None, "leave out this part of the pictures, and report on it")
+    num_folds: int = setting(5, "parts of the pictures, by source group")
+    dataloader_num_workers: int = setting(1, "processes that compose scenes")
+    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
+    checkpoints_total_limit: int = setting(1, "checkpoints to keep")
+    num_validation_scenes: int = setting(2000, "scenes of each kind in the report")
+    seed: int = setting(0, "of weights and scenes")
 
 
 def split_pictures(pictures: Dataset, fold: int | None, num_folds: int) -> tuple[Dataset, Dataset | None]:
     """Pictures to learn from and pictures left out, by source group; a label's only group stays."""
     if fold is None:
         return pictures, None
+    if not 0 <= fold < num_folds:
+        raise ValueError(f"holdout_fold has to be from 0 to {num_folds - 1} but is {fold}.")
     groups: dict[str, set[str]] = {}
     for label, group in zip(pictures["label"], pictures["source_group"], strict=True):
         groups.setdefault(label, set()).add(group)
@@ -97,104 +103,96 @@ def top_k_accuracy(model: ResNetForImageClassification, scenes: SceneDataset, co
 
 
 def report(
-    model: ResNetForImageClassification, pictures: Dataset, labels: list[str], args: argparse.Namespace
-) -> dict:
+    model: ResNetForImageClassification, pictures: Dataset, labels: list[str], config: JudgeConfig
+) -> dict[str, float]:
     """Accuracy on compositions never seen in training."""
-    model.eval()
     names = {1: "one_object_top1", 2: "two_objects_both_in_top2", 3: "three_objects_all_in_top3"}
     accuracy = {}
     for count, name in names.items():
-        scenes = SceneDataset(pictures, labels, args.eval_scenes, seed=10**6 + args.seed, num_objects=(count, count))
-        accuracy[name] = round(top_k_accuracy(model, scenes, count, args.workers), 4)
+        scenes = SceneDataset(
+            pictures, labels, config.num_validation_scenes, seed=10**6 + config.seed, num_objects=(count, count)
+        )
+        accuracy[name] = round(top_k_accuracy(model, scenes, count, config.dataloader_num_workers), 4)
     return accuracy
 
 
-def main() -> None:
-    args = parse_args()
-    state_dir = args.out.with_name(f"{args.out.name}-state")
-    accelerator = Accelerator(project_config=ProjectConfiguration(project_dir=str(state_dir)))
-    set_seed(args.seed)
-    splits = [load_soundscapes_mini(args.dataset, split)[1] for split in ("train", "test")]
-    pictures = concatenate_datasets(splits)
+def main(argv: list[str] | None = None) -> None:
+    config = parse_config(JudgeConfig, __doc__, argv)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
+    set_seed(config.seed)
+    pictures = concatenate_datasets([load_soundscapes_mini(config.dataset, split)[1] for split in ("train", "test")])
     labels = sorted(set(pictures["label"]))
-    known, held_out = split_pictures(pictures, args.holdout_fold, args.num_folds)
+    known, held_out = split_pictures(pictures, config.holdout_fold, config.num_folds)
 
-    model = build_model(labels, args.hidden_sizes)
+    model = build_model(labels, config.hidden_sizes)
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     plain = [weight for weight in model.parameters() if weight.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": args.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=args.learning_rate,
+        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=config.learning_rate,
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.learning_rate, total_steps=args.steps, pct_start=0.05, anneal_strategy="cos"
+        optimizer, config.learning_rate, total_steps=config.max_train_steps, pct_start=0.05, anneal_strategy="cos"
     )
-    model, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(schedule)
+    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
 
-    step = 0
-    if (state_dir / "step.json").exists():
-        step = json.loads((state_dir / "step.json").read_text())["step"]
-        accelerator.load_state(str(state_dir / f"step-{step}"))
+    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+    checkpoints = Checkpoints(accelerator, config.output_dir, settings, config.checkpoints_total_limit)
+    step = checkpoints.resume(config.resume_from_checkpoint)
     # From no object at all on: the judge has to know an empty scene, too.
     scenes = SceneDataset(
-        known, labels, args.steps * args.batch_size, args.seed, IMAGE_SIZE, (0, 3), augment=True, degrade=True
+        known,
+        labels,
+        config.max_train_steps * config.train_batch_size,
+        config.seed,
+        IMAGE_SIZE,
+        (0, 3),
+        augment=True,
+        degrade=True,
     )
-    rest = Subset(scenes, range(step * args.batch_size, len(scenes)))
-    loader = DataLoader(rest, batch_size=args.batch_size, num_workers=args.workers)
-
+    loader = accelerator.prepare(
+        DataLoader(
+            scenes,
+            batch_size=config.train_batch_size,
+            sampler=StepSampler(step, config.max_train_steps, config.train_batch_size),
+            num_workers=config.dataloader_num_workers,
+        )
+    )
     model.train()
-    progress = tqdm(loader, initial=step, total=args.steps, disable=not accelerator.is_main_process, mininterval=10)
-    for batch in progress:
-        batch = {name: value.to(accelerator.device) for name, value in batch.items()}
+    progress = tqdm(total=config.max_train_steps, initial=step, mininterval=10)
+    for batch in loader:
         loss = model(**batch).loss
         accelerator.backward(loss)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
         step += 1
+        progress.update()
         if step % 20 == 0:
-            progress.set_postfix(loss=f"{loss.item():.4f}", lr=f"{schedule.get_last_lr()[0]:.1e}")
-        if step % args.checkpointing_steps == 0:
-            save_state(accelerator, state_dir, step)
+            progress.set_postfix(loss=f"{loss.item():.4f}")
+        if step % config.checkpointing_steps == 0:
+            checkpoints.save(step)
+    progress.close()
 
-    model = accelerator.unwrap_model(model)
-    accuracy = {"new_compositions": report(model, known, labels, args)}
+    # What is saved is what is measured.
+    model = accelerator.unwrap_model(model).half().float().eval()
+    accuracy = {"new_compositions": report(model, known, labels, config)}
     if held_out is not None:
-        accuracy["pictures_left_out"] = report(model, held_out, labels, args)
+        accuracy["pictures_left_out"] = report(model, held_out, labels, config)
         accuracy["num_pictures_left_out"] = len(held_out)
     print(json.dumps(accuracy, indent=2))
-    save(model, args.out, accuracy)
-
-
-def save_state(accelerator: Accelerator, state_dir: Path, step: int) -> None:
-    """A state to go on from; the one before goes when this one is complete."""
-    accelerator.save_state(str(state_dir / f"step-{step}"), safe_serialization=True)
-    partial = state_dir / "step.json.partial"
-    partial.write_text(json.dumps({"step": step}))
-    os.replace(partial, state_dir / "step.json")
-    for other in state_dir.glob("step-*"):
-        if other.name != f"step-{step}":
-            shutil.rmtree(other)
+    save(model, Path(config.output_dir), accuracy)
 
 
 def save(model: ResNetForImageClassification, out: Path, accuracy: dict) -> None:
     """The judge as half-precision safetensors, with its image processor and what it was measured at."""
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.half().save_pretrained(partial)
+    model.half().save_pretrained(out)
     processor = ViTImageProcessorPil(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    processor.save_pretrained(partial)
-    (partial / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
-    if out.exists():
-        for file in partial.iterdir():
-            os.replace(file, out / file.name)
-        partial.rmdir()
-    else:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial, out)
+    processor.save_pretrained(out)
+    (out / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -189,15 +189,19 @@ def evaluate(
     num_sources: Annotated[int, typer.Option(min=1, help="Sources in each of them.")] = 2,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
-    presence_threshold: Annotated[float, typer.Option(help="From which probability on a source is present.")] = 0.5,
+    presence_threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="From which probability on a source is present.")
+    ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="Of the mixtures and of the pictures.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")] = 4,
+    image_size: Annotated[int, typer.Option(min=8, help="Side of the real pictures to compare with.")] = 128,
     top_k: Annotated[int | None, typer.Option(min=1, help="K of R@K*; the most sources if not given.")] = None,
     draw: Annotated[bool, typer.Option("--draw/--no-draw", help="Whether to draw, or only to hear.")] = True,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best there is if not given.")] = None,
 ) -> None:
     """Compare systems on the same soundscapes: CRS, R@K*, separation and more, with intervals."""
     with _bad_input_exits():
+        import torch
         from accelerate import PartialState
 
         from .evaluation import DrawingSettings, build_lineup, load_evaluation_set
@@ -208,10 +212,14 @@ def evaluate(
         if judge is None and (draw or images):
             raise ValueError("pictures need a --judge; use --no-draw to evaluate only what is heard.")
         _check_writable(out)
-        state = PartialState()
+        if device is not None:
+            _check_device(device)
+        # Several processes without an accelerator are found only if asked for.
+        state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
         target = device or str(state.device)
-        with state.main_process_first():
-            dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed)
+        if state.num_processes > 1 and state.is_main_process:
+            typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
+        dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed, image_size)
         referee = None if judge is None else load_judge(judge, dataset.labels, target)
         settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw)
         systems = build_lineup(model, baseline or [], ablate or [], images or [], dataset, settings, target)
@@ -235,13 +243,14 @@ def study(
 ) -> None:
     """Have people compare two systems' pictures of what they hear, blind, on a local page."""
     with _bad_input_exits():
-        from .evaluation.ratings import preference
-        from .evaluation.study import Study, build_page
+        from .evaluation.ratings import RATINGS, Comparison, RatingFile, preference
 
         _quieten()
-        compared = Study(report, against, pairs, data)
+        compared = Comparison.of_report(report, against)
         if not results:
-            page = build_page(compared)
+            from .evaluation.study import Study, build_page
+
+            page = build_page(Study(report, against, pairs, data))
             try:
                 _, url, _ = page.launch(
                     server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, footer_links=[]
@@ -252,7 +261,8 @@ def study(
                 typer.echo("")
             finally:
                 page.close()
-        outcome = preference(compared.ratings.read(), compared.ours, compared.theirs)
+        ratings = compared.relevant(RatingFile(report / RATINGS).read())
+        outcome = preference(ratings, compared.ours, compared.theirs)
         typer.echo(f"{compared.ours} against {compared.theirs}: {outcome}")
 
 
@@ -293,13 +303,18 @@ def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
+    _check_device(device)
+    options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
+    return AVGASPipeline.from_pretrained(model, **options).to(device)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
     try:
-        target = torch.device(device)
-        torch.zeros(1, device=target).cpu()
+        torch.zeros(1, device=torch.device(device)).cpu()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device}: {_one_line(error)}") from None
-    options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
-    return AVGASPipeline.from_pretrained(model, **options).to(target)
 
 
 def _quieten() -> None:

@@ -24,6 +24,7 @@ REFERENCE_LEVEL = 10.0 ** (-26.0 / 20)
 FADE_S = 0.005
 TARGETS = ("compose", "collage", "single")
 BALANCES = ("label", "source_group")
+PLACEMENTS = ("crop", "repeat", "once")
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class MixtureSampler:
         peak = max(float(np.abs(stems.sum(axis=0)).max()), float(np.abs(stems).max()))
         scale = min(0.99 / peak, 1.0)
         stems *= np.float32(scale)
-        pictures = [self._picture(source) for source in plan.sources] if self._has_pictures else []
+        pictures = self.render_pictures(plan)
         return Mixture(
             plan=plan,
             waveform=stems.sum(axis=0),
@@ -234,11 +235,13 @@ class MixtureSampler:
         See that a plan can be made, without making it.
 
         Raises:
-            ValueError: If it has no source, or names a clip, label or picture that this data set does not have.
+            ValueError: If it has no source, or two of one label, or names a clip, or a picture of that label, that
+                this data set does not have.
             FileNotFoundError: If a clip is a path, and there is no such file.
         """
-        if not plan.sources:
-            raise ValueError(f"Mixture {plan.id!r} has no source.")
+        labels = [source.label for source in plan.sources]
+        if not labels or len(set(labels)) < len(labels):
+            raise ValueError(f"Mixture {plan.id!r} needs sources, of distinct labels, but has {labels}.")
         for source in plan.sources:
             if source.clip not in self._clip_rows:
                 raise ValueError(f"Mixture {plan.id!r}: there is no clip {source.clip!r} in this data set.")
@@ -252,15 +255,35 @@ class MixtureSampler:
                 path = path.get("path")
             if isinstance(path, (str, os.PathLike)) and not os.path.exists(path):
                 raise FileNotFoundError(f"{os.fspath(path)}: no such file (clip {source.clip!r}).")
-            pictures = self._clip_rows if self._own_pictures else self._picture_rows
-            if self._has_pictures and source.picture not in pictures:
-                raise ValueError(f"Mixture {plan.id!r}: there is no picture {source.picture!r} in this data set.")
+            if self._has_pictures and source.picture not in (
+                self._clip_rows if self._own_pictures else self._label_pictures.get(source.label, ())
+            ):
+                raise ValueError(
+                    f"Mixture {plan.id!r}: this data set has no picture {source.picture!r} of {source.label!r}."
+                )
+
+    def encoded_clip(self, clip: str) -> bytes | Path:
+        """A clip's bytes as the data set has them, or the path of its file."""
+        value = self.clips[self._clip_rows[clip]]["audio"]
+        if isinstance(value, Mapping):
+            value = next((value[key] for key in ("bytes", "path", "array") if value.get(key) is not None), b"")
+        if isinstance(value, (str, os.PathLike)):
+            return Path(value)
+        return value if isinstance(value, bytes) else np.asarray(value).tobytes()
 
     def source_group(self, clip: str) -> str:
         """The group of clips from one recording that a clip belongs to; its own id if it has none."""
         if "source_group" not in _names(self.clips):
             return clip
         return self.clips[self._clip_rows[clip]]["source_group"] or clip
+
+    def render_pictures(self, plan: MixturePlan) -> list[PIL.Image.Image]:
+        """The pictures of a plan's sources, as the data set has them; none without pictures."""
+        return [self._picture(source) for source in plan.sources] if self._has_pictures else []
+
+    def render_image(self, plan: MixturePlan) -> PIL.Image.Image:
+        """A plan's target picture alone, RGB."""
+        return self._target_image(plan, self.render_pictures(plan))
 
     @property
     def _has_pictures(self) -> bool:
@@ -383,7 +406,8 @@ def write_manifest(plans: Iterable[MixturePlan], path: str | os.PathLike) -> Non
     """Write plans as JSON lines, under a temporary name first: an evaluation set in a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    # Processes that write the same at once must not meet in one file.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         lines = [json.dumps(asdict(plan), ensure_ascii=False) for plan in plans]
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -408,9 +432,24 @@ def read_manifest(path: str | os.PathLike) -> list[MixturePlan]:
             values = json.loads(line)
             sources = [SourcePlan(**source) for source in values.pop("sources")]
             plans.append(MixturePlan(sources=sources, **values))
+            _check_types(plans[-1])
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: not a mixture ({error}).") from None
     return plans
+
+
+def _check_types(plan: MixturePlan) -> None:
+    """Raises `TypeError` or `ValueError` for what JSON lets pass and a mixture can't be made from."""
+    for part in (plan, *plan.sources):
+        for name in ("duration_s", "gain_db", "start_s", "offset_s", "seed", "scene_seed"):
+            value = getattr(part, name, 0)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise TypeError(f"{name} is {value!r}")
+    if plan.duration_s <= 0:
+        raise ValueError(f"duration_s is {plan.duration_s}")
+    for source in plan.sources:
+        if source.placement not in PLACEMENTS:
+            raise ValueError(f"placement is {source.placement!r}")
 
 
 def _fade(waveform: np.ndarray, length: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Pictures that no system drew, with which every table is anchored: what a metric gives to known good and bad."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import PIL.Image
@@ -9,63 +9,83 @@ from ..data.scenes import collage, compose_scene
 from .soundscapes import MixtureSet
 
 
-# What CRS and R@K* have to tell apart, the best first.
-ANCHORS = ("real scene", "collage", "single class", "random classes")
+# Of mixed images, what CRS and R@K* have to tell apart, the best first; "single classes" is of separated ones.
+ANCHORS = ("real scene", "collage", "single class", "random classes", "single classes")
 
 
-def anchor_images(dataset: MixtureSet, size: int) -> dict[str, list[PIL.Image.Image]]:
+class Anchors:
     """
-    For every mixture a picture of each kind, from the sources' real pictures:
-
-    - `real scene`: all objects composed to one scene; only where pictures have transparency;
-    - `collage`: all pictures side by side;
-    - `single class`: one of the sources alone, as the sources take turns;
-    - `random classes`: as many other classes (or as many as there are), none of them in the mixture.
+    For every mixture of a set, pictures made from its sources' real pictures. Where these have transparency, objects
+    are composed to scenes other than the references; photographs are put side by side.
 
     Args:
         dataset ([`MixtureSet`]): With pictures.
-        size (`int`): Side, in pixels.
     """
-    pictures = [dataset[number].pictures for number in range(len(dataset))]
-    transparent = all(picture.mode == "RGBA" for group in pictures for picture in group)
-    images: dict[str, list[PIL.Image.Image]] = {}
-    for name in ANCHORS:
-        if name == "real scene" and not transparent:
-            continue
-        images[name] = list(_draw_anchors(name, dataset, pictures, size, transparent))
-    return images
 
+    def __init__(self, dataset: MixtureSet) -> None:
+        self.dataset = dataset
+        self.pictures = [dataset.pictures(number) for number in range(len(dataset))]
+        self.transparent = all(picture.mode == "RGBA" for own in self.pictures for picture in own)
 
-def _draw_anchors(
-    name: str, dataset: MixtureSet, pictures: list[list[PIL.Image.Image]], size: int, transparent: bool
-) -> Iterator[PIL.Image.Image]:
-    for number, own in enumerate(pictures):
-        # Other compositions than the references', which the same seed alone gives.
-        rng = np.random.default_rng([dataset.plans[number].scene_seed, 1 + ANCHORS.index(name)])
-        if name == "collage":
-            yield collage(own, size)
-            continue
-        chosen = own
-        if name == "single class":
-            chosen = [own[number % len(own)]]
-        elif name == "random classes":
-            chosen = _other_classes(dataset, pictures, number, rng)
-        yield compose_scene(chosen, size, rng)[0] if transparent else collage(chosen, size)
+    def mixed(self) -> dict[str, list[PIL.Image.Image]]:
+        """
+        Anchors of the table of mixed images:
 
+        - `real scene`: all objects in one scene; only with transparency;
+        - `collage`: all pictures side by side;
+        - `single class`: one of the sources alone, as the sources take turns;
+        - `random classes`: as many other classes (or as many as there are), none of them in the mixture.
 
-def _other_classes(
-    dataset: MixtureSet, pictures: list[list[PIL.Image.Image]], number: int, rng: np.random.Generator
-) -> list[PIL.Image.Image]:
-    """Pictures of other mixtures' sources, of classes that this one does not have, all different."""
-    taken = set(dataset.true_labels(number))
-    chosen: list[PIL.Image.Image] = []
-    for other in rng.permutation(len(pictures)):
-        for label, picture in zip(dataset.true_labels(other), pictures[other], strict=True):
-            if label not in taken:
-                taken.add(label)
-                chosen.append(picture)
-            if len(chosen) == len(pictures[number]):
-                return chosen
-    if not chosen:
-        raise ValueError("All mixtures have the same classes, so there is no anchor of random ones.")
-    return chosen
+        An anchor that can't be made for every mixture is left out.
+        """
+        numbers = range(len(self.pictures))
+        others = [self._other_classes(number) for number in numbers]
+        with_others = [number for number in numbers if others[number]]
+        anchors = {
+            "real scene": [self._draw("real scene", number, self.pictures[number]) for number in numbers],
+            "collage": [collage(self.pictures[number], self.dataset.image_size) for number in numbers],
+            "single class": [self._draw("single class", number, [self._in_turn(number)]) for number in numbers],
+            "random classes": [self._draw("random classes", number, others[number]) for number in with_others],
+        }
+        if not self.transparent:
+            del anchors["real scene"]
+        if len(with_others) < len(others):
+            del anchors["random classes"]
+        return anchors
+
+    def separated(self) -> dict[str, list[list[PIL.Image.Image]]]:
+        """
+        Anchors of the table of separated images: `single classes`, a picture of each source alone, and `real scene`,
+        or `collage` without transparency, the picture of all of them given for each.
+        """
+        whole = self.mixed()
+        name = "real scene" if self.transparent else "collage"
+        return {
+            "single classes": [
+                [self._draw("single classes", number, [picture]) for picture in own]
+                for number, own in enumerate(self.pictures)
+            ],
+            name: [[image] * len(own) for image, own in zip(whole[name], self.pictures, strict=True)],
+        }
+
+    def _draw(self, name: str, number: int, pictures: Sequence[PIL.Image.Image]) -> PIL.Image.Image:
+        if not self.transparent:
+            return collage(pictures, self.dataset.image_size)
+        # The references' scenes come from the same seed alone.
+        rng = np.random.default_rng([self.dataset.plans[number].scene_seed, 1 + ANCHORS.index(name)])
+        return compose_scene(pictures, self.dataset.image_size, rng)[0]
+
+    def _in_turn(self, number: int) -> PIL.Image.Image:
+        return self.pictures[number][number % len(self.pictures[number])]
+
+    def _other_classes(self, number: int) -> list[PIL.Image.Image]:
+        """Pictures of other mixtures' sources, of classes that this one does not have, all different."""
+        rng = np.random.default_rng([self.dataset.plans[number].scene_seed, 0, 1])
+        taken = set(self.dataset.true_labels(number))
+        chosen: list[PIL.Image.Image] = []
+        for other in rng.permutation(len(self.pictures)):
+            for label, picture in zip(self.dataset.true_labels(other), self.pictures[other], strict=True):
+                if label not in taken and len(chosen) < len(self.pictures[number]):
+                    taken.add(label)
+                    chosen.append(picture)
+        return chosen

@@ -15,6 +15,8 @@ from .systems import Drawing, ImageFolderSystem, System
 
 
 RECORDS = "records.json"
+# Settings that say where something lies, beside digests of what it is.
+PATHS = ("checkpoint", "commit", "data", "manifest")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class DrawingFolder:
         os.replace(partial, self.batch_path(batch))
 
     def read(self, name: str) -> list[Drawing]:
-        """All drawings, in order; images are opened when they are used."""
+        """All drawings, in order, with their images."""
         images = ImageFolderSystem(name, self.path, 0) if any(self.path.rglob("*.png")) else None
         drawings = []
         for batch in self.batches():
@@ -78,28 +80,35 @@ class DrawingFolder:
 
 
 def draw_all(system: System, dataset: EvaluationSet, folder: DrawingFolder, state: PartialState) -> None:
-    """Draw what is missing; processes take turns over the batches."""
-    missing = folder.missing()
-    mine = missing[state.process_index :: state.num_processes]
-    progress = tqdm(mine, desc=system.name, unit="batch", disable=not state.is_main_process or not missing)
-    for batch in progress:
+    """Draw what is missing; processes take turns over the batches, whatever of them is there."""
+    missing = {batch.start for batch in folder.missing()}
+    mine = folder.batches()[state.process_index :: state.num_processes]
+    mine = [batch for batch in mine if batch.start in missing]
+    for batch in tqdm(mine, desc=system.name, unit="batch", disable=not state.is_main_process or not mine):
         soundscapes = [dataset[number] for number in batch]
         folder.write(batch, system.draw(soundscapes, list(batch)))
     system.close()
     state.wait_for_everyone()
 
 
+def _without_paths(settings: Any) -> Any:
+    """Digests say what is the same; where it lies may change."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without_paths(value) for key, value in settings.items() if key not in PATHS}
+
+
 def check_settings(path: Path, settings: dict[str, Any]) -> None:
     """
-    See that what lies in a folder was made with the same settings, or note them in a new one.
+    See that what lies in a folder was made with the same settings, or note them in a new one. Paths do not count.
 
     Raises:
         ValueError: If it holds another evaluation.
     """
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = sorted(key for key in {*before, *settings} if before.get(key) != json.loads(text).get(key))
+        before, now = _without_paths(json.loads(path.read_text(encoding="utf-8"))), _without_paths(json.loads(text))
+        differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differing:
             raise ValueError(
                 f"{path.parent}: holds another evaluation (other {', '.join(differing)}); choose another --out or"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from .anchors import ANCHORS
 from .soundscapes import EvaluationSet
 from .systems import DrawingSettings, ImageFolderSystem, PipelineSystem, System
 
@@ -57,6 +58,9 @@ def build_lineup(
     if not systems:
         raise ValueError("There is nothing to evaluate: give a model or a folder of images.")
     names = [system.name for system in systems]
+    for name in names:
+        if name in ANCHORS:
+            raise ValueError(f"{name!r} is the name of an anchor; call the system something else.")
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise ValueError(f"Two systems are called {repeated!r}; name them with NAME=PATH.")
@@ -92,6 +96,12 @@ def _rival(
                 f"{checkpoint}: is not the {name!r} it is named for: its separator has {key} = {config[key]}, not"
                 f" {value}."
             )
+    if name == "paper" and system.pipe.audio_encoder.config.model_type != "resnet":
+        raise ValueError(f"{checkpoint}: is not the 'paper' it is named for: its audio encoder is not a ResNet.")
+    if name != "oracle" and model is not None:
+        itself = PipelineSystem("model", model, settings)
+        if itself.fingerprint()["weights_sha256"] == system.fingerprint()["weights_sha256"]:
+            raise ValueError(f"{checkpoint}: is the model itself, not {name!r}.")
     system.close()
     return system
 

@@ -1,5 +1,6 @@
 """Blind pairs for a human study, and the ratings people give them."""
 
+import hashlib
 import json
 import os
 import threading
@@ -10,8 +11,12 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
+from .evaluate import read_report
+
 
 CHOICES = ("left", "right", "equal")
+# The ratings' file in a report's folder.
+RATINGS = "ratings.jsonl"
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Rating:
         left (`str`): System on the left.
         right (`str`): System on the right.
         choice (`str`): `"left"`, `"right"` or `"equal"`.
+        drawings (`str`): Digest of what drew the images, so that a newer report's ratings are not mixed with these.
     """
 
     rater: str
@@ -48,6 +54,7 @@ class Rating:
     left: str
     right: str
     choice: str
+    drawings: str = ""
 
     @property
     def preferred(self) -> str | None:
@@ -93,7 +100,7 @@ class RatingFile:
 
     def add(self, rating: Rating) -> None:
         """Note a rating."""
-        line = json.dumps(asdict(rating), ensure_ascii=False).encode() + b"\n"
+        line = json.dumps(asdict(rating)).encode() + b"\n"
         with self._lock:
             # A line cut short must not swallow the next one.
             torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size > 0
@@ -107,13 +114,14 @@ class RatingFile:
     def read(self) -> list[Rating]:
         """All ratings; where someone rated a pair again, the last one counts."""
         latest: dict[tuple, Rating] = {}
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
         for line in lines:
             try:
                 rating = Rating(**json.loads(line))
             except (ValueError, TypeError):
                 continue
-            latest[rating.rater, rating.number, frozenset((rating.left, rating.right))] = rating
+            pair = frozenset((rating.left, rating.right))
+            latest[rating.rater, rating.number, pair, rating.drawings] = rating
         return list(latest.values())
 
 
@@ -149,6 +157,46 @@ class Preference:
             f"preferred in {self.share:.1%} [{self.low:.1%}, {self.high:.1%}] of {self.wins + self.losses} decided"
             f" ratings by {self.raters} raters ({self.draws} undecided; binomial test p = {self.p_value:.2g})"
         )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Which two systems' drawings are compared.
+
+    Attributes:
+        ours (`str`): The first system of a report.
+        theirs (`str`): Another one.
+        drawings (`str`): Digest of the soundscapes and of both systems.
+    """
+
+    ours: str
+    theirs: str
+    drawings: str
+
+    @classmethod
+    def of_report(cls, out: Path, against: str | None = None) -> "Comparison":
+        """
+        The first system of a report against another one, by default the second.
+
+        Raises:
+            FileNotFoundError: If there is no report.
+            ValueError: If it has no such system.
+        """
+        report = read_report(out)
+        ours, *others = report["systems"]
+        if not others:
+            raise ValueError(f"{out}: has one system alone, and a study compares two.")
+        theirs = against or others[0]
+        if theirs not in others:
+            raise ValueError(f"{out}: has no system {against!r} besides {ours!r}, but {', '.join(others)}.")
+        drawn = [report["data"]["sha256"], report["systems"][ours], report["systems"][theirs]]
+        digest = hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()
+        return cls(ours, theirs, digest[:16])
+
+    def relevant(self, ratings: Sequence[Rating]) -> list[Rating]:
+        """Those of these drawings."""
+        return [rating for rating in ratings if rating.drawings == self.drawings]
 
 
 def preference(ratings: Sequence[Rating], ours: str, theirs: str) -> Preference:

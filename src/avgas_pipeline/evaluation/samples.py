@@ -15,24 +15,26 @@ NUM_ROWS = 12
 _DPI = 100
 
 
-def draw_samples(
-    dataset: EvaluationSet,
-    drawings: Mapping[str, Sequence[Drawing]],
-    references: Sequence[PIL.Image.Image] | None,
-) -> PIL.Image.Image:
+def sample_numbers(dataset: EvaluationSet) -> list[int]:
+    """Soundscapes to show: evenly from the manifest, none chosen."""
+    return np.linspace(0, len(dataset) - 1, min(NUM_ROWS, len(dataset))).astype(int).tolist()
+
+
+def draw_samples(dataset: EvaluationSet, drawings: Mapping[str, Sequence[Drawing]]) -> PIL.Image.Image:
     """
-    Soundscapes evenly from the manifest, none chosen: the real picture, every system's mixed image, and the first
-    system's separated ones, with the labels it gave them.
+    The real picture of every sample, every system's mixed image, and the first system's separated ones, with the
+    labels it gave them.
 
     Args:
         dataset ([`EvaluationSet`]): The soundscapes.
-        drawings (`Mapping[str, Sequence[Drawing]]`): By system, the first one first.
-        references (`Sequence[PIL.Image.Image]`, *optional*): A real picture of every soundscape.
+        drawings (`Mapping[str, Sequence[Drawing]]`): By system, the first one first; of [`sample_numbers`].
     """
-    numbers = np.linspace(0, len(dataset) - 1, min(NUM_ROWS, len(dataset))).astype(int).tolist()
+    numbers = sample_numbers(dataset)
     first = next(iter(drawings.values()))
-    most = max(len(first[number].separated) for number in numbers)
-    columns = (["real"] if references else []) + list(drawings) + [f"source {place + 1}" for place in range(most)]
+    most = max(len(drawing.separated) for drawing in first)
+    columns = (
+        (["real"] if dataset.has_pictures else []) + list(drawings) + [f"source {place + 1}" for place in range(most)]
+    )
 
     figure = Figure(figsize=(1.75 * len(columns) + 0.2, 2.15 * len(numbers) + 0.4), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -42,12 +44,12 @@ def draw_samples(
         axes.set_box_aspect(1)
     for row, number in enumerate(numbers):
         cells: list[tuple[PIL.Image.Image | None, str]] = []
-        if references:
-            cells.append((references[number], "\n".join(dataset.true_labels(number))))
+        if dataset.has_pictures:
+            cells.append((dataset.image(number), "\n".join(dataset.true_labels(number))))
         for system in drawings.values():
-            cells.append((system[number].mixed, "\n".join(system[number].labels or [])))
-        labels = first[number].labels or [""] * len(first[number].separated)
-        cells += list(zip(first[number].separated, labels, strict=False))
+            cells.append((system[row].mixed, "\n".join(system[row].labels or [])))
+        labels = first[row].labels or [""] * len(first[row].separated)
+        cells += list(zip(first[row].separated, labels, strict=False))
         for axes, (image, caption) in zip(grid[row], cells, strict=False):
             if image is not None:
                 axes.imshow(image)

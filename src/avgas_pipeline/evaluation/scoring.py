@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import PIL.Image
 import torch
 
 from ..metrics.class_representation import class_coverage, class_representation_score, class_similarity
 from ..metrics.judges import Judge, Judgement
 from ..metrics.recall import recall_at_k
 from ..metrics.separation import NAMES as SEPARATION_NAMES
-from ..metrics.separation import separation_recall
+from ..metrics.separation import highest_class, separation_recall
 from ..metrics.similarity import paired_similarity
 from ..metrics.sound import LABEL_NAMES, PresenceAveragePrecision, label_recall
 from .soundscapes import EvaluationSet
@@ -46,7 +47,7 @@ SEPARATED_COLUMNS = [
 ]
 SOUND_COLUMNS = [
     Column("label_recall", "label recall"),
-    Column("label_recall_by_group", "… over source groups", unit="source group"),
+    Column("label_recall_by_group", "label recall", unit="source group"),
     Column("label_any", "any label"),
     Column("label_all", "all labels"),
     Column("label_precision", "label precision"),
@@ -104,23 +105,27 @@ def score_mixed(
     return {name: value.numpy() for name, value in values.items()}
 
 
-def score_separated(drawings: Sequence[Drawing], target: torch.Tensor, judge: Judge) -> dict[str, np.ndarray]:
+def score_separated(
+    separated: Sequence[Sequence[PIL.Image.Image]],
+    labels: Sequence[Sequence[str | None] | None],
+    target: torch.Tensor,
+    judge: Judge,
+) -> dict[str, np.ndarray]:
     """
     Metrics of separated images, `(N,)` each. `own_label` is the share of a soundscape's separated images whose highest
     class is the label that the system gave that source, right or wrong; NaN if the system gives none.
     """
-    images = [image for drawing in drawings for image in drawing.separated]
-    mass = judge(images).class_mass
-    values = {name: np.full(len(drawings), np.nan) for name in (*SEPARATION_NAMES, "own_label")}
+    mass = judge([image for images in separated for image in images]).class_mass
+    values = {name: np.full(len(separated), np.nan) for name in (*SEPARATION_NAMES, "own_label")}
     start = 0
-    for number, drawing in enumerate(drawings):
-        own = mass[start : start + len(drawing.separated)]
-        start += len(drawing.separated)
+    for number, (images, own_labels) in enumerate(zip(separated, labels, strict=True)):
+        own = mass[start : start + len(images)]
+        start += len(images)
         for name, value in separation_recall(own, target[number]).items():
             values[name][number] = value
-        if drawing.labels is not None and len(own):
-            seen = [judge.labels[index] for index in own.argmax(dim=1).tolist()]
-            values["own_label"][number] = np.mean([a == b for a, b in zip(seen, drawing.labels, strict=True)])
+        if own_labels is not None and len(own):
+            seen = [judge.labels[index] if index >= 0 else None for index in highest_class(own).tolist()]
+            values["own_label"][number] = np.mean([a == b for a, b in zip(seen, own_labels, strict=True)])
     return values
 
 
@@ -130,15 +135,17 @@ def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> dict[str
     found_by_group: dict[str, list[bool]] = {}
     for number, drawing in enumerate(drawings):
         true = dataset.true_labels(number)
-        for name, value in label_recall(drawing.labels, true).items():
-            values[name][number] = value
         # Nothing heard is none right, though one source is drawn.
-        num_heard = 0 if drawing.nothing_heard else len(drawing.labels)
-        values["count_accuracy"][number] = float(num_heard == len(true))
+        heard = [] if drawing.nothing_heard else drawing.labels
+        for name, value in label_recall(heard, true).items():
+            values[name][number] = value
+        # The oracle is told how many there are.
+        if drawing.slot_scores:
+            values["count_accuracy"][number] = float(len(heard) == len(true))
         if drawing.si_sdri_db:
             values["si_sdri_db"][number] = np.mean(drawing.si_sdri_db)
         for label, group in zip(true, dataset.groups(number), strict=True):
-            found_by_group.setdefault(group, []).append(label in drawing.labels)
+            found_by_group.setdefault(group, []).append(label in heard)
     values["label_recall_by_group"] = np.array([np.mean(found_by_group[group]) for group in sorted(found_by_group)])
     return values
 
@@ -149,6 +156,7 @@ def presence_average_precision(drawings: Sequence[Drawing]) -> float:
     holds = [value for drawing in drawings for value in drawing.slot_holds_source]
     if not any(holds):
         return float("nan")
-    metric = PresenceAveragePrecision()
+    # One process scores for all, so there is nobody to reduce with.
+    metric = PresenceAveragePrecision(sync_on_compute=False)
     metric.update(torch.tensor(scores), torch.tensor(holds, dtype=torch.long))
     return float(metric.compute())

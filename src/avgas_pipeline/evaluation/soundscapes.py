@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,13 @@ from datasets import get_dataset_config_names, load_dataset
 
 from ..audio import load_audio
 from ..data.mixtures import MixturePlan, MixtureSampler, open_picture, read_manifest, write_manifest
+from ..data.scenes import collage
 from ..data.soundscapes_mini import load_soundscapes_mini
 from ..labels import VGGSOUND_LABELS
+
+
+# A report's copy of its manifest.
+MANIFEST = "manifest.jsonl"
 
 
 @dataclass
@@ -29,8 +34,6 @@ class Soundscape:
         sampling_rate (`int`): In Hz.
         labels (`list[str]`): Of its sources, distinct.
         stems (`np.ndarray` of shape `(n, T)`, *optional*): The sources alone; `None` for recordings.
-        pictures (`list[PIL.Image.Image]`): A real picture of every source; empty if there are none.
-        image (`PIL.Image.Image`, *optional*): A real picture of the whole.
     """
 
     id: str
@@ -38,8 +41,6 @@ class Soundscape:
     sampling_rate: int
     labels: list[str]
     stems: np.ndarray | None = None
-    pictures: list[PIL.Image.Image] = field(default_factory=list)
-    image: PIL.Image.Image | None = None
 
 
 class EvaluationSet(Protocol):
@@ -48,11 +49,13 @@ class EvaluationSet(Protocol):
         labels (`list[str]`): The vocabulary.
         has_stems (`bool`): Whether soundscapes have stems.
         has_pictures (`bool`): Whether they have pictures.
+        image_size (`int`): Side of their real pictures, in pixels.
     """
 
     labels: list[str]
     has_stems: bool
     has_pictures: bool
+    image_size: int
 
     def __len__(self) -> int: ...
 
@@ -64,8 +67,11 @@ class EvaluationSet(Protocol):
     def groups(self, number: int) -> list[str]:
         """Source group of each of its sources."""
 
+    def image(self, number: int) -> PIL.Image.Image:
+        """A real picture of the whole, if there is one."""
+
     def describe(self) -> dict[str, Any]:
-        """What a report has to say of the data."""
+        """What a report has to say of the data; what decides the soundscapes is under `sha256`."""
 
 
 class MixtureSet:
@@ -95,6 +101,7 @@ class MixtureSet:
         self.sampler = sampler
         self.plans = list(plans)
         self.labels = sampler.labels
+        self.image_size = sampler.image_size
         self.has_pictures = all(item.picture is not None for plan in plans for item in plan.sources)
         self._source = source
         self._split = split
@@ -111,9 +118,15 @@ class MixtureSet:
             sampling_rate=mixture.sampling_rate,
             labels=mixture.labels,
             stems=mixture.stems,
-            pictures=mixture.pictures,
-            image=mixture.image,
         )
+
+    def image(self, number: int) -> PIL.Image.Image:
+        """A mixture's real picture, without making its sound."""
+        return self.sampler.render_image(self.plans[number])
+
+    def pictures(self, number: int) -> list[PIL.Image.Image]:
+        """Its sources' real pictures."""
+        return self.sampler.render_pictures(self.plans[number])
 
     def true_labels(self, number: int) -> list[str]:
         """A mixture's labels, without making its sound."""
@@ -129,10 +142,20 @@ class MixtureSet:
             "data": self._source,
             "split": self._split,
             "manifest": self._manifest,
-            "manifest_sha256": _digest(repr(self.plans)),
+            "sha256": self._digest(),
             "num_soundscapes": len(self),
             "num_labels": len(self.labels),
+            "image_size": self.image_size,
         }
+
+    def write_manifest(self, path: Path) -> None:
+        """Write the plans, for others to use and for `avgas study`."""
+        write_manifest(self.plans, path)
+
+    def _digest(self) -> str:
+        """Of the plans, the clips in them and the pictures' size."""
+        used = sorted({source.clip for plan in self.plans for source in plan.sources})
+        return _digest(f"{self.image_size} {self.plans}", [self.sampler.encoded_clip(clip) for clip in used])
 
 
 class RecordingSet:
@@ -140,22 +163,24 @@ class RecordingSet:
     Natural recordings with known labels: JSON lines with `id`, `audio` (a path, relative to the file), `labels` and,
     if there is one, `image`.
 
-    Their vocabulary is VGGSound's if all labels are VGGSound's, and otherwise all labels in the file.
+    Their vocabulary is VGGSound's 309 labels if all are among them, and all labels in the file if none is.
 
     Args:
         path (`str` or `os.PathLike`): The file.
         sampling_rate (`int`, defaults to 16000): Of the waveforms, in Hz.
+        image_size (`int`, defaults to 128): Side of the pictures, in pixels.
 
     Raises:
-        ValueError: If a line is not a recording; it names the line.
+        ValueError: If a line is not a recording, it names the line; or if only some labels are VGGSound's.
         FileNotFoundError: If a recording is missing.
     """
 
     has_stems = False
 
-    def __init__(self, path: str | os.PathLike, sampling_rate: int = 16000) -> None:
+    def __init__(self, path: str | os.PathLike, sampling_rate: int = 16000, image_size: int = 128) -> None:
         self.path = Path(path)
         self.sampling_rate = sampling_rate
+        self.image_size = image_size
         self.rows = []
         for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
             if line.strip():
@@ -163,7 +188,10 @@ class RecordingSet:
         if not self.rows:
             raise ValueError(f"{path}: holds no recording.")
         labels = sorted({label for row in self.rows for label in row["labels"]})
-        self.labels = list(VGGSOUND_LABELS) if set(labels) <= set(VGGSOUND_LABELS) else labels
+        foreign = [label for label in labels if label not in VGGSOUND_LABELS]
+        if foreign and len(foreign) < len(labels):
+            raise ValueError(f"{path}: {foreign[0]!r} is none of VGGSound's labels, unlike others in the file.")
+        self.labels = labels if foreign else list(VGGSOUND_LABELS)
         self.has_pictures = all(row.get("image") for row in self.rows)
 
     def __len__(self) -> int:
@@ -171,13 +199,11 @@ class RecordingSet:
 
     def __getitem__(self, number: int) -> Soundscape:
         row = self.rows[number]
-        image = open_picture(self.path.parent / row["image"]).convert("RGB") if self.has_pictures else None
         return Soundscape(
             id=row["id"],
             waveform=load_audio(self.path.parent / row["audio"], target_sampling_rate=self.sampling_rate),
             sampling_rate=self.sampling_rate,
             labels=row["labels"],
-            image=image,
         )
 
     def true_labels(self, number: int) -> list[str]:
@@ -191,12 +217,22 @@ class RecordingSet:
 
     def describe(self) -> dict[str, Any]:
         """What a report has to say of the data."""
+        recordings = [self.path.parent / row["audio"] for row in self.rows]
         return {
             "data": str(self.path),
-            "manifest_sha256": _digest(json.dumps(self.rows, sort_keys=True)),
+            "sha256": _digest(json.dumps(self.rows, sort_keys=True), recordings),
             "num_soundscapes": len(self),
             "num_labels": len(self.labels),
+            "image_size": self.image_size,
         }
+
+    def write_manifest(self, path: Path) -> None:
+        """Nothing: recordings are their own manifest."""
+
+    def image(self, number: int) -> PIL.Image.Image:
+        """A recording's picture, cut to a square."""
+        path = self.path.parent / self.rows[number]["image"]
+        return collage([open_picture(path).convert("RGB")], self.image_size)
 
     def _read_row(self, line: str, where: str) -> dict[str, Any]:
         try:
@@ -204,12 +240,17 @@ class RecordingSet:
             labels, audio = row["labels"], row["audio"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{where}: not a recording with `audio` and `labels` ({error}).") from None
-        if not isinstance(labels, list) or not labels or len(set(map(str, labels))) < len(labels):
+        for name in ("audio", "image"):
+            if name in row and (not isinstance(row[name], str) or not row[name]):
+                raise ValueError(f"{where}: `{name}` has to be a path, not {row[name]!r}.")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ValueError(f"{where}: `labels` has to be a list of labels, not {labels!r}.")
+        if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"{where}: `labels` has to be a list of one or more different labels.")
         for name in ("audio", "image"):
             if row.get(name) and not (self.path.parent / row[name]).exists():
                 raise FileNotFoundError(f"{where}: {self.path.parent / row[name]}: no such file.")
-        return {"id": str(row.get("id", audio)), **row}
+        return {**row, "id": str(row.get("id", audio))}
 
 
 def load_evaluation_set(
@@ -245,7 +286,7 @@ def load_evaluation_set(
     if path.suffix in (".jsonl", ".json") and path.is_file():
         if manifest is not None:
             raise ValueError(f"{data}: recordings are evaluated as they are; leave out the manifest.")
-        return RecordingSet(path)
+        return RecordingSet(path, image_size=image_size)
     clips, pictures = _load_clips(data, split)
     sampler = MixtureSampler(
         clips,
@@ -257,8 +298,12 @@ def load_evaluation_set(
         image_size=image_size,
     )
     if manifest is None:
-        manifest = out / "manifest.jsonl"
-        write_manifest((sampler.plan(index, num_sources=num_sources) for index in range(num_mixtures)), manifest)
+        manifest = out / MANIFEST
+        plans = [sampler.plan(index, num_sources=num_sources) for index in range(num_mixtures)]
+        if not manifest.exists():
+            write_manifest(plans, manifest)
+        elif read_manifest(manifest) != plans:
+            raise ValueError(f"{manifest}: holds other mixtures; choose another --out, or give it as the manifest.")
     return MixtureSet(sampler, read_manifest(manifest), os.fspath(data), split, os.fspath(manifest))
 
 
@@ -274,5 +319,11 @@ def _load_clips(data: str | os.PathLike, split: str) -> tuple[Any, Any]:
     return load_dataset(os.fspath(data), split=split), None
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(text: str, contents: Sequence[bytes | Path]) -> str:
+    """SHA-256 of a text and of some contents, of files by their path and size."""
+    digest = hashlib.sha256(text.encode())
+    for content in contents:
+        if isinstance(content, Path):
+            content = f"{content.name} {content.stat().st_size}".encode()
+        digest.update(content)
+    return digest.hexdigest()

@@ -8,10 +8,9 @@ import gradio as gr
 import numpy as np
 import PIL.Image
 
-from .drawing import DrawingFolder
 from .evaluate import read_report
-from .ratings import CHOICES, Pair, Rating, RatingFile, pairs_for
-from .soundscapes import EvaluationSet, load_evaluation_set
+from .ratings import CHOICES, RATINGS, Comparison, Pair, Rating, RatingFile, pairs_for
+from .soundscapes import MANIFEST, EvaluationSet, load_evaluation_set
 from .systems import ImageFolderSystem
 
 
@@ -37,21 +36,22 @@ class Study:
     """
 
     def __init__(self, out: Path, against: str | None = None, num_pairs: int = 40, data: str | None = None) -> None:
-        self.report = read_report(out)
-        self.ours, *others = self.report["systems"]
-        if not others:
-            raise ValueError(f"{out}: has one system alone, and a study compares two.")
-        self.theirs = against or others[0]
-        if self.theirs not in others:
-            raise ValueError(f"{out}: has no system {against!r} besides {self.ours!r}, but {', '.join(others)}.")
+        self.comparison = Comparison.of_report(out, against)
+        self.ours, self.theirs = self.comparison.ours, self.comparison.theirs
         self.num_pairs = num_pairs
-        self.ratings = RatingFile(out / "ratings.jsonl")
+        self.ratings = RatingFile(out / RATINGS)
+        self.report = read_report(out)
         described = self.report["data"]
+        manifest = out / MANIFEST if (out / MANIFEST).exists() else None
         self.dataset: EvaluationSet = load_evaluation_set(
-            data or described["data"], out, described.get("manifest"), described.get("split", "test")
+            data or described["data"],
+            out,
+            manifest,
+            described.get("split", "test"),
+            image_size=described["image_size"],
         )
-        if self.dataset.describe()["manifest_sha256"] != described["manifest_sha256"]:
-            raise ValueError(f"{out}: the manifest is not the one that was evaluated any more.")
+        if self.dataset.describe()["sha256"] != described["sha256"]:
+            raise ValueError(f"{out}: the data are not those that were evaluated any more.")
         self._images = {name: self._open_images(out, name) for name in (self.ours, self.theirs)}
 
     def pairs(self, rater: str) -> list[Pair]:
@@ -60,8 +60,13 @@ class Study:
 
     def remaining(self, rater: str) -> list[Pair]:
         """Those the rater has not rated."""
-        rated = {rating.number for rating in self.ratings.read() if rating.rater == rater and self._compares(rating)}
+        given = self.comparison.relevant(self.ratings.read())
+        rated = {rating.number for rating in given if rating.rater == rater}
         return [pair for pair in self.pairs(rater) if pair.number not in rated]
+
+    def rate(self, rater: str, pair: Pair, choice: str) -> None:
+        """Note a rating."""
+        self.ratings.add(Rating(rater, pair.number, pair.left, pair.right, choice, self.comparison.drawings))
 
     def sound(self, pair: Pair) -> tuple[int, np.ndarray]:
         """Sampling rate in Hz, and samples as 16-bit integers."""
@@ -69,17 +74,20 @@ class Study:
         return soundscape.sampling_rate, (soundscape.waveform * 32767).astype(np.int16)
 
     def images(self, pair: Pair) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-        """Left and right, at the same size, which tells nothing of the systems."""
-        images = (self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right))
-        left, right = (image.resize((SHOWN_SIZE, SHOWN_SIZE), PIL.Image.Resampling.BICUBIC) for image in images)
+        """Left and right, both with the detail of the smaller one, so that resolution tells nothing of the system."""
+        images = [self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right)]
+        native = min(image.width for image in images)
+        left, right = (
+            image.resize((native, native), PIL.Image.Resampling.LANCZOS).resize(
+                (SHOWN_SIZE, SHOWN_SIZE), PIL.Image.Resampling.BICUBIC
+            )
+            for image in images
+        )
         return left, right
 
-    def _compares(self, rating: Rating) -> bool:
-        return {rating.left, rating.right} == {self.ours, self.theirs}
-
     def _open_images(self, out: Path, name: str) -> ImageFolderSystem:
-        folder = self.report["image_folders"].get(name)
-        images = ImageFolderSystem(name, folder or DrawingFolder(out / "systems" / name, 0, 1).path, len(self.dataset))
+        folder = self.report["systems"][name].get("images", out / "systems" / name)
+        images = ImageFolderSystem(name, folder, len(self.dataset))
         if images.drawing(0).mixed is None:
             raise ValueError(f"{out}: {name} has no mixed images to show.")
         return images
@@ -106,7 +114,7 @@ def build_page(study: Study) -> gr.Blocks:
     def rate(rater: str, number: int | None, choice: str) -> list[Any]:
         pair = next((pair for pair in study.remaining(rater) if pair.number == number), None)
         if pair is not None:
-            study.ratings.add(Rating(rater, pair.number, pair.left, pair.right, choice))
+            study.rate(rater, pair, choice)
         return show(rater)
 
     with gr.Blocks(title="Which picture?", analytics_enabled=False) as page:

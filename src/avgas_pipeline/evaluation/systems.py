@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -58,14 +59,14 @@ class DrawingSettings:
         guidance_scale (`float`): Weight of classifier-free guidance.
         presence_threshold (`float`): From which probability on a source is present.
         seed (`int`): Soundscape number i is drawn from noise of seed + i, by every system.
-        images (`bool`): Whether to draw at all, or only to hear.
+        draw (`bool`): Whether to draw at all, or only to hear.
     """
 
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
     presence_threshold: float = 0.5
     seed: int = 0
-    images: bool = True
+    draw: bool = True
 
 
 class System(Protocol):
@@ -119,14 +120,16 @@ class PipelineSystem:
         return self._pipe
 
     def fingerprint(self) -> dict[str, Any]:
-        """Checkpoint, weights and settings."""
-        digest = hashlib.sha256()
+        """Checkpoint, weights, configurations and settings."""
+        weights, configs = hashlib.sha256(), hashlib.sha256()
         for name, part in sorted(self.pipe.components.items()):
             if isinstance(part, torch.nn.Module):
-                digest.update(f"{name} {weights_digest(part)}".encode())
+                weights.update(f"{name} {weights_digest(part)}".encode())
+            configs.update(f"{name} {_config_of(part)}".encode())
         return {
             "checkpoint": self.checkpoint,
-            "weights_sha256": digest.hexdigest(),
+            "weights_sha256": weights.hexdigest(),
+            "configs_sha256": configs.hexdigest(),
             "scheduler": type(self.pipe.scheduler).__name__,
             "oracle": self.oracle,
             **asdict(self.settings),
@@ -144,7 +147,7 @@ class PipelineSystem:
             encoded, drawings = self._hear_stems(soundscapes)
         else:
             encoded, drawings = self._hear(soundscapes)
-        if not self.settings.images:
+        if not self.settings.draw:
             return drawings
         output = self.pipe(
             **encoded,
@@ -160,51 +163,43 @@ class PipelineSystem:
         return drawings
 
     def _hear(self, soundscapes: Sequence[Soundscape]) -> tuple[EncodedAudio, list[Drawing]]:
-        """All slots, so that presence can be judged; then those that are present, or else the most probable one."""
-        encoded = self.pipe.encode_audio(
-            [_as_audio(soundscape.waveform, soundscape) for soundscape in soundscapes],
-            num_sources=self.pipe.separator.config.num_slots,
+        """As the pipeline hears, or where no source is present the most probable one; and all slots, for presence."""
+        recordings = [_as_audio(soundscape.waveform, soundscape) for soundscape in soundscapes]
+        slots = self.pipe.separate_audio(
+            recordings, num_sources=self.pipe.separator.config.num_slots, return_audio=False
         )
         threshold = self.settings.presence_threshold
-        drawings = []
-        for soundscape, slots in zip(soundscapes, encoded.sources, strict=True):
-            # Slots come with the most certain first.
-            num_present = sum(source.score >= threshold for source in slots)
-            present = slots[: max(num_present, 1)]
-            drawings.append(
-                Drawing(
-                    labels=[source.label for source in present],
-                    nothing_heard=num_present == 0,
-                    slot_scores=[source.score for source in slots],
-                    slot_holds_source=self._holds_source(slots, soundscape.labels),
-                    si_sdri_db=_si_sdri(present, soundscape),
-                )
+        is_silent = [max(source.score for source in sources) < threshold for sources in slots]
+        encoded = [
+            self.pipe.encode_audio(recording, presence_threshold=threshold, num_sources=1 if nothing else None)
+            for recording, nothing in zip(recordings, is_silent, strict=True)
+        ]
+        drawings = [
+            Drawing(
+                labels=[source.label for source in one.sources[0]],
+                nothing_heard=nothing,
+                slot_scores=[source.score for source in all_slots],
+                slot_holds_source=self._holds_source(all_slots, soundscape.labels),
+                si_sdri_db=_si_sdri([] if nothing else one.sources[0], soundscape),
             )
-        counts = torch.tensor([len(drawing.labels) for drawing in drawings])
-        most = int(counts.max())
-        encoded.audio_embeds = encoded.audio_embeds[:, :most]
-        encoded.audio_attention_mask = torch.arange(most)[None] < counts[:, None]
-        encoded.sources = [slots[:count] for slots, count in zip(encoded.sources, counts.tolist(), strict=True)]
-        return encoded, drawings
+            for soundscape, one, all_slots, nothing in zip(soundscapes, encoded, slots, is_silent, strict=True)
+        ]
+        return _side_by_side(encoded), drawings
 
     def _hear_stems(self, soundscapes: Sequence[Soundscape]) -> tuple[EncodedAudio, list[Drawing]]:
         """Every clean source by itself, as its most probable slot; their tokens side by side."""
-        heard = [
-            self.pipe.encode_audio(
+        encoded = []
+        for soundscape in soundscapes:
+            one = self.pipe.encode_audio(
                 [_as_audio(stem, soundscape) for stem in soundscape.stems], num_sources=1, return_audio=False
             )
-            for soundscape in soundscapes
-        ]
-        counts = torch.tensor([len(one.sources) for one in heard])
-        encoded = heard[0]
-        # (n, 1, M, C) of each soundscape to (B, S, M, C).
-        encoded.audio_embeds = torch.nn.utils.rnn.pad_sequence([one.audio_embeds[:, 0] for one in heard], True)
-        encoded.audio_attention_mask = torch.arange(int(counts.max()))[None] < counts[:, None]
-        encoded.negative_audio_embeds = encoded.negative_audio_embeds[:1].expand(len(heard), -1, -1, -1)
-        encoded.negative_audio_attention_mask = encoded.negative_audio_attention_mask[:1].expand(len(heard), -1)
-        encoded.sources = [[sources[0] for sources in one.sources] for one in heard]
-        drawings = [Drawing(labels=[source.label for source in sources]) for sources in encoded.sources]
-        return encoded, drawings
+            # n recordings of one source each become one with n sources.
+            one.audio_embeds = one.audio_embeds.transpose(0, 1)
+            one.negative_audio_embeds = one.negative_audio_embeds[:1]
+            one.sources = [[sources[0] for sources in one.sources]]
+            encoded.append(one)
+        drawings = [Drawing(labels=[source.label for source in one.sources[0]]) for one in encoded]
+        return _side_by_side(encoded), drawings
 
     def _holds_source(self, slots: list[SoundSource], labels: Sequence[str]) -> list[bool]:
         label2id = {label: index for index, label in self.pipe.separator.id2label.items()}
@@ -226,21 +221,26 @@ class ImageFolderSystem:
 
     Raises:
         FileNotFoundError: If the folder or an image is missing.
+        ValueError: If two images have one name.
     """
 
     def __init__(self, name: str, folder: str | os.PathLike, num_soundscapes: int) -> None:
         self.name = name
         self.folder = Path(folder)
+        self.num_soundscapes = num_soundscapes
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such folder.")
         self._mixed: dict[int, Path] = {}
         self._separated: dict[int, dict[int, Path]] = {}
-        for path in self.folder.rglob("*.png"):
+        for path in sorted(self.folder.rglob("*.png")):
             match = re.fullmatch(r"(\d{5,})(?:-(\d+))?", path.stem)
-            if match and match[2]:
-                self._separated.setdefault(int(match[1]), {})[int(match[2])] = path
-            elif match:
-                self._mixed[int(match[1])] = path
+            if match is None:
+                continue
+            place = int(match[2] or 0)
+            found = self._separated.setdefault(int(match[1]), {}) if place else self._mixed
+            if (place or int(match[1])) in found:
+                raise ValueError(f"{folder}: holds two images called {path.name}: of more than one system?")
+            found[place or int(match[1])] = path
         if not self._mixed and not self._separated:
             raise FileNotFoundError(f"{folder}: holds no images named 00000.png or 00000-1.png and so on.")
         for found in (self._mixed, self._separated):
@@ -250,8 +250,24 @@ class ImageFolderSystem:
                 raise FileNotFoundError(f"{self.folder / f'{missing:05d}{suffix}'}: no such file.")
 
     def fingerprint(self) -> dict[str, Any]:
-        """The folder; its images are read every time."""
-        return {"images": str(self.folder)}
+        """The folder and its images."""
+        digest = hashlib.sha256()
+        for number, mixed in sorted(self._mixed.items()):
+            digest.update(f"{number} ".encode() + mixed.read_bytes())
+        for number, found in sorted(self._separated.items()):
+            for place, path in sorted(found.items()):
+                digest.update(f"{number}-{place} ".encode() + path.read_bytes())
+        return {"images": str(self.folder), "images_sha256": digest.hexdigest()}
+
+    def verify(self) -> None:
+        """
+        Open all images.
+
+        Raises:
+            ValueError: If one is damaged.
+        """
+        for path in (*self._mixed.values(), *(path for found in self._separated.values() for path in found.values())):
+            _open(path)
 
     def drawing(self, number: int) -> Drawing:
         """The images of one soundscape."""
@@ -259,12 +275,37 @@ class ImageFolderSystem:
         mixed = self._mixed.get(number)
         return Drawing(_open(mixed) if mixed else None, [_open(path) for path in separated])
 
+    def drawings(self) -> list[Drawing]:
+        """The images of all soundscapes."""
+        return [self.drawing(number) for number in range(self.num_soundscapes)]
+
     def draw(self, soundscapes: Sequence[Soundscape], numbers: Sequence[int]) -> list[Drawing]:
         """The images of some soundscapes."""
         return [self.drawing(number) for number in numbers]
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _side_by_side(encoded: Sequence[EncodedAudio]) -> EncodedAudio:
+    """Soundscapes that were encoded one by one, as one batch."""
+    counts = torch.tensor([len(one.sources[0]) for one in encoded])
+    batch = dict(encoded[0])
+    batch["audio_embeds"] = torch.nn.utils.rnn.pad_sequence([one.audio_embeds[0] for one in encoded], True)
+    batch["audio_attention_mask"] = torch.arange(int(counts.max()))[None] < counts[:, None]
+    batch["negative_audio_embeds"] = torch.cat([one.negative_audio_embeds for one in encoded])
+    batch["negative_audio_attention_mask"] = torch.ones(batch["negative_audio_embeds"].shape[:2], dtype=torch.bool)
+    batch["sources"] = [one.sources[0] for one in encoded]
+    return EncodedAudio(**batch)
+
+
+def _config_of(part: Any) -> str:
+    config = getattr(part, "config", part)
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config) if isinstance(config, dict) else config
+    # Where it was loaded from does not matter.
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if not key.startswith("_") and "name_or_path" not in key}
+    return json.dumps(values, sort_keys=True, default=str)
 
 
 def _open(path: Path) -> PIL.Image.Image:
@@ -282,11 +323,10 @@ def _si_sdri(sources: list[SoundSource], soundscape: Soundscape) -> list[float]:
     """At the soundscape's rate, at which its stems are."""
     if soundscape.stems is None or len(soundscape.stems) == 1 or any(source.audio is None for source in sources):
         return []
+    stems, mixture = torch.from_numpy(soundscape.stems), torch.from_numpy(soundscape.waveform)
     estimates = [_resample(source, soundscape) for source in sources]
-    improvement = si_sdr_improvement(
-        torch.stack(estimates), torch.from_numpy(soundscape.stems), torch.from_numpy(soundscape.waveform)
-    )
-    return improvement.tolist()
+    estimates = torch.stack(estimates) if estimates else torch.zeros(0, len(mixture))
+    return si_sdr_improvement(estimates, stems, mixture).tolist()
 
 
 def _resample(source: SoundSource, soundscape: Soundscape) -> torch.Tensor:

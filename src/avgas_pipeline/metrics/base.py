@@ -41,19 +41,21 @@ class SoundscapeMean(Metric):
 def check_shapes(scores: torch.Tensor, target: torch.Tensor) -> None:
     """
     Raises:
-        ValueError: If scores and targets are not both `(N, C)`.
+        ValueError: If scores and targets are not both `(N, C)`, or scores are not finite.
     """
     if scores.ndim != 2 or scores.shape != target.shape:
         raise ValueError(
             f"Scores and targets have to be of one shape, (images, classes), but are {tuple(scores.shape)} and"
             f" {tuple(target.shape)}."
         )
+    if not bool(scores.isfinite().all()):
+        raise ValueError("Scores have to be finite.")
 
 
 def check_scores(scores: torch.Tensor, target: torch.Tensor) -> None:
     """
     Raises:
-        ValueError: If scores and targets are not both `(N, C)`, or a soundscape has no class.
+        ValueError: If scores and targets are not both `(N, C)`, scores are not finite, or a soundscape has no class.
     """
     check_shapes(scores, target)
     if not target.bool().any(dim=1).all():

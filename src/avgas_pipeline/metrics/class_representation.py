@@ -37,7 +37,8 @@ def class_representation_score(class_mass: torch.Tensor, target: torch.Tensor) -
 
 def class_similarity(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """
-    CRS-sim: the mean of the judge's scores of the true classes; with CLIP the plain CLIP score per class.
+    CRS-sim: the mean of the judge's scores of the true classes; with CLIP the plain CLIP score per class (Hessel et
+    al., arXiv 2104.08718), averaged. The definition is ours.
 
     Args:
         scores (`torch.Tensor` of shape `(N, C)`): A judge's class scores: cosines in [-1, 1] with CLIP, probabilities
@@ -55,7 +56,8 @@ def class_similarity(scores: torch.Tensor, target: torch.Tensor) -> torch.Tensor
 def class_coverage(scores: torch.Tensor, target: torch.Tensor, thresholds: torch.Tensor) -> torch.Tensor:
     """
     CRS-cov: the share of the true classes whose score exceeds the class's own threshold, as
-    [`coverage_thresholds`] finds it on real images. It does not depend on a softmax's temperature.
+    [`coverage_thresholds`] finds it on real images. It does not depend on a softmax's temperature. The definition is
+    ours.
 
     Args:
         scores (`torch.Tensor` of shape `(N, C)`): A judge's class scores.
@@ -133,4 +135,4 @@ class ClassCoverage(SoundscapeMean):
 
     def update(self, scores: torch.Tensor, target: torch.Tensor) -> None:
         """Take in a batch: `(N, C)` both."""
-        super().update(scores, target, self.thresholds)
+        super().update(scores, target, self.thresholds.to(scores.device))

@@ -1,5 +1,6 @@
 """FID, KID and Inception Score through torchmetrics, with a judge's features in place of Inception's."""
 
+import warnings
 from typing import Any
 
 import PIL.Image
@@ -21,7 +22,8 @@ KID_SUBSET_SIZE = 100
 class JudgeFeatures(nn.Module):
     """
     A judge as the `feature` module of torchmetrics' image metrics: images `(N, 3, H, W)`, uint8, in; features
-    `(N, D)` out, or with `log_mass` the logarithm of the class mass `(N, C)`, whose softmax it is.
+    `(N, D)` out, or with `log_mass` the logarithms `(N, C + 1)` of the class mass and of what is left of it, whose
+    softmax they are.
 
     Args:
         judge ([`~avgas_pipeline.metrics.judges.Judge`]): Of either kind.
@@ -32,7 +34,7 @@ class JudgeFeatures(nn.Module):
         super().__init__()
         self.judge = judge
         self.log_mass = log_mass
-        self.num_features = len(judge.labels) if log_mass else judge.num_features
+        self.num_features = len(judge.labels) + 1 if log_mass else judge.num_features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """See the class."""
@@ -44,20 +46,28 @@ class JudgeFeatures(nn.Module):
 
 def frechet_distance(judge: Judge, **kwargs: Any) -> FrechetInceptionDistance:
     """
-    FID (Heusel et al., arXiv 1706.08500) between two sets of images by a judge's features; from 0, lower is better.
+    FID (Heusel et al., arXiv 1706.08500) between two sets of images by a judge's features: the squared distance of
+    their means plus tr(A + B - 2 (AB)^1/2) of their covariances; from 0, lower is better. It knows nothing of classes.
     Not comparable with FIDs by Inception, or by another judge.
     """
     return FrechetInceptionDistance(feature=JudgeFeatures(judge), **kwargs)
 
 
 def kernel_distance(judge: Judge, **kwargs: Any) -> KernelInceptionDistance:
-    """KID (Bińkowski et al., arXiv 1801.01401) by a judge's features; unbiased for small sets, lower is better."""
+    """
+    KID (Bińkowski et al., arXiv 1801.01401) by a judge's features: the squared maximum mean discrepancy with a cubic
+    kernel; unbiased for small sets, so that it may be below 0; lower is better. It knows nothing of classes.
+    """
     return KernelInceptionDistance(feature=JudgeFeatures(judge), **kwargs)
 
 
 def inception_score(judge: Judge, **kwargs: Any) -> InceptionScore:
-    """IS (Salimans et al., arXiv 1606.03498) by a judge's class mass; from 1 to the number of classes."""
-    return InceptionScore(feature=JudgeFeatures(judge, log_mass=True), **kwargs)
+    """
+    IS (Salimans et al., arXiv 1606.03498) by a judge's class mass: exp of the mean divergence of an image's mass from
+    all images' mean mass, over the whole set at once (splits would bound it by their size). From 1 to the number of
+    classes plus one, for what shows none; images of one class alone have 1.
+    """
+    return InceptionScore(feature=JudgeFeatures(judge, log_mass=True), **{"splits": 1, **kwargs})
 
 
 class GivenFeatures(nn.Module):
@@ -85,22 +95,28 @@ def set_scores(judgement: Judgement, reference_features: torch.Tensor | None = N
         always the same ones).
     """
     # IS and KID draw subsets.
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(0)
-        score = InceptionScore(feature=GivenFeatures(judgement.class_mass.shape[1]))
+        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
+        # One process judges for all, so there is nobody to reduce with.
+        options = {"sync_on_compute": False}
+        score = InceptionScore(feature=GivenFeatures(judgement.class_mass.shape[1] + 1), splits=1, **options)
         score.update(_log_mass(judgement))
         result = {"inception_score": float(score.compute()[0])}
         if reference_features is None or min(len(judgement.features), len(reference_features)) < 2:
             return result
         given = GivenFeatures(judgement.features.shape[1])
         subset_size = min(KID_SUBSET_SIZE, len(judgement.features), len(reference_features))
-        for metric in (FrechetInceptionDistance(given), KernelInceptionDistance(given, subset_size=subset_size)):
+        fid = FrechetInceptionDistance(given, **options)
+        kid = KernelInceptionDistance(given, subset_size=subset_size, **options)
+        for metric in (fid, kid):
             metric.update(reference_features, real=True)
             metric.update(judgement.features, real=False)
-            is_kid = isinstance(metric, KernelInceptionDistance)
-            result["kid" if is_kid else "fid"] = float(metric.compute()[0] if is_kid else metric.compute())
+        result["fid"] = float(fid.compute())
+        result["kid"] = float(kid.compute()[0])
     return result
 
 
 def _log_mass(judgement: Judgement) -> torch.Tensor:
-    return judgement.class_mass.clamp(min=1e-12).log()
+    rest = (1 - judgement.class_mass.sum(dim=1, keepdim=True)).clamp(min=0.0)
+    return torch.cat([judgement.class_mass, rest], dim=1).clamp(min=1e-12).log()

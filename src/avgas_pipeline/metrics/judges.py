@@ -20,7 +20,7 @@ from transformers import (
 )
 
 
-# Where CLIP's classes come from: sounds, named as VGGSound names them.
+# Prompts that suit any label, averaged as CLIP's authors do.
 TEMPLATES = ("a photo of {}", "a picture of {}", "an image of {}")
 
 

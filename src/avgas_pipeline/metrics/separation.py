@@ -16,12 +16,12 @@ def separation_recall(class_mass: torch.Tensor, target: torch.Tensor) -> dict[st
     Match the m separated images of one soundscape to its n true classes Y by the Hungarian algorithm, so that the
     images' mass on their classes is largest in sum, and say how good the match is:
 
-    - `sep_recall` (Sep-R@1): the share of true classes whose image has them as its highest class; a class without an
-      image is not found;
+    - `sep_recall` (Sep-R@1): the share of true classes whose image has them as its highest class, strictly; a class
+      without an image is not found;
     - `sep_all` (Sep-all): 1 if all are found and there is no further image, otherwise 0;
     - `leakage`: the mean over matched images of the mass on the *other* true classes; NaN for one class;
     - `duplicates`: \( (m - d) / (m - 1) \) where d is the number of different highest classes: 0 if every image
-      shows another class, 1 if all show the same; NaN for one image.
+      shows another class, 1 if all show the same (or nothing in particular); NaN for one image.
 
     With one class and one image, `sep_recall` and `sep_all` are top-1 accuracy. The task is AV-GAS's second (arXiv
     2504.18283); the definitions are ours.
@@ -47,11 +47,11 @@ def separation_recall(class_mass: torch.Tensor, target: torch.Tensor) -> dict[st
     if not len(class_mass):
         return {"sep_recall": 0.0, "sep_all": 0.0, "leakage": float("nan"), "duplicates": float("nan")}
 
-    mass = class_mass.double().cpu()
+    mass = class_mass.detach().double().cpu()
     classes = classes.cpu()
     on_classes = mass[:, classes]
     images, matched = linear_sum_assignment(on_classes.numpy(), maximize=True)
-    highest = mass.argmax(dim=1)
+    highest = highest_class(mass)
     found = sum(int(highest[image] == classes[number]) for image, number in zip(images, matched, strict=True))
     others = on_classes[images].sum(dim=1) - on_classes[images, matched]
     num_images = len(mass)
@@ -62,6 +62,12 @@ def separation_recall(class_mass: torch.Tensor, target: torch.Tensor) -> dict[st
         "leakage": float(others.mean()) if len(classes) > 1 else float("nan"),
         "duplicates": repeated / (num_images - 1) if num_images > 1 else float("nan"),
     }
+
+
+def highest_class(scores: torch.Tensor) -> torch.Tensor:
+    """Index `(m,)` of the one class that scores above all others in `(m, C)`; -1 where several share the highest."""
+    top = scores.amax(dim=1, keepdim=True)
+    return scores.argmax(dim=1).where((scores == top).sum(dim=1) == 1, -1)
 
 
 class SeparationRecall(Metric):

@@ -19,7 +19,8 @@ def paired_similarity(image_embeds: torch.Tensor, reference_embeds: torch.Tensor
     - `win_rate`: the share of the *other references* that are less similar to the image than its own, ties counting
       half, as in SonicDiffusion (arXiv 2405.00878); in [0, 1], 0.5 by chance.
 
-    MACS and SonicDiffusion call different ones of these AIS and IIS, so they have names of their own here.
+    MACS and SonicDiffusion call different ones of these AIS and IIS, so they have names of their own here. None of
+    them knows of classes: with one class or several, the pair is what counts.
 
     Args:
         image_embeds (`torch.Tensor` of shape `(N, D)`): Of the generated images; N at least 2 for the last two.
@@ -70,6 +71,8 @@ class _PairedSimilarity(Metric):
 
     def compute(self) -> dict[str, torch.Tensor]:
         """The means, by name."""
+        if not len(self.image_embeds):
+            return {f"{self.prefix}_{name}": torch.tensor(float("nan")) for name in ("cosine", "z_score", "win_rate")}
         values = paired_similarity(dim_zero_cat(self.image_embeds), dim_zero_cat(self.reference_embeds))
         return {f"{self.prefix}_{name}": value.nanmean() for name, value in values.items()}
 

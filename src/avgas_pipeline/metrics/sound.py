@@ -83,7 +83,7 @@ class LabelRecall(Metric):
 class SourceCountAccuracy(SoundscapeMean):
     """
     The share of soundscapes in which as many sources are found as there are: `update(found, true)` with integer
-    tensors `(N,)`; `compute()` in [0, 1], higher is better.
+    tensors `(N,)`; `compute()` in [0, 1], higher is better. With one source: the share in which one is found.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -118,7 +118,7 @@ class PresenceAveragePrecision(BinaryAveragePrecision):
 
     `update(scores, holds_source)` with presence probabilities and what [`match_slots`] gives, flat or `(N, K)`;
     `compute()` in [0, 1]: 1 if every slot with a source scores above every slot without, and by chance the share of
-    slots with a source.
+    slots with a source. With one class it is the same.
     """
 
 
@@ -137,11 +137,11 @@ def si_sdr_improvement(estimates: torch.Tensor, stems: torch.Tensor, mixture: to
     Returns:
         `torch.Tensor` of shape `(n,)`, float64, in dB; NaN for a single source, whose mixture is itself.
     """
-    stems, mixture = stems.double(), mixture.double()
+    stems, mixture = stems.detach().double().cpu(), mixture.detach().double().cpu()
     improvement = torch.zeros(len(stems), dtype=torch.float64)
     if len(stems) == 1:
         return improvement * float("nan")
-    estimates = estimates.double()
+    estimates = estimates.detach().double().cpu()
     # SI-SDR takes silence for 0 dB, which would be far better than a quiet source's mixture.
     estimates = estimates[estimates.square().sum(dim=-1) > SILENT_RATIO * mixture.square().sum()]
     if not len(estimates):

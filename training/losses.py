@@ -1,0 +1,190 @@
+"""Losses of the separator, after its slots are matched to the sources, and of the generator."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers import SchedulerMixin
+from diffusers.training_utils import compute_snr
+from scipy.optimize import linear_sum_assignment
+
+from avgas_pipeline import AudioVisualSeparatorOutput
+
+
+@dataclass
+class SeparationTargets:
+    """
+    The sources of B mixtures, N at most.
+
+    Attributes:
+        labels (`torch.Tensor` of shape `(B, N)`): Label indices; -1 where there is no source.
+        mask_ratio (`torch.Tensor` of shape `(B, N, F, T)`, *optional*): Ideal ratio masks in [0, 1].
+        mask_weight (`torch.Tensor` of shape `(B, F, T)`, *optional*): What each bin counts.
+        audio_embeds (`torch.Tensor` of shape `(B, N, E)`, *optional*): The teacher's, of the clean clips; unit norm.
+        visual_embeds (`torch.Tensor` of shape `(B, N, V)`, *optional*): The image encoder's; unit norm.
+    """
+
+    labels: torch.Tensor
+    mask_ratio: torch.Tensor | None = None
+    mask_weight: torch.Tensor | None = None
+    audio_embeds: torch.Tensor | None = None
+    visual_embeds: torch.Tensor | None = None
+
+
+@torch.no_grad()
+def match_sources(output: AudioVisualSeparatorOutput, targets: SeparationTargets) -> torch.Tensor:
+    """
+    The slot of every source, by the Hungarian algorithm on the cost of class, embeddings and mask, as in MaskFormer
+    (arXiv 2107.06278).
+
+    Returns:
+        `torch.Tensor` of shape `(B, N)`: Slot numbers; -1 where there is no source, or no slot is left for it.
+    """
+    labels = targets.labels
+    probs = output.class_logits.float().softmax(dim=-1)
+    # (B, K, N)
+    cost = -probs.gather(2, labels.clamp(min=0)[:, None].expand(-1, probs.shape[1], -1))
+    for own, others in ((output.audio_embeds, targets.audio_embeds), (output.visual_embeds, targets.visual_embeds)):
+        if others is not None:
+            cost = cost - own.float() @ others.float().transpose(1, 2)
+    if output.mask_logits is not None and targets.mask_ratio is not None:
+        masks = output.mask_logits.float().sigmoid().flatten(2)
+        weight = targets.mask_weight.flatten(1)
+        weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-8)
+        for number in range(labels.shape[1]):
+            error = (masks - targets.mask_ratio[:, number].flatten(1)[:, None]).abs()
+            cost[:, :, number] += (error * weight[:, None]).sum(dim=2)
+
+    slots = torch.full_like(labels, -1)
+    for row, (row_cost, row_labels) in enumerate(zip(cost.cpu().numpy(), labels.cpu(), strict=True)):
+        count = int((row_labels >= 0).sum())
+        for slot, source in zip(*linear_sum_assignment(row_cost[:, :count]), strict=True):
+            slots[row, int(source)] = int(slot)
+    return slots
+
+
+def info_nce(
+    embeds: torch.Tensor, positives: torch.Tensor, labels: torch.Tensor, temperature: float = 0.07
+) -> torch.Tensor:
+    """
+    InfoNCE (arXiv 1807.03748) on squared L2 distance, both ways: each embedding against its positive among those of
+    all other labels. Between unit vectors the squared distance is 2 - 2 cos.
+
+    Args:
+        embeds (`torch.Tensor` of shape `(P, E)`): Unit norm.
+        positives (`torch.Tensor` of shape `(P, E)`): Unit norm.
+        labels (`torch.Tensor` of shape `(P,)`): Others of the same label are not negatives.
+        temperature (`float`, defaults to 0.07): What distances are divided by.
+    """
+    if len(embeds) == 0:
+        return embeds.sum()
+    logits = -torch.cdist(embeds.float(), positives.float()).square() / temperature
+    same = labels[:, None] == labels[None]
+    same.fill_diagonal_(False)
+    logits = logits.masked_fill(same, float("-inf"))
+    own = torch.arange(len(embeds), device=embeds.device)
+    return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
+
+
+def separation_losses(
+    output: AudioVisualSeparatorOutput,
+    targets: SeparationTargets,
+    temperature: float = 0.07,
+    label_smoothing: float = 0.0,
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """
+    All losses of a separator with more than one slot, by name: `presence`, `label`, and as far as there are targets
+    `a2a`, `a2v` and `mask`.
+
+    Args:
+        output ([`AudioVisualSeparatorOutput`]): Of B mixtures.
+        targets ([`SeparationTargets`]): Of the same.
+        temperature (`float`, defaults to 0.07): Of InfoNCE.
+        label_smoothing (`float`, defaults to 0.0): Of the label loss, in [0, 1).
+
+    Returns:
+        The losses, and the matched slots `(B, N)` as of [`match_sources`].
+    """
+    slots = match_sources(output, targets)
+    rows, sources = (slots >= 0).nonzero(as_tuple=True)
+    matched = slots[rows, sources]
+    labels = targets.labels[rows, sources]
+
+    presence = torch.zeros_like(output.presence_logits)
+    presence[rows, matched] = 1.0
+    losses = {
+        "presence": F.binary_cross_entropy_with_logits(output.presence_logits.float(), presence.float()),
+        "label": F.cross_entropy(output.class_logits[rows, matched].float(), labels, label_smoothing=label_smoothing),
+    }
+    if targets.audio_embeds is not None:
+        own, others = output.audio_embeds[rows, matched], targets.audio_embeds[rows, sources]
+        losses["a2a"] = info_nce(own, others, labels, temperature)
+    if targets.visual_embeds is not None:
+        own, others = output.visual_embeds[rows, matched], targets.visual_embeds[rows, sources]
+        losses["a2v"] = info_nce(own, others, labels, temperature)
+    if output.mask_logits is not None and targets.mask_ratio is not None:
+        masks = output.mask_logits[rows, matched].float().sigmoid()
+        error = (masks - targets.mask_ratio[rows, sources]).abs()
+        weight = targets.mask_weight[rows]
+        losses["mask"] = (error * weight).sum() / weight.sum().clamp_min(1e-8)
+    return losses, slots
+
+
+def single_embedding_losses(
+    output: AudioVisualSeparatorOutput, targets: SeparationTargets, temperature: float = 0.07
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """
+    The losses of a separator with one slot, the baseline without separation: its one embedding is drawn to the mean of
+    the sources' embeddings, and its label probabilities are spread evenly over their labels.
+
+    Returns:
+        The losses, and slots `(B, N)`: 0 for the first source, -1 for the others.
+    """
+    present = (targets.labels >= 0).float()
+    share = present / present.sum(dim=1, keepdim=True)
+    wanted = torch.zeros_like(output.class_logits[:, 0], dtype=torch.float32)
+    wanted.scatter_add_(1, targets.labels.clamp(min=0), share)
+    logits = output.presence_logits.float()
+    losses = {
+        "presence": F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)),
+        "label": F.cross_entropy(output.class_logits[:, 0].float(), wanted),
+    }
+    # A mixture is its own class.
+    distinct = torch.arange(len(wanted), device=wanted.device)
+    for name, own, others in (
+        ("a2a", output.audio_embeds, targets.audio_embeds),
+        ("a2v", output.visual_embeds, targets.visual_embeds),
+    ):
+        if others is not None:
+            mean = F.normalize((others * share[..., None].to(others)).sum(dim=1), dim=-1)
+            losses[name] = info_nce(own[:, 0], mean, distinct, temperature)
+    slots = torch.full_like(targets.labels, -1)
+    slots[:, 0] = 0
+    return losses, slots
+
+
+def diffusion_loss(
+    prediction: torch.Tensor,
+    target: torch.Tensor,
+    timesteps: torch.Tensor,
+    scheduler: SchedulerMixin,
+    snr_gamma: float | None = None,
+) -> torch.Tensor:
+    """
+    Mean squared error of what the U-Net predicts, weighted by the clipped signal-to-noise ratio if `snr_gamma` is
+    given (min-SNR, arXiv 2303.09556).
+
+    Args:
+        prediction (`torch.Tensor` of shape `(B, C, H, W)`): The U-Net's.
+        target (`torch.Tensor` of shape `(B, C, H, W)`): Noise, velocity or flow.
+        timesteps (`torch.Tensor` of shape `(B,)`): As given to the U-Net.
+        scheduler (`SchedulerMixin`): Knows what is predicted.
+        snr_gamma (`float`, *optional*): Where the ratio is clipped; 5 is usual. Not for flow matching.
+    """
+    error = F.mse_loss(prediction.float(), target.float(), reduction="none").flatten(1).mean(dim=1)
+    if snr_gamma is None:
+        return error.mean()
+    snr = compute_snr(scheduler, timesteps)
+    clipped = snr.clamp(max=snr_gamma)
+    weight = clipped / (snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr)
+    return (weight * error).mean()
