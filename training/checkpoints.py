@@ -142,6 +142,11 @@ class StopSignal:
         self.received = True
 
 
+def leave_sigterm_to_parent(worker_id: int) -> None:
+    """For a loader's `worker_init_fn`: clusters signal whole groups, and the loop still needs its workers."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def claim_output_dir(output_dir: str | os.PathLike, overwrite: bool, resume_from_checkpoint: str | None) -> Path:
     """
     Make a run's folder.

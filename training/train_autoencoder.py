@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 from autoencoder_losses import PatchDiscriminator, discriminator_loss, multiscale_l1
-from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir
+from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir, leave_sigterm_to_parent
 from config import parse_config, setting
 from diffusers import AutoencoderKL
 from diffusers.optimization import get_scheduler
@@ -134,6 +134,7 @@ def main(argv: list[str] | None = None) -> None:
             batch_size=config.train_batch_size,
             sampler=StepSampler(step, config.max_train_steps, step_size),
             num_workers=config.dataloader_num_workers,
+            worker_init_fn=leave_sigterm_to_parent,
         )
     )
     accelerator.init_trackers("autoencoder", {key: str(value) for key, value in asdict(config).items()})

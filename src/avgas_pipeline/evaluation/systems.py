@@ -146,7 +146,7 @@ class PipelineSystem:
         if self.oracle:
             encoded, drawings = self._hear_stems(soundscapes)
         else:
-            encoded, drawings = self._hear(soundscapes)
+            encoded, drawings = hear(self.pipe, soundscapes, self.settings.presence_threshold)
         if not self.settings.draw:
             return drawings
         output = self.pipe(
@@ -161,30 +161,6 @@ class PipelineSystem:
             drawing.mixed = mixed
             drawing.separated = [source.images[0] for source in sources]
         return drawings
-
-    def _hear(self, soundscapes: Sequence[Soundscape]) -> tuple[EncodedAudio, list[Drawing]]:
-        """As the pipeline hears, or where no source is present the most probable one; and all slots, for presence."""
-        recordings = [_as_audio(soundscape.waveform, soundscape) for soundscape in soundscapes]
-        slots = self.pipe.separate_audio(
-            recordings, num_sources=self.pipe.separator.config.num_slots, return_audio=False
-        )
-        threshold = self.settings.presence_threshold
-        is_silent = [max(source.score for source in sources) < threshold for sources in slots]
-        encoded = [
-            self.pipe.encode_audio(recording, presence_threshold=threshold, num_sources=1 if nothing else None)
-            for recording, nothing in zip(recordings, is_silent, strict=True)
-        ]
-        drawings = [
-            Drawing(
-                labels=[source.label for source in one.sources[0]],
-                nothing_heard=nothing,
-                slot_scores=[source.score for source in all_slots],
-                slot_holds_source=self._holds_source(all_slots, soundscape.labels),
-                si_sdri_db=_si_sdri([] if nothing else one.sources[0], soundscape),
-            )
-            for soundscape, one, all_slots, nothing in zip(soundscapes, encoded, slots, is_silent, strict=True)
-        ]
-        return _side_by_side(encoded), drawings
 
     def _hear_stems(self, soundscapes: Sequence[Soundscape]) -> tuple[EncodedAudio, list[Drawing]]:
         """Every clean source by itself, as its most probable slot; their tokens side by side."""
@@ -201,12 +177,43 @@ class PipelineSystem:
         drawings = [Drawing(labels=[source.label for source in one.sources[0]]) for one in encoded]
         return _side_by_side(encoded), drawings
 
-    def _holds_source(self, slots: list[SoundSource], labels: Sequence[str]) -> list[bool]:
-        label2id = {label: index for index, label in self.pipe.separator.id2label.items()}
-        known = [label2id[label] for label in labels if label in label2id]
-        if not known:
-            return [False] * len(slots)
-        return match_slots(torch.stack([slot.label_probs for slot in slots]).numpy(), known).tolist()
+
+@torch.no_grad()
+def hear(
+    pipe: AVGASPipeline, soundscapes: Sequence[Soundscape], presence_threshold: float
+) -> tuple[EncodedAudio, list[Drawing]]:
+    """
+    Hear soundscapes as a pipeline does, or where no source is present the most probable one; and all slots, for
+    presence.
+
+    Returns:
+        What draws them, and what was heard of each, without images.
+    """
+    recordings = [_as_audio(soundscape.waveform, soundscape) for soundscape in soundscapes]
+    slots = pipe.separate_audio(recordings, num_sources=pipe.separator.config.num_slots, return_audio=False)
+    is_silent = [max(source.score for source in sources) < presence_threshold for sources in slots]
+    encoded = [
+        pipe.encode_audio(recording, presence_threshold=presence_threshold, num_sources=1 if nothing else None)
+        for recording, nothing in zip(recordings, is_silent, strict=True)
+    ]
+    label2id = {label: index for index, label in pipe.separator.id2label.items()}
+    drawings = [
+        Drawing(
+            labels=[source.label for source in one.sources[0]],
+            nothing_heard=nothing,
+            slot_scores=[source.score for source in all_slots],
+            slot_holds_source=_holds_source(all_slots, [label2id[x] for x in soundscape.labels if x in label2id]),
+            si_sdri_db=_si_sdri([] if nothing else one.sources[0], soundscape),
+        )
+        for soundscape, one, all_slots, nothing in zip(soundscapes, encoded, slots, is_silent, strict=True)
+    ]
+    return _side_by_side(encoded), drawings
+
+
+def _holds_source(slots: list[SoundSource], known_labels: Sequence[int]) -> list[bool]:
+    if not known_labels:
+        return [False] * len(slots)
+    return match_slots(torch.stack([slot.label_probs for slot in slots]).numpy(), known_labels).tolist()
 
 
 class ImageFolderSystem:

@@ -1,0 +1,475 @@
+"""
+Train the hearing half of a pipeline: audio encoder and separator, on mixtures of clips.
+
+    accelerate launch training/train_separator.py --config training/configs/mini-separator.yaml
+    accelerate launch training/train_separator.py --pretrained_model_name_or_path untrained \\
+        --dataset vggsound-shards --image_encoder openai/clip-vit-base-patch32 --output_dir runs/separator
+
+The checkpoint it begins with may be untrained (`AVGASPipeline.from_stable_diffusion`); the one it writes is a pipeline
+with the trained audio encoder and separator in place of the old ones. `--preset single_embedding` and `--preset paper`
+train the baselines. `--resume_from_checkpoint latest` goes on exactly.
+"""
+
+import json
+import math
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir, leave_sigterm_to_parent
+from config import parse_config, setting
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel
+from image_teacher import embed_pictures
+from losses import SeparationTargets, match_sources, separation_losses, single_embedding_losses
+from soundscape_dataset import Collator, SoundscapeDataset, window_s
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from training_data import check_labels, hold_out_groups, load_training_data
+from transformers import ASTFeatureExtractor, ResNetConfig, ResNetModel
+
+from avgas_pipeline import AudioVisualSeparator, AudioVisualSeparatorOutput, AVGASPipeline
+from avgas_pipeline.audio_tokens import token_layout
+from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_pipeline.evaluation import MixtureSet
+from avgas_pipeline.evaluation.scoring import presence_average_precision, score_sound
+from avgas_pipeline.evaluation.systems import hear
+from avgas_pipeline.spectrogram import mel_bands, relative_log_mel, stft
+
+
+PRESETS = ("separator", "single_embedding", "paper")
+
+
+@dataclass
+class SeparatorConfig:
+    """Settings of `train_separator.py`."""
+
+    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
+    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository; see load_training_data")
+    output_dir: str = setting("runs/separator", "the run's folder")
+    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
+    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
+    preset: str = setting("separator", "separator, single_embedding (no separation) or paper (AV-GAS's ResNet-18)")
+    image_encoder: str | None = setting(None, "A2V teacher, of transformers; without it there is no A2V loss")
+    num_sources: list[int] = setting([1, 3], "fewest and most sources of a mixture")
+    num_examples: int = setting(10000, "mixtures in an epoch")
+    repeat_examples: bool = setting(False, "every epoch has the same mixtures")
+    augment: bool = setting(True, "vary the clips")
+    balance: str = setting("label", "draw labels evenly, or source groups: label or source_group")
+    gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
+    train_batch_size: int = setting(16, "mixtures per step and process")
+    gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
+    max_train_steps: int = setting(10000, "optimiser steps")
+    learning_rate: float = setting(3e-4, "highest learning rate of the separator")
+    encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")
+    encoder_trainable: str | None = setting(
+        None, "train only encoder weights whose name begins with one of these, ','"
+    )
+    lr_scheduler: str = setting("cosine", "one of diffusers' schedules")
+    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
+    weight_decay: float = setting(0.01, "of AdamW")
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
+    presence_weight: float = setting(1.0, "of the presence loss")
+    label_weight: float = setting(1.0, "of the label loss")
+    a2a_weight: float = setting(0.5, "of the audio-audio alignment; 0 spares the teacher")
+    a2v_weight: float = setting(0.5, "of the audio-visual alignment")
+    mask_weight: float = setting(2.0, "of the mask loss")
+    temperature: float = setting(0.07, "of both alignments")
+    label_smoothing: float = setting(0.0, "of the label loss")
+    ema_decay: float = setting(0.999, "of the averaged weights, which teach A2A and are saved")
+    mixed_precision: str = setting("no", "no, fp16 or bf16")
+    gradient_checkpointing: bool = setting(False, "less memory, more time")
+    dataloader_num_workers: int = setting(1, "processes that decode, mix and extract features")
+    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
+    checkpoints_total_limit: int = setting(2, "checkpoints to keep")
+    validation_steps: int = setting(1000, "steps from one validation to the next")
+    validation_fraction: float = setting(0.1, "of every label's source groups, held out to validate on; 0 for none")
+    num_validation_mixtures: int = setting(200, "mixtures of held-out clips")
+    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
+    push_to_hub: bool = setting(False, "publish the result")
+    hub_model_id: str | None = setting(None, "where; by default the output folder's name")
+    seed: int = setting(0, "of weights and mixtures")
+
+
+class Hearing(torch.nn.Module):
+    """Audio encoder and separator as one module, one call a step, as distributed training wants it."""
+
+    def __init__(self, audio_encoder: torch.nn.Module, separator: AudioVisualSeparator) -> None:
+        super().__init__()
+        self.audio_encoder = audio_encoder
+        self.separator = separator
+
+    def forward(self, inputs: dict[str, torch.Tensor], spectrogram: torch.Tensor | None) -> tuple:
+        """The separator's output as a tuple."""
+        tokens = self.audio_encoder(**inputs).last_hidden_state
+        return self.separator(tokens, spectrogram=spectrogram, return_dict=False)
+
+
+def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any, AudioVisualSeparator]:
+    """Feature extractor, audio encoder and separator of a preset, from the checkpoint's."""
+    if config.preset not in PRESETS:
+        raise ValueError(f"preset has to be one of {', '.join(PRESETS)} but is {config.preset!r}.")
+    extractor, encoder, separator = pipe.audio_feature_extractor, pipe.audio_encoder, pipe.separator
+    if config.preset == "separator":
+        return extractor, encoder, separator
+    slots = {"single_embedding": 1, "paper": 2}[config.preset]
+    settings = {**separator.config, "num_slots": slots, "num_layers": 0, "mask_channels": 0}
+    if config.preset == "paper":
+        extractor = ASTFeatureExtractor(num_mel_bins=64, max_length=round(100 * pipe.window_s))
+        encoder = ResNetModel(
+            ResNetConfig(
+                num_channels=1,
+                embedding_size=64,
+                hidden_sizes=[64, 128, 256, 512],
+                depths=[2, 2, 2, 2],
+                layer_type="basic",
+            )
+        )
+        settings = {**settings, "num_prefix_tokens": 0, "num_frequency_patches": 1, **token_layout(encoder)}
+    settings = {key: value for key, value in settings.items() if not key.startswith("_")}
+    return extractor, encoder, AudioVisualSeparator(**settings)
+
+
+def loss_weights(config: SeparatorConfig) -> dict[str, float]:
+    """Of every loss. The paper's separator learns from A2A and A2V; presence and label only read it out."""
+    if config.preset == "paper":
+        return {"presence": 0.01, "label": 0.01, "a2a": 1.0, "a2v": 1.0, "mask": 0.0}
+    return {name: getattr(config, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask")}
+
+
+def parameter_groups(config: SeparatorConfig, hearing: Hearing) -> list[dict[str, Any]]:
+    """The separator without what only the generator trains, and the trainable part of the encoder."""
+    hearing.separator.token_head.requires_grad_(False)
+    hearing.separator.token_norm.requires_grad_(False)
+    hearing.separator.null_tokens.requires_grad_(False)
+    prefixes = tuple(config.encoder_trainable.split(",")) if config.encoder_trainable else ("",)
+    rate = config.learning_rate if config.preset == "paper" else config.encoder_learning_rate
+    for name, weight in hearing.audio_encoder.named_parameters():
+        weight.requires_grad_(rate > 0 and name.startswith(prefixes))
+    groups = [{"params": [w for w in hearing.separator.parameters() if w.requires_grad], "lr": config.learning_rate}]
+    encoder = [weight for weight in hearing.audio_encoder.parameters() if weight.requires_grad]
+    return [*groups, {"params": encoder, "lr": rate}] if encoder else groups
+
+
+def spectrograms(
+    waveform: torch.Tensor, stems: torch.Tensor, config: dict[str, Any], sampling_rate: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    What the mask decoder sees and has to say: the mixtures' log-mel spectrograms `(B, F, T)`, the sources' shares of
+    amplitude `(B, N, F, T)`, and what each bin counts `(B, F, T)`: the square root of its amplitude.
+    """
+    n_fft, hop, bands = config["n_fft"], config["hop_length"], config["num_mask_bands"]
+    spectrum = stft(waveform, n_fft, hop)
+    filters = mel_bands(n_fft, sampling_rate, bands).to(waveform)
+    mixture = (filters @ spectrum.abs().square()).sqrt()
+    sources = (filters @ stft(stems, n_fft, hop).abs().square()).sqrt()
+    ratio = (sources / mixture[:, None].clamp_min(1e-6)).clamp(0, 1)
+    loudest = mixture.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+    return relative_log_mel(spectrum, sampling_rate, bands), ratio, (mixture / loudest).sqrt()
+
+
+def train_mode(hearing: Hearing) -> None:
+    """Training mode, but for batch norms that are frozen: their statistics are, too."""
+    hearing.train()
+    for module in hearing.audio_encoder.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not module.weight.requires_grad:
+            module.eval()
+
+
+class Teacher:
+    """The averaged model, which hears the clean clips."""
+
+    def __init__(self, hearing: Hearing, ema: EMAModel) -> None:
+        self.hearing = deepcopy(hearing).requires_grad_(False).eval()
+        self.ema = ema
+
+    @torch.no_grad()
+    def update(self, hearing: Hearing) -> None:
+        """Take over the averaged weights, and the model's running statistics."""
+        self.ema.copy_to(self.hearing.parameters())
+        for own, new in zip(self.hearing.buffers(), hearing.buffers(), strict=True):
+            own.copy_(new)
+
+    @torch.no_grad()
+    def embed(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        """
+        Embeddings `(B, N, E)` of the sources with labels `(B, N)`, of the slot that most has the source's label; zero
+        where there is no source. `inputs` has one row per source.
+        """
+        output = AudioVisualSeparatorOutput(*self.hearing(inputs, None))
+        present = labels >= 0
+        # (sources, K)
+        scores = output.class_logits.softmax(dim=-1)[torch.arange(len(inputs_rows(inputs))), :, labels[present]]
+        best = (scores * output.presence_logits.sigmoid()).argmax(dim=1)
+        embeds = output.audio_embeds.new_zeros((*labels.shape, output.audio_embeds.shape[-1]))
+        embeds[present] = output.audio_embeds[torch.arange(len(best)), best]
+        return embeds
+
+
+def inputs_rows(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The tensor whose first dimension is the batch."""
+    return next(iter(inputs.values()))
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse_config(SeparatorConfig, __doc__, argv)
+    if config.pretrained_model_name_or_path is None:
+        raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=config.report_to,
+        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=f"{config.output_dir}/logs"),
+    )
+    if accelerator.is_main_process:
+        claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
+    accelerator.wait_for_everyone()
+    set_seed(config.seed)
+
+    pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
+    extractor, encoder, separator = build_models(config, pipe)
+    weights = loss_weights(config)
+    clips, pictures = load_training_data(config.dataset)
+    label2id = check_labels(clips["label"], separator.id2label, config.pretrained_model_name_or_path)
+    known, held_out = hold_out_groups(clips, config.validation_fraction, config.seed)
+    picture_embeds = None
+    if config.image_encoder is not None:
+        picture_embeds = embed_pictures(config.image_encoder, pictures or clips, accelerator.device)
+        if separator.config.visual_embed_dim != picture_embeds.shape[1]:
+            raise ValueError(
+                f"{config.image_encoder}: has embeddings of {picture_embeds.shape[1]}, but the separator's"
+                f" visual_embed_dim is {separator.config.visual_embed_dim}."
+            )
+
+    fewest, most = config.num_sources if config.preset != "paper" else (2, 2)
+    options = {"duration_s": window_s(extractor), "sampling_rate": extractor.sampling_rate}
+    sampler = MixtureSampler(
+        known,
+        pictures,
+        seed=config.seed,
+        num_sources=(fewest, most),
+        gain_range_db=config.gain_range_db,
+        augment=config.augment,
+        balance=config.balance,
+        **options,
+    )
+    step_size = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
+    num_epochs = math.ceil(config.max_train_steps * step_size / config.num_examples)
+    collate = Collator(
+        extractor,
+        encoder,
+        label2id,
+        {row: number for number, row in enumerate((pictures or clips)["id"])} if picture_embeds is not None else None,
+        with_stems=weights["a2a"] > 0,
+    )
+
+    if config.gradient_checkpointing:
+        encoder.gradient_checkpointing_enable()
+        separator.enable_gradient_checkpointing()
+    hearing = Hearing(encoder, separator)
+    groups = parameter_groups(config, hearing)
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    schedule = get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=config.max_train_steps * accelerator.num_processes,
+    )
+    ema = EMAModel(hearing.parameters(), decay=config.ema_decay)
+    teacher = Teacher(hearing, ema)
+    model, optimizer, schedule = accelerator.prepare(hearing, optimizer, schedule)
+    teacher.hearing.to(accelerator.device)
+    ema.to(accelerator.device)
+    accelerator.register_for_checkpointing(ema)
+
+    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+    checkpoints = Checkpoints(
+        accelerator,
+        config.output_dir,
+        {**settings, "num_processes": accelerator.num_processes},
+        config.checkpoints_total_limit,
+    )
+    step = checkpoints.resume(config.resume_from_checkpoint)
+    teacher.update(hearing)
+    loader = accelerator.prepare(
+        DataLoader(
+            SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples),
+            batch_size=config.train_batch_size,
+            sampler=StepSampler(step, config.max_train_steps, step_size),
+            collate_fn=collate,
+            num_workers=config.dataloader_num_workers,
+            worker_init_fn=leave_sigterm_to_parent,
+        )
+    )
+    validation = None
+    if len(held_out):
+        validation_sampler = MixtureSampler(
+            held_out, pictures, config.seed, (1, min(most, len(set(held_out["label"])))), **options
+        )
+        plans = [validation_sampler.plan(number) for number in range(config.num_validation_mixtures)]
+        validation = MixtureSet(validation_sampler, plans, config.dataset, "train", "held-out source groups")
+    accelerator.init_trackers("separator", {key: str(value) for key, value in asdict(config).items()})
+    stop = StopSignal()
+    history: dict[str, float] = {}
+
+    progress = tqdm(
+        total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
+    )
+    train_mode(hearing)
+    for batch in loader:
+        with accelerator.accumulate(model):
+            losses = compute_losses(model, teacher, batch, weights, config, separator, extractor, picture_embeds)
+            loss = sum(weights[name] * value for name, value in losses.items())
+            if not math.isfinite(loss.item()):
+                raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        if not accelerator.sync_gradients:
+            continue
+        ema.step(hearing.parameters())
+        teacher.update(hearing)
+        step += 1
+        progress.update()
+        if step % 20 == 0:
+            values = {name: value.item() for name, value in losses.items()}
+            progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
+            accelerator.log({**values, "loss": loss.item(), "lr": schedule.get_last_lr()[0]}, step=step)
+        if step % config.checkpointing_steps == 0 or stop.received:
+            checkpoints.save(step)
+        if validation is not None and step % config.validation_steps == 0 and accelerator.is_main_process:
+            history = validate(teacher, pipe, extractor, validation, picture_embeds, collate)
+            accelerator.log(history, step=step)
+            accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in history.items()))
+        if stop.received:
+            break
+    progress.close()
+
+    if step == config.max_train_steps and accelerator.is_main_process:
+        save(teacher, pipe, extractor, config, history)
+    accelerator.end_training()
+
+
+def compute_losses(
+    model: torch.nn.Module,
+    teacher: Teacher,
+    batch: dict[str, Any],
+    weights: dict[str, float],
+    config: SeparatorConfig,
+    separator: AudioVisualSeparator,
+    extractor: Any,
+    picture_embeds: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """The losses of one batch, by name."""
+    spectrogram = ratio = bin_weight = None
+    if separator.config.mask_channels:
+        spectrogram, ratio, bin_weight = spectrograms(
+            batch["waveform"], batch["stems"], separator.config, extractor.sampling_rate
+        )
+    labels = batch["labels"]
+    targets = SeparationTargets(labels, ratio, bin_weight)
+    if weights["a2a"]:
+        targets.audio_embeds = teacher.embed(batch["clean_encoder"], labels)
+    if weights["a2v"] and picture_embeds is not None:
+        rows = batch["picture_rows"]
+        embeds = picture_embeds.to(labels.device)[rows.clamp(min=0)]
+        targets.visual_embeds = embeds * (rows >= 0)[..., None]
+    output = AudioVisualSeparatorOutput(*model(batch["encoder"], spectrogram))
+    if separator.config.num_slots == 1:
+        return single_embedding_losses(output, targets, config.temperature)[0]
+    return separation_losses(output, targets, config.temperature, config.label_smoothing)[0]
+
+
+@torch.no_grad()
+def validate(
+    teacher: Teacher,
+    pipe: AVGASPipeline,
+    extractor: Any,
+    validation: MixtureSet,
+    picture_embeds: torch.Tensor | None,
+    collate: Collator,
+) -> dict[str, float]:
+    """
+    What the averaged model hears in mixtures of held-out clips: label recall, count accuracy, presence AP, median
+    SI-SDRi, and alignment R@1: how often a slot is nearest to its own clean clip, or picture, among those of 32
+    mixtures.
+    """
+    listening = AVGASPipeline(
+        vae=None,
+        unet=None,
+        scheduler=pipe.scheduler,
+        audio_encoder=teacher.hearing.audio_encoder,
+        audio_feature_extractor=extractor,
+        separator=teacher.hearing.separator,
+    )
+    drawings = []
+    for number in range(len(validation)):
+        drawings += hear(listening, [validation[number]], presence_threshold=0.5)[1]
+    values = score_sound(drawings, validation)
+    result = {
+        "val/label_recall": float(np.nanmean(values["label_recall"])),
+        "val/label_recall_by_group": float(np.nanmean(values["label_recall_by_group"])),
+        "val/all_labels": float(np.nanmean(values["label_all"])),
+        "val/count_accuracy": float(np.nanmean(values["count_accuracy"])),
+        "val/presence_ap": presence_average_precision(drawings),
+    }
+    if not np.isnan(values["si_sdri_db"]).all():
+        result["val/si_sdri_db"] = float(np.nanmedian(values["si_sdri_db"]))
+    return {**result, **alignment_recall(teacher, validation, picture_embeds, collate)}
+
+
+@torch.no_grad()
+def alignment_recall(
+    teacher: Teacher, validation: MixtureSet, picture_embeds: torch.Tensor | None, collate: Collator
+) -> dict[str, float]:
+    """R@1 of slots' embeddings against their own among all clean clips, and pictures, of 32 mixtures."""
+    mixtures = [validation.sampler.render(plan) for plan in validation.plans[:32]]
+    with_stems, collate.with_stems = collate.with_stems, True
+    batch = collate(mixtures)
+    collate.with_stems = with_stems
+    device = next(teacher.hearing.parameters()).device
+    to_device = lambda inputs: {name: value.to(device) for name, value in inputs.items()}  # noqa: E731
+    labels = batch["labels"].to(device)
+    clean = teacher.embed(to_device(batch["clean_encoder"]), labels)
+    output = AudioVisualSeparatorOutput(*teacher.hearing(to_device(batch["encoder"]), None))
+    slots = match_sources(output, SeparationTargets(labels, audio_embeds=clean))
+    rows, sources = (slots >= 0).nonzero(as_tuple=True)
+    heard = {"val/a2a_recall": (output.audio_embeds, clean[rows, sources])}
+    if picture_embeds is not None:
+        shown = picture_embeds.to(device)[batch["picture_rows"].to(device)[rows, sources]]
+        heard["val/a2v_recall"] = (output.visual_embeds, shown)
+    result = {}
+    for name, (embeds, references) in heard.items():
+        nearest = (embeds[rows, slots[rows, sources]] @ references.T).argmax(dim=1)
+        # Several sources may share a picture.
+        result[name] = float((references[nearest] == references).all(dim=1).float().mean())
+    return result
+
+
+def save(
+    teacher: Teacher, pipe: AVGASPipeline, extractor: Any, config: SeparatorConfig, history: dict[str, float]
+) -> None:
+    """The checkpoint with the averaged audio encoder and separator, its card, and what was measured last."""
+    pipe.register_modules(
+        audio_encoder=teacher.hearing.audio_encoder,
+        separator=teacher.hearing.separator,
+        audio_feature_extractor=extractor,
+    )
+    out = Path(config.output_dir)
+    pipe.save_pretrained(out)
+    (out / "training.json").write_text(json.dumps({"settings": asdict(config), "validation": history}, indent=2))
+    if config.push_to_hub:
+        pipe.push_to_hub(config.hub_model_id or out.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Which clips a run learns from, and which it is chosen by."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import get_dataset_config_names, load_dataset
+
+from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+
+
+def load_training_data(dataset: str, split: str = "train") -> tuple[Any, Any]:
+    """
+    Clips, and pictures where they are a configuration of their own.
+
+    Args:
+        dataset (`str`): soundscapes-mini or a data set of its shape, or one whose clips have pictures, such as
+            `avgas prepare`'s Parquet shards: a folder or a Hub repository.
+        split (`str`, defaults to `"train"`): Of the data.
+
+    Raises:
+        ValueError: If it has no rows.
+        FileNotFoundError: If it is missing.
+    """
+    path = Path(dataset)
+    if path.is_dir() and not any(path.iterdir()):
+        raise ValueError(f"{dataset}: the folder is empty.")
+    if {"audio", "images"} <= set(get_dataset_config_names(os.fspath(dataset))):
+        clips, pictures = load_soundscapes_mini(dataset, split)
+    else:
+        clips, pictures = load_dataset(os.fspath(dataset), split=split), None
+    if not len(clips):
+        raise ValueError(f"{dataset}: has no clips in {split!r}.")
+    return clips, pictures
+
+
+def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, Any]:
+    """
+    Clips to learn from and clips to choose by: of every label, about a fraction of its source groups, and never the
+    last two.
+
+    Args:
+        clips (`datasets.Dataset`): With `label` and, if it has one, `source_group`.
+        fraction (`float`): In [0, 1); 0 holds out nothing.
+        seed (`int`, defaults to 0): Of the choice.
+    """
+    groups = clips["source_group"] if "source_group" in clips.column_names else clips["id"]
+    by_label: dict[str, set[str]] = {}
+    for label, group in zip(clips["label"], groups, strict=True):
+        by_label.setdefault(label, set()).add(group)
+    rng = np.random.default_rng(seed)
+    held: set[tuple[str, str]] = set()
+    for label, members in sorted(by_label.items()):
+        count = min(round(fraction * len(members)), len(members) - 2)
+        held.update((label, group) for group in rng.permutation(sorted(members))[: max(count, 0)].tolist())
+    is_held = [pair in held for pair in zip(clips["label"], groups, strict=True)]
+    return (
+        clips.select([number for number, held_out in enumerate(is_held) if not held_out]),
+        clips.select([number for number, held_out in enumerate(is_held) if held_out]),
+    )
+
+
+def check_labels(labels: Sequence[str], id2label: Mapping[int, str], checkpoint: str) -> dict[str, int]:
+    """
+    Index of every label of a checkpoint.
+
+    Raises:
+        ValueError: If it lacks one of the data's.
+    """
+    label2id = {label: index for index, label in id2label.items()}
+    missing = sorted(set(labels) - set(label2id))
+    if missing:
+        raise ValueError(
+            f"{checkpoint}: does not have the label {missing[0]!r} (and {len(missing) - 1} more of the data's"
+            f" {len(set(labels))})."
+        )
+    return label2id
