@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import torch
 from evaluation_data import DATA, write_evaluation_inputs
+from launching import two_processes
 from tiny import LABELS, save_tiny_judge, tiny_audio
 from typer.testing import CliRunner
 
@@ -283,11 +284,9 @@ def test_killed_and_run_again(inputs, whole, tmp_path):
 
 
 def test_two_processes_give_the_numbers_of_one(inputs, whole, tmp_path):
-    # What spawns processes is called so, whatever they run on.
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     options = ["--baseline", "oracle", "--baseline", "single-embedding", "--ablate", "no-masks"]
     command = [
-        *(sys.executable, *launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "avgas_pipeline"),
+        *(sys.executable, *two_processes(), "-m", "avgas_pipeline"),
         *arguments(inputs, tmp_path, "--device", "cpu", *options),
     ]
     result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)

@@ -2,13 +2,13 @@
 
 import math
 import os
-import socket
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from launching import free_port
 from torch import multiprocessing
 
 from avgas_pipeline.metrics import (
@@ -424,9 +424,7 @@ def _measure(part):
 
 
 def test_two_processes_reduce_to_the_numbers_of_one():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
     processes = [context.Process(target=_distributed, args=(rank, port, queue)) for rank in range(2)]

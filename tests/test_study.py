@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import PIL.Image
 import pytest
 from evaluation_data import DATA, write_evaluation_inputs
 from gradio_client import Client
+from launching import free_port
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support import expected_conditions
@@ -118,9 +118,7 @@ def report(tmp_path_factory):
 
 class Server:
     def __init__(self, report):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/"
         command = [sys.executable, "-m", "avgas_pipeline", "study", str(report), "--port", str(self.port)]
         environment = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}

@@ -19,6 +19,7 @@ STATE = "trainer_state.json"
 FREE = {
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dataset", "dataloader_num_workers"),
     *("checkpointing_steps", "checkpoints_total_limit", "validation_steps", "num_validation_scenes", "report_to"),
+    *("logging_steps", "num_validation_mixtures", "push_to_hub", "hub_model_id", "pretrained_model_name_or_path"),
 }
 
 

@@ -6,9 +6,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import SchedulerMixin
 from diffusers.training_utils import compute_snr
+from processes import Processes
 from scipy.optimize import linear_sum_assignment
 
 from avgas_pipeline import AudioVisualSeparatorOutput
+
+
+ALONE = Processes()
 
 
 @dataclass
@@ -64,26 +68,36 @@ def match_sources(output: AudioVisualSeparatorOutput, targets: SeparationTargets
 
 
 def info_nce(
-    embeds: torch.Tensor, positives: torch.Tensor, labels: torch.Tensor, temperature: float = 0.07
+    embeds: torch.Tensor,
+    positives: torch.Tensor,
+    labels: torch.Tensor,
+    temperature: float = 0.07,
+    processes: Processes = ALONE,
 ) -> torch.Tensor:
     """
     InfoNCE (arXiv 1807.03748) on squared L2 distance, both ways: each embedding against its positive among those of
-    all other labels. Between unit vectors the squared distance is 2 - 2 cos.
+    all other labels, of all processes. Between unit vectors the squared distance is 2 - 2 cos.
 
     Args:
         embeds (`torch.Tensor` of shape `(P, E)`): Unit norm.
         positives (`torch.Tensor` of shape `(P, E)`): Unit norm.
-        labels (`torch.Tensor` of shape `(P,)`): Others of the same label are not negatives.
+        labels (`torch.Tensor` of shape `(P,)`): Others of the same label are not negatives; -1 marks rows that do not
+            count at all.
         temperature (`float`, defaults to 0.07): What distances are divided by.
+        processes ([`Processes`], *optional*): All have the same number of rows.
     """
-    if len(embeds) == 0:
-        return embeds.sum()
-    logits = -torch.cdist(embeds.float(), positives.float()).square() / temperature
-    same = labels[:, None] == labels[None]
-    same.fill_diagonal_(False)
-    logits = logits.masked_fill(same, float("-inf"))
-    own = torch.arange(len(embeds), device=embeds.device)
-    return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
+    embeds, positives = embeds.float(), positives.float()
+    all_labels = processes.gather(labels)
+    counts = labels >= 0
+    own = processes.rank * len(labels) + torch.arange(len(labels), device=labels.device)
+    excluded = (labels[:, None] == all_labels[None]) | (all_labels < 0)[None]
+    excluded[torch.arange(len(labels)), own] = False
+    total = embeds.new_zeros(())
+    for anchors, others in ((embeds, positives), (positives, embeds)):
+        distances = torch.cdist(anchors, processes.gather(others)).square()
+        logits = (-distances / temperature).masked_fill(excluded, float("-inf"))
+        total = total + F.cross_entropy(logits, own, reduction="none")[counts].sum()
+    return 0.5 * total / processes.mean_count(counts.sum())
 
 
 def separation_losses(
@@ -91,47 +105,60 @@ def separation_losses(
     targets: SeparationTargets,
     temperature: float = 0.07,
     label_smoothing: float = 0.0,
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
     All losses of a separator with more than one slot, by name: `presence`, `label`, and as far as there are targets
-    `a2a`, `a2v` and `mask`.
+    `a2a`, `a2v` and `mask`. Means are over the sources of all processes.
 
     Args:
         output ([`AudioVisualSeparatorOutput`]): Of B mixtures.
         targets ([`SeparationTargets`]): Of the same.
         temperature (`float`, defaults to 0.07): Of InfoNCE.
         label_smoothing (`float`, defaults to 0.0): Of the label loss, in [0, 1).
+        processes ([`Processes`], *optional*): The others.
 
     Returns:
         The losses, and the matched slots `(B, N)` as of [`match_sources`].
     """
     slots = match_sources(output, targets)
-    rows, sources = (slots >= 0).nonzero(as_tuple=True)
+    found = slots >= 0
+    rows, sources = found.nonzero(as_tuple=True)
     matched = slots[rows, sources]
     labels = targets.labels[rows, sources]
 
     presence = torch.zeros_like(output.presence_logits)
     presence[rows, matched] = 1.0
+    label_loss = F.cross_entropy(
+        output.class_logits[rows, matched].float(), labels, reduction="sum", label_smoothing=label_smoothing
+    )
     losses = {
         "presence": F.binary_cross_entropy_with_logits(output.presence_logits.float(), presence.float()),
-        "label": F.cross_entropy(output.class_logits[rows, matched].float(), labels, label_smoothing=label_smoothing),
+        "label": label_loss / processes.mean_count(found.sum()),
     }
-    if targets.audio_embeds is not None:
-        own, others = output.audio_embeds[rows, matched], targets.audio_embeds[rows, sources]
-        losses["a2a"] = info_nce(own, others, labels, temperature)
-    if targets.visual_embeds is not None:
-        own, others = output.visual_embeds[rows, matched], targets.visual_embeds[rows, sources]
-        losses["a2v"] = info_nce(own, others, labels, temperature)
+    # One row per place for a source, empty or not, so that all processes have as many.
+    batch = torch.arange(len(slots), device=slots.device)[:, None]
+    flat_labels = targets.labels.masked_fill(~found, -1).flatten()
+    for name, own, others in (
+        ("a2a", output.audio_embeds, targets.audio_embeds),
+        ("a2v", output.visual_embeds, targets.visual_embeds),
+    ):
+        if others is not None:
+            own = own[batch, slots.clamp(min=0)].flatten(0, 1)
+            losses[name] = info_nce(own, others.flatten(0, 1), flat_labels, temperature, processes)
     if output.mask_logits is not None and targets.mask_ratio is not None:
         masks = output.mask_logits[rows, matched].float().sigmoid()
         error = (masks - targets.mask_ratio[rows, sources]).abs()
         weight = targets.mask_weight[rows]
-        losses["mask"] = (error * weight).sum() / weight.sum().clamp_min(1e-8)
+        losses["mask"] = (error * weight).sum() / processes.mean_count(weight.sum())
     return losses, slots
 
 
 def single_embedding_losses(
-    output: AudioVisualSeparatorOutput, targets: SeparationTargets, temperature: float = 0.07
+    output: AudioVisualSeparatorOutput,
+    targets: SeparationTargets,
+    temperature: float = 0.07,
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
     The losses of a separator with one slot, the baseline without separation: its one embedding is drawn to the mean of
@@ -150,14 +177,14 @@ def single_embedding_losses(
         "label": F.cross_entropy(output.class_logits[:, 0].float(), wanted),
     }
     # A mixture is its own class.
-    distinct = torch.arange(len(wanted), device=wanted.device)
+    distinct = processes.rank * len(wanted) + torch.arange(len(wanted), device=wanted.device)
     for name, own, others in (
         ("a2a", output.audio_embeds, targets.audio_embeds),
         ("a2v", output.visual_embeds, targets.visual_embeds),
     ):
         if others is not None:
             mean = F.normalize((others * share[..., None].to(others)).sum(dim=1), dim=-1)
-            losses[name] = info_nce(own[:, 0], mean, distinct, temperature)
+            losses[name] = info_nce(own[:, 0], mean, distinct, temperature, processes)
     slots = torch.full_like(targets.labels, -1)
     slots[:, 0] = 0
     return losses, slots

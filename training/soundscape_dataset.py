@@ -49,6 +49,7 @@ class Collator:
         feature_extractor (`FeatureExtractionMixin`): The audio encoder's.
         audio_encoder (`PreTrainedModel`): Only its configuration is used.
         label2id (`Mapping[str, int]`): Index of every label.
+        max_sources (`int`): N: places for sources in every batch, so that all processes have as many.
         picture_rows (`Mapping[str, int]`, *optional*): Row of every picture in a table of embeddings.
         with_stems (`bool`, defaults to `False`): Whether the encoder will hear the clean sources, too.
         with_images (`bool`, defaults to `False`): Whether target images are needed.
@@ -59,6 +60,7 @@ class Collator:
         feature_extractor: FeatureExtractionMixin,
         audio_encoder: PreTrainedModel,
         label2id: Mapping[str, int],
+        max_sources: int,
         picture_rows: Mapping[str, int] | None = None,
         with_stems: bool = False,
         with_images: bool = False,
@@ -67,6 +69,7 @@ class Collator:
         # Weights would be copied to every worker.
         self.audio_encoder = weightless(audio_encoder)
         self.label2id = label2id
+        self.max_sources = max_sources
         self.picture_rows = picture_rows
         self.with_stems = with_stems
         self.with_images = with_images
@@ -77,7 +80,7 @@ class Collator:
         source, and as asked for `clean_encoder` (inputs of the sources, of all mixtures in a row), `picture_rows`
         `(B, N)`, `pixel_values` `(B, 3, H, W)` in [-1, 1].
         """
-        most = max(len(mixture.labels) for mixture in mixtures)
+        most = self.max_sources
         length = len(mixtures[0].waveform)
         stems = np.zeros((len(mixtures), most, length), dtype=np.float32)
         labels = torch.full((len(mixtures), most), -1)

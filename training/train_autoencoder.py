@@ -58,6 +58,7 @@ class AutoencoderConfig:
     checkpoints_total_limit: int = setting(2, "checkpoints to keep")
     validation_steps: int = setting(1000, "steps from one validation to the next")
     num_validation_scenes: int = setting(64, "scenes from unseen pictures")
+    logging_steps: int = setting(20, "steps from one point of the curves to the next")
     report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
     seed: int = setting(0, "of weights and scenes")
 
@@ -172,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         step += 1
 
         progress.update()
-        if step % 20 == 0:
+        if step % config.logging_steps == 0:
             values = {name: value.item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
             accelerator.log({**values, "lr": schedule.get_last_lr()[0]}, step=step)

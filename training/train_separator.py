@@ -27,6 +27,7 @@ from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from image_teacher import embed_pictures
 from losses import SeparationTargets, match_sources, separation_losses, single_embedding_losses
+from processes import Processes
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -90,6 +91,7 @@ class SeparatorConfig:
     validation_steps: int = setting(1000, "steps from one validation to the next")
     validation_fraction: float = setting(0.1, "of every label's source groups, held out to validate on; 0 for none")
     num_validation_mixtures: int = setting(200, "mixtures of held-out clips")
+    logging_steps: int = setting(20, "steps from one point of the curves to the next")
     report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
     push_to_hub: bool = setting(False, "publish the result")
     hub_model_id: str | None = setting(None, "where; by default the output folder's name")
@@ -265,6 +267,7 @@ def main(argv: list[str] | None = None) -> None:
         extractor,
         encoder,
         label2id,
+        most,
         {row: number for number, row in enumerate((pictures or clips)["id"])} if picture_embeds is not None else None,
         with_stems=weights["a2a"] > 0,
     )
@@ -315,6 +318,7 @@ def main(argv: list[str] | None = None) -> None:
         plans = [validation_sampler.plan(number) for number in range(config.num_validation_mixtures)]
         validation = MixtureSet(validation_sampler, plans, config.dataset, "train", "held-out source groups")
     accelerator.init_trackers("separator", {key: str(value) for key, value in asdict(config).items()})
+    processes = Processes(accelerator)
     stop = StopSignal()
     history: dict[str, float] = {}
 
@@ -324,7 +328,9 @@ def main(argv: list[str] | None = None) -> None:
     train_mode(hearing)
     for batch in loader:
         with accelerator.accumulate(model):
-            losses = compute_losses(model, teacher, batch, weights, config, separator, extractor, picture_embeds)
+            losses = compute_losses(
+                model, teacher, batch, weights, config, separator, extractor, picture_embeds, processes
+            )
             loss = sum(weights[name] * value for name, value in losses.items())
             if not math.isfinite(loss.item()):
                 raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
@@ -340,10 +346,11 @@ def main(argv: list[str] | None = None) -> None:
         teacher.update(hearing)
         step += 1
         progress.update()
-        if step % 20 == 0:
-            values = {name: value.item() for name, value in losses.items()}
+        if step % config.logging_steps == 0:
+            values = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-            accelerator.log({**values, "loss": loss.item(), "lr": schedule.get_last_lr()[0]}, step=step)
+            total = sum(weights[name] * value for name, value in values.items())
+            accelerator.log({**values, "loss": total, "lr": schedule.get_last_lr()[0]}, step=step)
         if step % config.checkpointing_steps == 0 or stop.received:
             checkpoints.save(step)
         if validation is not None and step % config.validation_steps == 0 and accelerator.is_main_process:
@@ -368,6 +375,7 @@ def compute_losses(
     separator: AudioVisualSeparator,
     extractor: Any,
     picture_embeds: torch.Tensor | None,
+    processes: Processes,
 ) -> dict[str, torch.Tensor]:
     """The losses of one batch, by name."""
     spectrogram = ratio = bin_weight = None
@@ -385,8 +393,8 @@ def compute_losses(
         targets.visual_embeds = embeds * (rows >= 0)[..., None]
     output = AudioVisualSeparatorOutput(*model(batch["encoder"], spectrogram))
     if separator.config.num_slots == 1:
-        return single_embedding_losses(output, targets, config.temperature)[0]
-    return separation_losses(output, targets, config.temperature, config.label_smoothing)[0]
+        return single_embedding_losses(output, targets, config.temperature, processes)[0]
+    return separation_losses(output, targets, config.temperature, config.label_smoothing, processes)[0]
 
 
 @torch.no_grad()
