@@ -5,24 +5,18 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import training_runs as runs
 from launching import two_processes
 from losses import SeparationTargets, info_nce, match_sources, separation_losses, single_embedding_losses
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from training_inputs import write_training_inputs
+from training_runs import environment, weights
 
 from avgas_pipeline import AudioVisualSeparatorOutput, AVGASPipeline
-
-
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "training/train_separator.py"
 
 
 @pytest.fixture(scope="module")
@@ -31,52 +25,20 @@ def inputs(tmp_path_factory):
     return write_training_inputs(tmp_path_factory.mktemp("training"))
 
 
-def command(inputs, out, launcher=(), **changed):
-    settings = {
-        "pretrained_model_name_or_path": inputs / "untrained",
-        "dataset": inputs / "clips",
-        "image_encoder": inputs / "image-encoder",
-        "output_dir": out,
-        "num_sources": "1 2",
-        "num_examples": 8,
-        "train_batch_size": 4,
-        "max_train_steps": 20,
-        "checkpointing_steps": 10,
-        "learning_rate": 1e-3,
-        "encoder_learning_rate": 1e-3,
-        "lr_warmup_steps": 2,
-        "validation_steps": 1000,
-        "dataloader_num_workers": 0,
-        "logging_steps": 1,
-        **changed,
-    }
-    options = []
-    for name, value in settings.items():
-        if value is not None:
-            options += [f"--{name}", *str(value).split(" ")]
-    return [sys.executable, *launcher, str(SCRIPT), *options]
+def train(inputs, *args, **changed):
+    return runs.train("train_separator.py", inputs, *args, **settings(inputs, changed))
 
 
-def environment():
-    return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def command(inputs, *args, **changed):
+    return runs.command("train_separator.py", inputs, *args, **settings(inputs, changed))
 
 
-def train(*args, **changed):
-    return subprocess.run(command(*args, **changed), env=environment(), capture_output=True, text=True)
+def settings(inputs, changed):
+    return {"image_encoder": inputs / "image-encoder", "encoder_learning_rate": 1e-3, **changed}
 
 
 def curve(out, name="loss"):
-    events = EventAccumulator(str(next((out / "logs").glob("*"))))
-    values = {}
-    for folder in (out / "logs").glob("*"):
-        events = EventAccumulator(str(folder)).Reload()
-        values |= {event.step: event.value for event in events.Scalars(name)}
-    return values
-
-
-def weights(out, part="separator"):
-    name = "model.safetensors" if part == "audio_encoder" else "diffusion_pytorch_model.safetensors"
-    return load_file(out / part / name)
+    return runs.curve(out, name)
 
 
 # -- losses ---------------------------------------------------------------------------------------------------------
@@ -158,6 +120,7 @@ def straight(inputs, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_overfits_eight_mixtures(inputs, tmp_path):
     result = train(
         inputs,
@@ -211,6 +174,7 @@ def test_killed_run_goes_on_exactly(inputs, straight, tmp_path):
             assert torch.equal(tensor, weights(out, part)[name]), name
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_ends(inputs, tmp_path):
     out = tmp_path / "run"
     changed = {"max_train_steps": 2000, "checkpointing_steps": 1000, "dataloader_num_workers": 1}
@@ -228,6 +192,7 @@ def test_sigterm_saves_and_ends(inputs, tmp_path):
     assert len(saved) == 1 and (saved[0] / "trainer_state.json").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
     changed = {"max_train_steps": 10, "checkpointing_steps": 1000}
     shared = train(inputs, tmp_path / "two", two_processes(), train_batch_size=2, **changed)
@@ -262,6 +227,7 @@ def test_what_the_generator_trains_stays(inputs, straight):
             assert torch.equal(tensor, weights(straight, part)[name])
 
 
+@pytest.mark.slow
 def test_validation_is_logged_and_kept(inputs, tmp_path):
     result = train(
         inputs,

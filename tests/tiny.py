@@ -29,11 +29,11 @@ from avgas_pipeline import AudioVisualSeparator
 LABELS = ["cat meowing", "dog barking", "raining", "sea waves", "thunder"]
 
 
-def tiny_unet(time_cond_proj_dim=None):
+def tiny_unet(time_cond_proj_dim=None, block_out_channels=(8, 16), attention_head_dim=2):
     """Stable-Diffusion-shaped, for 64x64 images with the VAE's factor of 2."""
     torch.manual_seed(0)
     return UNet2DConditionModel(
-        block_out_channels=(8, 16),
+        block_out_channels=block_out_channels,
         layers_per_block=1,
         sample_size=32,
         in_channels=4,
@@ -41,7 +41,7 @@ def tiny_unet(time_cond_proj_dim=None):
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=16,
-        attention_head_dim=2,
+        attention_head_dim=attention_head_dim,
         norm_num_groups=4,
         time_cond_proj_dim=time_cond_proj_dim,
     )

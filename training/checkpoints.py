@@ -10,7 +10,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
 from torch.utils.data import Sampler
 
 
@@ -109,6 +111,35 @@ class Checkpoints:
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(f"{path}: can't be loaded ({' '.join(str(error).split())[:200]}).") from None
         return step
+
+
+def save_trainable_only(accelerator: Accelerator) -> None:
+    """Has checkpoints hold the weights that are trained and running statistics, and not frozen models beside them."""
+
+    def parts(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+        model = accelerator.unwrap_model(model)
+        trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        return {**trained, **{f"buffer:{name}": buffer for name, buffer in model.named_buffers()}}
+
+    def save(models: list[torch.nn.Module], weights: list[Any], folder: str) -> None:
+        if accelerator.is_main_process:
+            for number, model in enumerate(models):
+                tensors = {name: value.detach().contiguous().cpu() for name, value in parts(model).items()}
+                save_file(tensors, Path(folder) / f"trained_{number}.safetensors")
+        weights.clear()
+
+    def load(models: list[torch.nn.Module], folder: str) -> None:
+        for number, model in enumerate(models):
+            saved, own = load_file(Path(folder) / f"trained_{number}.safetensors"), parts(model)
+            if saved.keys() != own.keys():
+                raise RuntimeError("it holds other weights")
+            with torch.no_grad():
+                for name, value in own.items():
+                    value.copy_(saved[name])
+        models.clear()
+
+    accelerator.register_save_state_pre_hook(save)
+    accelerator.register_load_state_pre_hook(load)
 
 
 class StepSampler(Sampler[int]):

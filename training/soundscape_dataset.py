@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,8 @@ class Collator:
         max_sources (`int`): N: places for sources in every batch, so that all processes have as many.
         picture_rows (`Mapping[str, int]`, *optional*): Row of every picture in a table of embeddings.
         with_stems (`bool`, defaults to `False`): Whether the encoder will hear the clean sources, too.
-        with_images (`bool`, defaults to `False`): Whether target images are needed.
+        sampler ([`MixtureSampler`], *optional*): Draws target images, if they are needed.
+        separated_fraction (`float`, defaults to 0.0): Of examples, whose target shows one of their sources alone.
     """
 
     def __init__(
@@ -63,7 +65,8 @@ class Collator:
         max_sources: int,
         picture_rows: Mapping[str, int] | None = None,
         with_stems: bool = False,
-        with_images: bool = False,
+        sampler: MixtureSampler | None = None,
+        separated_fraction: float = 0.0,
     ) -> None:
         self.feature_extractor = feature_extractor
         # Weights would be copied to every worker.
@@ -72,13 +75,14 @@ class Collator:
         self.max_sources = max_sources
         self.picture_rows = picture_rows
         self.with_stems = with_stems
-        self.with_images = with_images
+        self.sampler = sampler
+        self.separated_fraction = separated_fraction
 
     def __call__(self, mixtures: Sequence[Mixture]) -> dict[str, Any]:
         """
         `encoder` (inputs of the mixtures), `waveform` `(B, T)`, `stems` `(B, N, T)`, `labels` `(B, N)` with -1 for no
         source, and as asked for `clean_encoder` (inputs of the sources, of all mixtures in a row), `picture_rows`
-        `(B, N)`, `pixel_values` `(B, 3, H, W)` in [-1, 1].
+        `(B, N)`, `pixel_values` `(B, 3, H, W)` in [-1, 1] with `shown` `(B, N)`, the sources in the picture.
         """
         most = self.max_sources
         length = len(mixtures[0].waveform)
@@ -103,9 +107,28 @@ class Collator:
             batch["clean_encoder"] = self._encoder_inputs([stem for mixture in mixtures for stem in mixture.stems])
         if self.picture_rows is not None:
             batch["picture_rows"] = rows
-        if self.with_images:
-            batch["pixel_values"] = torch.stack([to_pixels(mixture.image) for mixture in mixtures])
+        if self.sampler is not None:
+            shown = labels >= 0
+            images = []
+            for number, mixture in enumerate(mixtures):
+                alone = self._source_alone(mixture)
+                if alone is not None:
+                    shown[number] = torch.arange(most) == alone
+                images.append(to_pixels(self._target(mixture, alone)))
+            batch["pixel_values"], batch["shown"] = torch.stack(images), shown
         return batch
+
+    def _source_alone(self, mixture: Mixture) -> int | None:
+        """The source that an example's picture shows alone, decided by its own seed; `None` for all of them."""
+        rng = np.random.default_rng([mixture.plan.scene_seed, 7])
+        if rng.random() >= self.separated_fraction:
+            return None
+        return int(rng.integers(len(mixture.labels)))
+
+    def _target(self, mixture: Mixture, alone: int | None) -> PIL.Image.Image:
+        if alone is None:
+            return mixture.image
+        return self.sampler.render_image(replace(mixture.plan, sources=[mixture.plan.sources[alone]]))
 
     def _encoder_inputs(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         windows = [Window(samples=waveform, start=0, num_valid=len(waveform)) for waveform in waveforms]

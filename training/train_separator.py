@@ -26,6 +26,7 @@ from config import parse_config, setting
 from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from image_teacher import embed_pictures
+from listening import Hearing, spectrograms, train_mode
 from losses import SeparationTargets, match_sources, separation_losses, single_embedding_losses
 from processes import Processes
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
@@ -40,7 +41,6 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.evaluation import MixtureSet
 from avgas_pipeline.evaluation.scoring import presence_average_precision, score_sound
 from avgas_pipeline.evaluation.systems import hear
-from avgas_pipeline.spectrogram import mel_bands, relative_log_mel, stft
 
 
 PRESETS = ("separator", "single_embedding", "paper")
@@ -98,20 +98,6 @@ class SeparatorConfig:
     seed: int = setting(0, "of weights and mixtures")
 
 
-class Hearing(torch.nn.Module):
-    """Audio encoder and separator as one module, one call a step, as distributed training wants it."""
-
-    def __init__(self, audio_encoder: torch.nn.Module, separator: AudioVisualSeparator) -> None:
-        super().__init__()
-        self.audio_encoder = audio_encoder
-        self.separator = separator
-
-    def forward(self, inputs: dict[str, torch.Tensor], spectrogram: torch.Tensor | None) -> tuple:
-        """The separator's output as a tuple."""
-        tokens = self.audio_encoder(**inputs).last_hidden_state
-        return self.separator(tokens, spectrogram=spectrogram, return_dict=False)
-
-
 def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any, AudioVisualSeparator]:
     """Feature extractor, audio encoder and separator of a preset, from the checkpoint's."""
     if config.preset not in PRESETS:
@@ -156,31 +142,6 @@ def parameter_groups(config: SeparatorConfig, hearing: Hearing) -> list[dict[str
     groups = [{"params": [w for w in hearing.separator.parameters() if w.requires_grad], "lr": config.learning_rate}]
     encoder = [weight for weight in hearing.audio_encoder.parameters() if weight.requires_grad]
     return [*groups, {"params": encoder, "lr": rate}] if encoder else groups
-
-
-def spectrograms(
-    waveform: torch.Tensor, stems: torch.Tensor, config: dict[str, Any], sampling_rate: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    What the mask decoder sees and has to say: the mixtures' log-mel spectrograms `(B, F, T)`, the sources' shares of
-    amplitude `(B, N, F, T)`, and what each bin counts `(B, F, T)`: the square root of its amplitude.
-    """
-    n_fft, hop, bands = config["n_fft"], config["hop_length"], config["num_mask_bands"]
-    spectrum = stft(waveform, n_fft, hop)
-    filters = mel_bands(n_fft, sampling_rate, bands).to(waveform)
-    mixture = (filters @ spectrum.abs().square()).sqrt()
-    sources = (filters @ stft(stems, n_fft, hop).abs().square()).sqrt()
-    ratio = (sources / mixture[:, None].clamp_min(1e-6)).clamp(0, 1)
-    loudest = mixture.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
-    return relative_log_mel(spectrum, sampling_rate, bands), ratio, (mixture / loudest).sqrt()
-
-
-def train_mode(hearing: Hearing) -> None:
-    """Training mode, but for batch norms that are frozen: their statistics are, too."""
-    hearing.train()
-    for module in hearing.audio_encoder.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and not module.weight.requires_grad:
-            module.eval()
 
 
 class Teacher:

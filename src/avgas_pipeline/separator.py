@@ -1,6 +1,6 @@
 """`AudioVisualSeparator`: MaskFormer for sound, from audio tokens to source slots."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +35,8 @@ class AudioVisualSeparatorOutput(BaseOutput):
         mask_logits (`torch.Tensor` of shape `(B, K, num_mask_bands, frames)`, *optional*):
             Soft spectrogram masks before the sigmoid, ratios of a source's amplitude to the soundscape's; `None` if
             the model has no mask decoder (`mask_channels=0`).
+        slots (`torch.Tensor` of shape `(B, K, hidden_dim)`, *optional*):
+            What the heads are computed from; [`AudioVisualSeparator.condition`] makes condition tokens of them.
     """
 
     presence_logits: torch.Tensor
@@ -44,6 +46,7 @@ class AudioVisualSeparatorOutput(BaseOutput):
     condition_tokens: torch.Tensor
     null_tokens: torch.Tensor
     mask_logits: torch.Tensor | None = None
+    slots: torch.Tensor | None = None
 
 
 class SeparatorAttnProcessor:
@@ -321,17 +324,23 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 slots = block(slots, tokens, attention_mask)
         slots = self.norm_out(slots)
 
-        condition_tokens = self.token_head(slots).unflatten(-1, (self.config.num_condition_tokens, -1))
         output = AudioVisualSeparatorOutput(
             presence_logits=self.presence_head(slots).squeeze(-1),
             class_logits=self.class_head(slots),
             audio_embeds=F.normalize(self.audio_embed_head(slots), dim=-1),
             visual_embeds=F.normalize(self.visual_embed_head(slots), dim=-1),
-            condition_tokens=self.token_norm(condition_tokens),
+            condition_tokens=self.condition(slots),
             null_tokens=self.null_tokens.to(tokens.dtype),
             mask_logits=self._mask_logits(slots, grid_tokens, num_rows, num_columns, spectrogram),
+            slots=slots,
         )
-        return output if return_dict else output.to_tuple()
+        if return_dict:
+            return output
+        return tuple(getattr(output, field.name) for field in fields(output))
+
+    def condition(self, slots: torch.Tensor) -> torch.Tensor:
+        """Condition tokens `(..., num_condition_tokens, cross_attention_dim)` of slots `(..., hidden_dim)`."""
+        return self.token_norm(self.token_head(slots).unflatten(-1, (self.config.num_condition_tokens, -1)))
 
     def _split_grid(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Prefix tokens `(B, P, D)` and the time-frequency grid `(B, D, rows, columns)` of an audio hidden state."""

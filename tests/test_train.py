@@ -1,0 +1,291 @@
+"""`train.py` trains what it says it trains, goes on exactly, and ends with a pipeline that draws."""
+
+import json
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import torch
+from launching import two_processes
+from losses import diffusion_loss
+from safetensors import safe_open
+from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
+from training_inputs import CLASSES, write_training_inputs
+from training_runs import command, curve, environment, train, weights
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.audio_tokens import token_layout
+from avgas_pipeline.data.annotations import read_vggsound
+from avgas_pipeline.data.prepare import PrepareSettings, prepare
+
+
+SCRIPT = "train.py"
+PARTS = ("unet", "vae", "separator", "audio_encoder")
+LORA = "pytorch_lora_weights.safetensors"
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Read-only by convention."""
+    return write_training_inputs(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="module")
+def straight(inputs, tmp_path_factory):
+    """20 steps of LoRA with averaged weights, without interruption."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    result = train(SCRIPT, inputs, out, ema_decay=0.9)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def lora(out):
+    with safe_open(out / LORA, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def changed_parts(before, after):
+    return {
+        part
+        for part in PARTS
+        if any(not torch.equal(tensor, weights(after, part)[name]) for name, tensor in weights(before, part).items())
+    }
+
+
+def draw(pipe, **call):
+    waveform, rate = tiny_audio(1.28)
+    return pipe(
+        waveform,
+        sampling_rate=rate,
+        num_sources=1,
+        num_inference_steps=2,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+        **call,
+    ).images
+
+
+def test_lora_changes_adapter_weights_alone(inputs, straight):
+    assert changed_parts(inputs / "untrained", straight) == set()
+    layers = lora(straight)
+    assert {name.split(".")[0] for name in layers} == {"unet", "separator"}
+    assert all(tensor.abs().max() > 0 for name, tensor in layers.items() if "lora_B" in name)
+    with safe_open(straight / LORA, "pt") as file:
+        metadata = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert metadata["unet.r"] == metadata["unet.lora_alpha"] == 16
+
+
+def test_result_draws_with_and_without_its_lora(straight):
+    pipe = AVGASPipeline.from_pretrained(straight)
+    pipe.set_progress_bar_config(disable=True)
+    before = draw(pipe)
+    pipe.load_lora_weights(straight)
+    assert not np.array_equal(draw(pipe), before)
+    assert len(draw(pipe, num_images_per_prompt=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"full": True}, {"unet", "separator"}),
+        ({"train_separator": True}, {"separator", "audio_encoder"}),
+        ({"full": True, "train_separator": True}, {"unet", "separator", "audio_encoder"}),
+    ],
+)
+def test_what_each_mode_moves(inputs, tmp_path, options, parts):
+    result = train(SCRIPT, inputs, tmp_path / "run", max_train_steps=2, **options)
+    assert result.returncode == 0, result.stderr
+    assert changed_parts(inputs / "untrained", tmp_path / "run") == parts
+    assert (tmp_path / "run" / LORA).exists() == ("full" not in options)
+    if "train_separator" in options:
+        assert set(curve(tmp_path / "run", "mask")) == {1, 2}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ema_decay": 0.9},
+        pytest.param({"full": True, "train_separator": True, "ema_decay": 0.9}, marks=pytest.mark.slow),
+    ],
+)
+def test_killed_run_goes_on_exactly(inputs, straight, tmp_path, options):
+    if "full" in options:
+        straight = tmp_path / "straight"
+        assert train(SCRIPT, inputs, straight, **options).returncode == 0
+    out = tmp_path / "run"
+    process = subprocess.Popen(command(SCRIPT, inputs, out, **options), env=environment(), stderr=subprocess.DEVNULL)
+    while not (out / "checkpoint-10").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model_index.json").exists()
+    result = train(SCRIPT, inputs, out, resume_from_checkpoint="latest", **options)
+    assert result.returncode == 0, result.stderr
+    expected, got = curve(straight, "diffusion"), curve(out, "diffusion")
+    assert sorted(expected) == sorted(got) == list(range(1, 21))
+    for step in expected:
+        assert got[step] == pytest.approx(expected[step], abs=1e-6)
+    assert changed_parts(straight, out) == set()
+    if "full" not in options:
+        assert all(torch.equal(tensor, lora(out)[name]) for name, tensor in lora(straight).items())
+
+
+def test_checkpoints_hold_what_is_trained(straight):
+    folder = straight / "checkpoint-20"
+    assert not list(folder.glob("model*.safetensors"))
+    with safe_open(folder / "trained_0.safetensors", "pt") as file:
+        names = list(file.keys())
+    assert all("lora" in name for name in names if not name.startswith("buffer:"))
+
+
+@pytest.mark.slow
+def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
+    options = {"max_train_steps": 10, "checkpointing_steps": 1000, "num_examples": 40}
+    shared = train(SCRIPT, inputs, tmp_path / "two", two_processes(), train_batch_size=2, **options)
+    assert shared.returncode == 0, shared.stderr
+    alone = train(SCRIPT, inputs, tmp_path / "one", train_batch_size=4, **options)
+    assert alone.returncode == 0, alone.stderr
+    expected, got = curve(tmp_path / "one", "diffusion"), curve(tmp_path / "two", "diffusion")
+    assert sorted(expected) == list(range(1, 11))
+    for step, value in expected.items():
+        assert got[step] == pytest.approx(value, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_cached_examples_are_those_that_are_made_anew(inputs, tmp_path):
+    options = {"max_train_steps": 4, "repeat_examples": True, "num_examples": 8}
+    for name, cached in (("fresh", None), ("cached", True)):
+        assert train(SCRIPT, inputs, tmp_path / name, cache_examples=cached, **options).returncode == 0
+    fresh, cached = (curve(tmp_path / name, "diffusion") for name in ("fresh", "cached"))
+    # Latents are kept in half precision.
+    assert list(cached.values()) == pytest.approx(list(fresh.values()), abs=2e-2)
+    before = (tmp_path / "cached/cache/slots.npy").stat().st_mtime_ns
+    options["max_train_steps"] = 6
+    again = train(SCRIPT, inputs, tmp_path / "cached", cache_examples=True, overwrite_output_dir=True, **options)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "cached/cache/slots.npy").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_overfits_four_pictures(inputs, tmp_path):
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    pipe.register_modules(unet=tiny_unet(block_out_channels=(32, 64), attention_head_dim=8))
+    pipe.save_pretrained(tmp_path / "wider")
+    result = train(
+        SCRIPT,
+        inputs,
+        tmp_path / "run",
+        pretrained_model_name_or_path=tmp_path / "wider",
+        full=True,
+        num_sources="1 1",
+        num_examples=4,
+        cache_examples=True,
+        augment=False,
+        train_batch_size=16,
+        max_train_steps=500,
+        learning_rate=2e-3,
+        condition_dropout=0.0,
+        checkpointing_steps=1000,
+        num_validation_mixtures=1,
+    )
+    assert result.returncode == 0, result.stderr
+    losses = curve(tmp_path / "run", "diffusion")
+    first, last = (np.mean([losses[step] for step in steps]) for steps in (range(1, 6), range(460, 501)))
+    assert last < 0.2 * first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mixture_target", "scheduler"), [("collage", "v_prediction"), ("single", "flow")])
+def test_targets_and_predictions(inputs, tmp_path, mixture_target, scheduler):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    if scheduler == "flow":
+        pipe.register_modules(scheduler=FlowMatchEulerDiscreteScheduler())
+    else:
+        pipe.scheduler.register_to_config(prediction_type="v_prediction")
+    pipe.save_pretrained(tmp_path / "base")
+    result = train(
+        SCRIPT,
+        inputs,
+        tmp_path / "run",
+        pretrained_model_name_or_path=tmp_path / "base",
+        max_train_steps=2,
+        mixture_target=mixture_target,
+        snr_gamma=5 if scheduler == "v_prediction" else None,
+        noise_offset=0.1,
+        gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
+        mixed_precision="bf16",
+        validation_steps=2,
+        num_inference_steps=2,
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run/validation-2.png").exists()
+
+
+def test_min_snr_weights_by_hand():
+    from diffusers import DDPMScheduler
+
+    scheduler = DDPMScheduler()
+    timesteps = torch.tensor([10, 900])
+    prediction, target = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
+    snr = scheduler.alphas_cumprod[timesteps] / (1 - scheduler.alphas_cumprod[timesteps])
+    expected = (snr.clamp(max=5) / snr).mean().item()
+    assert diffusion_loss(prediction, target, timesteps, scheduler, 5.0).item() == pytest.approx(expected)
+    assert diffusion_loss(prediction, target, timesteps, scheduler).item() == pytest.approx(1.0)
+
+
+def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
+    prepare(read_vggsound(folder / "vggsound.csv"), PrepareSettings(str(folder)), tmp_path / "shards", num_workers=1)
+    encoder, extractor = tiny_clap()
+    components = tiny_components() | {"audio_encoder": encoder, "audio_feature_extractor": extractor}
+    from avgas_pipeline.labels import VGGSOUND_LABELS
+
+    layout = token_layout(encoder)
+    components["separator"] = tiny_separator(
+        **{**layout, "num_prefix_tokens": 0, "num_frequency_patches": 1}, id2label=dict(enumerate(VGGSOUND_LABELS))
+    )
+    AVGASPipeline(**components).save_pretrained(tmp_path / "untrained")
+    result = train(
+        SCRIPT, tmp_path, tmp_path / "run", dataset=tmp_path / "shards", max_train_steps=2, mixture_target="collage"
+    )
+    assert result.returncode == 0, result.stderr
+    pipe = AVGASPipeline.from_pretrained(tmp_path / "run")
+    pipe.load_lora_weights(tmp_path / "run")
+    assert draw(pipe).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"pretrained_model_name_or_path": None}, "pretrained_model_name_or_path is needed"),
+        ({"mixture_target": "magic"}, "mixture_target has to be one of compose, collage, single"),
+        ({"cache_examples": True, "train_separator": True}, "do not go together"),
+        ({"use_8bit_adam": True}, "use_8bit_adam needs bitsandbytes"),
+        ({"learning_rate": 1e30, "max_grad_norm": 1e30, "full": True}, "at step"),
+    ],
+)
+def test_wrong_use(inputs, tmp_path, changed, word):
+    result = train(SCRIPT, inputs, tmp_path / "run", **changed)
+    assert result.returncode != 0
+    assert word in result.stderr
+
+
+def test_labels_that_the_checkpoint_lacks(inputs, tmp_path):
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    labels = [*list(CLASSES)[1:], "volcano explosion"]
+    pipe.register_modules(separator=tiny_separator(id2label=dict(enumerate(labels)), visual_embed_dim=16))
+    pipe.save_pretrained(tmp_path / "other")
+    result = train(SCRIPT, inputs, tmp_path / "run", pretrained_model_name_or_path=tmp_path / "other")
+    assert result.returncode != 0
+    assert f"does not have the label '{next(iter(CLASSES))}'" in result.stderr
+
+
+def test_empty_dataset(inputs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = train(SCRIPT, inputs, tmp_path / "run", dataset=tmp_path / "empty")
+    assert "empty: the folder is empty" in result.stderr

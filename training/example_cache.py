@@ -1,0 +1,118 @@
+"""What an example costs most to make, on disk: the slots of its sources and the latents of its picture."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from listening import hear_sources
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+
+FIELDS = ("latent_mean", "latent_std", "slots", "shown")
+BATCH_SIZE = 16
+EXAMPLE_SETTINGS = (
+    *("seed", "num_examples", "num_sources", "augment", "mixture_target", "separated_fraction", "resolution"),
+)
+
+
+class ExampleCache:
+    """
+    The examples of one epoch, one array per field, mapped into memory. Building goes on where it was interrupted.
+
+    Args:
+        folder (`Path`): Where the arrays lie.
+        settings (`Mapping`): What examples depend on; a cache of others is not used.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        names = (
+            "seed",
+            "num_examples",
+            "num_sources",
+            "augment",
+            "mixture_target",
+            "separated_fraction",
+            "resolution",
+        )
+        self.settings = json.loads(json.dumps({name: settings[name] for name in names}))
+
+    def build(
+        self, examples: Dataset, collate: Any, hearing: Any, vae: Any, accelerator: Accelerator, num_workers: int
+    ) -> None:
+        """Make what is missing, in the first process; the others wait."""
+        if accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            done = self._done()
+            hearing.to(accelerator.device).eval()
+            todo = Subset(examples, range(done, examples.num_examples))
+            loader = DataLoader(todo, BATCH_SIZE, collate_fn=collate, num_workers=num_workers)
+            progress = tqdm(total=examples.num_examples, initial=done, desc="caching examples", mininterval=10)
+            for batch in loader:
+                values = self._encode(batch, hearing, vae, accelerator.device)
+                self._write(values, done, examples.num_examples)
+                done += len(values["shown"])
+                progress.update(len(values["shown"]))
+            progress.close()
+        accelerator.wait_for_everyone()
+
+    def dataset(self, examples: Dataset) -> "CachedExamples":
+        """The examples, as often as `examples` repeats them."""
+        return CachedExamples(self.folder, examples.num_examples, len(examples))
+
+    @torch.no_grad()
+    def _encode(self, batch: dict[str, Any], hearing: Any, vae: Any, device: torch.device) -> dict[str, np.ndarray]:
+        inputs = {name: value.to(device) for name, value in batch["encoder"].items()}
+        slots, found, _ = hear_sources(hearing, inputs, None, batch["labels"].to(device))
+        posterior = vae.encode(batch["pixel_values"].to(device, vae.dtype)).latent_dist
+        return {
+            "latent_mean": posterior.mean.float().cpu().numpy().astype(np.float16),
+            "latent_std": posterior.std.float().cpu().numpy().astype(np.float16),
+            "slots": slots.float().cpu().numpy(),
+            "shown": (batch["shown"].to(device) & found).cpu().numpy(),
+        }
+
+    def _write(self, values: dict[str, np.ndarray], start: int, total: int) -> None:
+        for name, value in values.items():
+            path = self.folder / f"{name}.npy"
+            mode = "r+" if start else "w+"
+            array = np.lib.format.open_memmap(path, mode, value.dtype, None if start else (total, *value.shape[1:]))
+            array[start : start + len(value)] = value
+            array.flush()
+        self._note(start + len(values["shown"]))
+
+    def _done(self) -> int:
+        path = self.folder / "cache.json"
+        if not path.exists():
+            return 0
+        state = json.loads(path.read_text())
+        if state["settings"] != self.settings:
+            raise ValueError(f"{self.folder}: holds other examples; remove it.")
+        return state["done"]
+
+    def _note(self, done: int) -> None:
+        partial = self.folder / ".cache.json.partial"
+        partial.write_text(json.dumps({"done": done, "settings": self.settings}))
+        os.replace(partial, self.folder / "cache.json")
+
+
+class CachedExamples(Dataset):
+    """Cached examples, epoch after epoch."""
+
+    def __init__(self, folder: Path, num_examples: int, length: int) -> None:
+        self.num_examples = num_examples
+        self.length = length
+        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FIELDS}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        row = number % self.num_examples
+        return {name: torch.from_numpy(np.array(array[row])) for name, array in self.arrays.items()}

@@ -1,0 +1,557 @@
+"""
+Train the drawing half of a pipeline: LoRA on the U-Net and the separator's token head, on mixtures and their pictures.
+
+    accelerate launch training/train.py --pretrained_model_name_or_path runs/separator \\
+        --dataset data/soundscapes-mini --output_dir runs/generator
+
+`--full` trains all weights of the U-Net and the token head, `--train_separator` the audio encoder and the separator as
+well, end to end, with their own losses and through the condition tokens. Writes a pipeline, with LoRA layers beside it
+unless `--full`, curves, and grids of pictures (`validation-<step>.png`). `--resume_from_checkpoint latest` goes on
+exactly.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+from checkpoints import (
+    FREE,
+    Checkpoints,
+    StepSampler,
+    StopSignal,
+    claim_output_dir,
+    leave_sigterm_to_parent,
+    save_trainable_only,
+)
+from config import parse_config, setting
+from diffusers import UNet2DConditionModel
+from diffusers.optimization import get_scheduler
+from diffusers.training_utils import EMAModel, cast_training_params
+from diffusers.utils.torch_utils import randn_tensor
+from example_cache import ExampleCache
+from listening import Hearing, hear_sources, spectrograms
+from losses import SeparationTargets, diffusion_loss, separation_losses
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from processes import Processes
+from soundscape_dataset import Collator, SoundscapeDataset, window_s
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+from training_data import check_labels, load_training_data
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.data.mixtures import TARGETS, MixtureSampler
+from avgas_pipeline.data.scenes import collage
+
+
+TOKEN_HEAD = ["token_head.0", "token_head.2"]
+
+
+@dataclass
+class GeneratorConfig:
+    """Settings of `train.py`."""
+
+    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
+    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository; see load_training_data")
+    output_dir: str = setting("runs/generator", "the run's folder")
+    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
+    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
+    full: bool = setting(False, "train all weights of the U-Net and the token head, instead of LoRA layers")
+    train_separator: bool = setting(False, "train audio encoder and separator, too: end to end")
+    rank: int = setting(16, "of the LoRA layers")
+    lora_alpha: int | None = setting(None, "their scale times the rank; the rank if not given")
+    lora_dropout: float = setting(0.0, "in the LoRA layers")
+    lora_target_modules: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"], "layers of the U-Net that get them")
+    num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture")
+    num_examples: int = setting(10000, "mixtures in an epoch")
+    repeat_examples: bool = setting(False, "every epoch has the same mixtures")
+    cache_examples: bool = setting(False, "hear and encode them once, and keep that on disk; implies repeat_examples")
+    augment: bool = setting(True, "vary the clips")
+    mixture_target: str = setting("compose", "picture of a mixture: compose, collage or single")
+    separated_fraction: float = setting(0.5, "of examples, which show one of their sources alone")
+    resolution: int | None = setting(None, "side of the pictures, in pixels; the checkpoint's if not given")
+    train_batch_size: int = setting(8, "mixtures per step and process")
+    gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
+    max_train_steps: int = setting(10000, "optimiser steps")
+    learning_rate: float = setting(1e-4, "highest learning rate")
+    separator_learning_rate: float = setting(1e-4, "that of audio encoder and separator, with train_separator")
+    separation_weight: float = setting(1.0, "of the separation losses, with train_separator")
+    lr_scheduler: str = setting("constant_with_warmup", "one of diffusers' schedules")
+    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
+    weight_decay: float = setting(0.01, "of AdamW")
+    use_8bit_adam: bool = setting(False, "AdamW of bitsandbytes")
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
+    condition_dropout: float = setting(0.1, "of examples, which learn the null tokens, for guidance")
+    snr_gamma: float | None = setting(None, "min-SNR weighting; 5 is usual")
+    noise_offset: float = setting(0.0, "of the noise's mean; 0.1 is usual")
+    ema_decay: float = setting(0.0, "of averaged weights, which are saved; 0 does without")
+    mixed_precision: str = setting("no", "no, fp16 or bf16")
+    gradient_checkpointing: bool = setting(False, "less memory, more time")
+    dataloader_num_workers: int = setting(1, "processes that decode, mix, compose and extract features")
+    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
+    checkpoints_total_limit: int = setting(2, "checkpoints to keep")
+    validation_steps: int = setting(1000, "steps from one grid of pictures to the next")
+    num_validation_mixtures: int = setting(4, "mixtures in the grid")
+    num_inference_steps: int = setting(25, "denoising steps of the grid")
+    guidance_scale: float = setting(4.0, "of the grid")
+    logging_steps: int = setting(20, "steps from one point of the curves to the next")
+    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
+    push_to_hub: bool = setting(False, "publish the result")
+    hub_model_id: str | None = setting(None, "where; by default the output folder's name")
+    seed: int = setting(0, "of weights, mixtures and noise")
+
+
+class Generator(torch.nn.Module):
+    """
+    U-Net, separator and audio encoder as one module, one call a step, as distributed training wants it.
+
+    Args:
+        unet (`UNet2DConditionModel`): Predicts the noise.
+        hearing ([`Hearing`]): Audio encoder and separator.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, hearing: Hearing) -> None:
+        super().__init__()
+        self.unet = unet
+        self.hearing = hearing
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        shown: torch.Tensor,
+        dropped: torch.Tensor,
+        slots: torch.Tensor | None = None,
+        heard: dict[str, Any] | None = None,
+    ) -> tuple[torch.Tensor, tuple | None]:
+        """
+        Args:
+            noisy (`torch.Tensor` of shape `(B, C, H, W)`): Latents.
+            timesteps (`torch.Tensor` of shape `(B,)`): Their noise levels.
+            shown (`torch.Tensor` of shape `(B, N)`): Which sources the picture shows.
+            dropped (`torch.Tensor` of shape `(B,)`): Which rows see the null tokens instead.
+            slots (`torch.Tensor` of shape `(B, N, D)`, *optional*): The sources' slots, heard before.
+            heard (`dict`, *optional*): What to hear, in place of `slots`: see [`hear_sources`].
+
+        Returns:
+            The U-Net's prediction, and the separator's output if it has heard.
+        """
+        output = None
+        if heard is not None:
+            slots, found, output = hear_sources(self.hearing, **heard)
+            shown = shown & found
+        separator = self.hearing.separator
+        # (B, N, M, C)
+        tokens = separator.condition(slots.to(separator.null_tokens.dtype))
+        nothing = dropped | ~shown.any(dim=1)
+        tokens = torch.where(nothing[:, None, None, None], separator.null_tokens.expand_as(tokens), tokens)
+        first = torch.zeros_like(shown)
+        first[:, 0] = True
+        mask = torch.where(nothing[:, None], first, shown)
+        prediction = self.unet(
+            noisy,
+            timesteps,
+            encoder_hidden_states=tokens.flatten(1, 2),
+            encoder_attention_mask=mask.repeat_interleave(tokens.shape[2], dim=1),
+            return_dict=False,
+        )[0]
+        return prediction, output
+
+
+def prepare_weights(config: GeneratorConfig, generator: Generator) -> list[dict[str, Any]]:
+    """Adds LoRA layers or frees what is trained; returns the optimiser's parameter groups."""
+    unet, hearing = generator.unet, generator.hearing
+    generator.requires_grad_(False)
+    separator = hearing.separator
+    alpha = config.rank if config.lora_alpha is None else config.lora_alpha
+    lora = {"r": config.rank, "lora_alpha": alpha, "lora_dropout": config.lora_dropout}
+    lora["init_lora_weights"] = "gaussian"
+    if config.full:
+        unet.requires_grad_(True)
+    else:
+        unet.add_adapter(LoraConfig(target_modules=config.lora_target_modules, **lora))
+    if config.train_separator:
+        hearing.requires_grad_(True)
+    elif config.full:
+        for part in (separator.token_head, separator.token_norm):
+            part.requires_grad_(True)
+        separator.null_tokens.requires_grad_(True)
+    else:
+        separator.add_adapter(LoraConfig(target_modules=TOKEN_HEAD, **lora))
+    drawing = [w for name, w in generator.named_parameters() if w.requires_grad and _draws(name)]
+    listening = [w for name, w in generator.named_parameters() if w.requires_grad and not _draws(name)]
+    groups = [{"params": drawing, "lr": config.learning_rate}]
+    return [*groups, {"params": listening, "lr": config.separator_learning_rate}] if listening else groups
+
+
+def _draws(name: str) -> bool:
+    return name.startswith("unet.") or any(part in name for part in ("token_head", "token_norm", "null_tokens"))
+
+
+def build_optimizer(config: GeneratorConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """AdamW, of bitsandbytes if asked for."""
+    if not config.use_8bit_adam:
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise ValueError("use_8bit_adam needs bitsandbytes: pip install bitsandbytes.") from None
+    return bitsandbytes.optim.AdamW8bit(groups, weight_decay=config.weight_decay)
+
+
+class RowRandom:
+    """
+    Random numbers of a batch, row by row: those of an example depend on its number in the run alone, not on how many
+    share a batch or a process.
+
+    Args:
+        seed (`int`): Of the run.
+        numbers (`range`): The rows' numbers in the run.
+    """
+
+    def __init__(self, seed: int, numbers: range) -> None:
+        self.generators = [torch.Generator().manual_seed(seed * 10**12 + number) for number in numbers]
+
+    def normal(self, shape: torch.Size | tuple[int, ...], device: torch.device) -> torch.Tensor:
+        """Standard normal numbers of a shape that begins with the rows."""
+        return randn_tensor(tuple(shape), self.generators, device)
+
+    def integers(self, high: int, device: torch.device) -> torch.Tensor:
+        """`(B,)`, from 0 to `high` - 1."""
+        return torch.cat([torch.randint(0, high, (1,), generator=each) for each in self.generators]).to(device)
+
+    def uniform(self, device: torch.device) -> torch.Tensor:
+        """`(B,)`, in [0, 1)."""
+        return torch.cat([torch.rand(1, generator=each) for each in self.generators]).to(device)
+
+
+class Noise:
+    """
+    Noised latents and what is to be predicted of them, as the scheduler says: epsilon, v, sample or flow.
+
+    Args:
+        scheduler (`SchedulerMixin`): The pipeline's.
+        noise_offset (`float`): Of the noise's mean.
+    """
+
+    def __init__(self, scheduler: Any, noise_offset: float) -> None:
+        self.scheduler = scheduler
+        self.noise_offset = noise_offset
+        self.is_flow = hasattr(scheduler, "scale_noise")
+
+    def add(self, latents: torch.Tensor, random: RowRandom) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Noisy latents, timesteps `(B,)`, and the target, all of `latents`' shape but the timesteps."""
+        device = latents.device
+        noise = random.normal(latents.shape, device)
+        if self.noise_offset:
+            noise = noise + self.noise_offset * random.normal((*latents.shape[:2], 1, 1), device)
+        steps = random.integers(self.scheduler.config.num_train_timesteps, device)
+        if self.is_flow:
+            # Noise levels in the scheduler's own order, the highest first.
+            sigmas = self.scheduler.sigmas.to(device)[steps].view(-1, 1, 1, 1)
+            timesteps = self.scheduler.timesteps.to(device)[steps]
+            return (1 - sigmas) * latents + sigmas * noise, timesteps, noise - latents
+        noisy = self.scheduler.add_noise(latents, noise, steps)
+        kind = self.scheduler.config.prediction_type
+        targets = {"epsilon": lambda: noise, "sample": lambda: latents}
+        targets["v_prediction"] = lambda: self.scheduler.get_velocity(latents, noise, steps)
+        if kind not in targets:
+            raise ValueError(f"The scheduler's prediction_type {kind!r} can't be trained here.")
+        return noisy, steps, targets[kind]()
+
+
+def main(argv: list[str] | None = None) -> None:
+    config = parse_config(GeneratorConfig, __doc__, argv)
+    check(config)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=config.mixed_precision,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=config.report_to,
+        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=f"{config.output_dir}/logs"),
+    )
+    if accelerator.is_main_process:
+        claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
+    accelerator.wait_for_everyone()
+    set_seed(config.seed)
+
+    pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
+    clips, pictures = load_training_data(config.dataset)
+    label2id = check_labels(clips["label"], pipe.separator.id2label, config.pretrained_model_name_or_path)
+    resolution = config.resolution or pipe.default_size[0]
+    extractor = pipe.audio_feature_extractor
+    sampler = MixtureSampler(
+        clips,
+        pictures,
+        seed=config.seed,
+        num_sources=tuple(config.num_sources),
+        duration_s=window_s(extractor),
+        sampling_rate=extractor.sampling_rate,
+        augment=config.augment,
+        target=config.mixture_target,
+        image_size=resolution,
+    )
+    shows_all = pipe.separator.config.num_slots == 1
+    collate = Collator(
+        extractor,
+        pipe.audio_encoder,
+        label2id,
+        config.num_sources[1],
+        sampler=sampler,
+        separated_fraction=0.0 if shows_all else config.separated_fraction,
+    )
+    generator = Generator(pipe.unet, Hearing(pipe.audio_encoder, pipe.separator))
+    groups = prepare_weights(config, generator)
+    if config.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    weight_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.mixed_precision, torch.float32)
+    pipe.vae.requires_grad_(False).to(accelerator.device, weight_dtype)
+    if not config.full:
+        pipe.unet.to(weight_dtype)
+    if weight_dtype == torch.float16:
+        cast_training_params([generator], dtype=torch.float32)
+
+    optimizer = build_optimizer(config, groups)
+    schedule = get_scheduler(
+        config.lr_scheduler,
+        optimizer,
+        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
+        num_training_steps=config.max_train_steps * accelerator.num_processes,
+    )
+    trained = [weight for group in groups for weight in group["params"]]
+    save_trainable_only(accelerator)
+    model, optimizer, schedule = accelerator.prepare(generator, optimizer, schedule)
+    ema = EMAModel(trained, decay=config.ema_decay) if config.ema_decay else None
+    if ema is not None:
+        ema.to(accelerator.device)
+        accelerator.register_for_checkpointing(ema)
+
+    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+    checkpoints = Checkpoints(
+        accelerator,
+        config.output_dir,
+        {**settings, "num_processes": accelerator.num_processes},
+        config.checkpoints_total_limit,
+    )
+    step = checkpoints.resume(config.resume_from_checkpoint)
+    step_size = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
+    examples: Any = SoundscapeDataset(
+        sampler,
+        config.num_examples,
+        math.ceil(config.max_train_steps * step_size / config.num_examples),
+        config.repeat_examples or config.cache_examples,
+    )
+    collate_fn: Any = collate
+    if config.cache_examples:
+        cache = ExampleCache(Path(config.output_dir) / "cache", settings)
+        cache.build(examples, collate, generator.hearing, pipe.vae, accelerator, config.dataloader_num_workers)
+        examples, collate_fn = cache.dataset(examples), None
+    loader = accelerator.prepare(
+        DataLoader(
+            examples,
+            batch_size=config.train_batch_size,
+            sampler=StepSampler(step, config.max_train_steps, step_size),
+            collate_fn=collate_fn,
+            num_workers=config.dataloader_num_workers,
+            worker_init_fn=leave_sigterm_to_parent,
+        )
+    )
+    accelerator.init_trackers("generator", {key: str(value) for key, value in asdict(config).items()})
+    noise, processes, stop = Noise(pipe.scheduler, config.noise_offset), Processes(accelerator), StopSignal()
+    history: dict[str, float] = {}
+    progress = tqdm(
+        total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
+    )
+    generator.train(config.full)
+    generator.hearing.train(config.train_separator)
+    accumulated = 0
+    for batch in loader:
+        with accelerator.accumulate(model):
+            # Of all batches so far, processes take turns.
+            turn = step * config.gradient_accumulation_steps + accumulated
+            first = (turn * accelerator.num_processes + accelerator.process_index) * config.train_batch_size
+            random = RowRandom(config.seed, range(first, first + config.train_batch_size))
+            losses = compute_losses(model, pipe, batch, noise, random, config, processes)
+            loss = losses["diffusion"] + config.separation_weight * sum(
+                value for name, value in losses.items() if name != "diffusion"
+            )
+            if not math.isfinite(loss.item()):
+                raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(trained, config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        accumulated = 0 if accelerator.sync_gradients else accumulated + 1
+        if not accelerator.sync_gradients:
+            continue
+        if ema is not None:
+            ema.step(trained)
+        step += 1
+        progress.update()
+        if step % config.logging_steps == 0:
+            history = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
+            progress.set_postfix({name: f"{value:.4f}" for name, value in history.items()})
+            accelerator.log({**history, "lr": schedule.get_last_lr()[0]}, step=step)
+        if step % config.checkpointing_steps == 0 or stop.received:
+            checkpoints.save(step)
+        if step % config.validation_steps == 0 and accelerator.is_main_process:
+            validate(accelerator, pipe, generator, sampler, ema, trained, config, step)
+            generator.train(config.full)
+            generator.hearing.train(config.train_separator)
+        if stop.received:
+            break
+    progress.close()
+    accelerator.wait_for_everyone()
+
+    if step == config.max_train_steps and accelerator.is_main_process:
+        if ema is not None:
+            ema.copy_to(trained)
+        save(pipe, config, history)
+    accelerator.end_training()
+
+
+def check(config: GeneratorConfig) -> None:
+    """
+    Raises:
+        ValueError: For settings that are missing or do not go together.
+    """
+    if config.pretrained_model_name_or_path is None:
+        raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
+    if config.mixture_target not in TARGETS:
+        raise ValueError(f"mixture_target has to be one of {', '.join(TARGETS)} but is {config.mixture_target!r}.")
+    if config.cache_examples and config.train_separator:
+        raise ValueError("cache_examples and train_separator do not go together: what is heard changes every step.")
+
+
+def compute_losses(
+    model: torch.nn.Module,
+    pipe: AVGASPipeline,
+    batch: dict[str, Any],
+    noise: Noise,
+    random: RowRandom,
+    config: GeneratorConfig,
+    processes: Processes,
+) -> dict[str, torch.Tensor]:
+    """The losses of one batch, by name: `diffusion`, and with `train_separator` those of the separator."""
+    device, hearing = batch["shown"].device, processes.accelerator.unwrap_model(model).hearing
+    with torch.no_grad():
+        latents = encode_pictures(pipe.vae, batch, random)
+    noisy, timesteps, target = noise.add(latents, random)
+    dropped = random.uniform(device) < config.condition_dropout
+    heard = slots = targets = None
+    shown = batch["shown"]
+    if "slots" in batch:
+        slots = batch["slots"]
+    else:
+        spectrogram = None
+        if hearing.separator.config.mask_channels and config.train_separator:
+            rate = pipe.audio_feature_extractor.sampling_rate
+            spectrogram, ratio, weight = spectrograms(
+                batch["waveform"], batch["stems"], hearing.separator.config, rate
+            )
+            targets = SeparationTargets(batch["labels"], ratio, weight)
+        heard = {"inputs": batch["encoder"], "spectrogram": spectrogram, "labels": batch["labels"]}
+        if not config.train_separator:
+            with torch.no_grad():
+                slots, found, _ = hear_sources(hearing, **heard)
+            shown, heard = shown & found, None
+    prediction, output = model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, heard)
+    losses = {"diffusion": diffusion_loss(prediction, target, timesteps, noise.scheduler, config.snr_gamma)}
+    if config.train_separator:
+        targets = targets or SeparationTargets(batch["labels"])
+        losses |= separation_losses(output, targets, processes=processes)[0]
+    return losses
+
+
+def encode_pictures(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom) -> torch.Tensor:
+    """Latents `(B, C, H, W)`, float32, scaled as the U-Net wants them; of a cached batch, a new sample of them."""
+    if "latent_mean" in batch:
+        mean, deviation = batch["latent_mean"].float(), batch["latent_std"].float()
+        latents = mean + deviation * random.normal(mean.shape, mean.device)
+    else:
+        posterior = vae.encode(batch["pixel_values"].to(vae.dtype)).latent_dist
+        latents = posterior.sample(random.generators).float()
+    return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+
+
+@torch.no_grad()
+def validate(
+    accelerator: Accelerator,
+    pipe: AVGASPipeline,
+    generator: Generator,
+    sampler: MixtureSampler,
+    ema: EMAModel | None,
+    trained: list[torch.nn.Parameter],
+    config: GeneratorConfig,
+    step: int,
+) -> None:
+    """A grid of the same mixtures with the same noise every time: real picture, mixed image, separated images."""
+    generator.eval()
+    if ema is not None:
+        ema.store(trained)
+        ema.copy_to(trained)
+    drawn = AVGASPipeline(**pipe.components).to(accelerator.device)
+    drawn.set_progress_bar_config(disable=True)
+    most, rows = config.num_sources[1], []
+    # Mixtures of an epoch that is never trained on, without augmentation.
+    for number in range(config.num_validation_mixtures):
+        plan = replace(sampler.plan(number, epoch=10**6), augment=False)
+        mixture = sampler.render(plan)
+        with accelerator.autocast():
+            output = drawn(
+                mixture.waveform,
+                sampling_rate=mixture.sampling_rate,
+                num_sources=min(len(mixture.labels), drawn.separator.config.num_slots),
+                separate=True,
+                num_inference_steps=config.num_inference_steps,
+                guidance_scale=config.guidance_scale,
+                height=sampler.image_size,
+                width=sampler.image_size,
+                generator=torch.Generator().manual_seed(number),
+                return_audio=False,
+            )
+        pictures = [mixture.image, output.images[0], *(source.images[0] for source in output.sources[0])]
+        blank = np.full((sampler.image_size, sampler.image_size, 3), 255, np.uint8)
+        cells = [np.asarray(collage([picture], sampler.image_size)) for picture in pictures]
+        rows.append(np.concatenate([*cells, *[blank] * (most + 2 - len(cells))], axis=1))
+    if ema is not None:
+        ema.restore(trained)
+    grid = np.concatenate(rows)
+    PIL.Image.fromarray(grid).save(Path(config.output_dir) / f"validation-{step}.png")
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            tracker.writer.add_images("validation", grid[None], step, dataformats="NHWC")
+
+
+def save(pipe: AVGASPipeline, config: GeneratorConfig, history: dict[str, float]) -> None:
+    """The pipeline; LoRA layers, with rank and alpha, beside it."""
+    out = Path(config.output_dir)
+    pipe.to("cpu")
+    pipe.unet.float()
+    pipe.vae.float()
+    layers: dict[str, Any] = {}
+    for name in ("unet", "separator"):
+        part = getattr(pipe, name)
+        if getattr(part, "peft_config", None):
+            layers[f"{name}_lora_layers"] = get_peft_model_state_dict(part, adapter_name="default")
+            layers[f"{name}_lora_adapter_metadata"] = part.peft_config["default"].to_dict()
+            part.unload_lora()
+    pipe.save_pretrained(out)
+    if layers:
+        AVGASPipeline.save_lora_weights(out, **layers)
+    (out / "training.json").write_text(json.dumps({"settings": asdict(config), "losses": history}, indent=2))
+    if config.push_to_hub:
+        pipe.push_to_hub(config.hub_model_id or out.name)
+
+
+if __name__ == "__main__":
+    main()
