@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from launching import two_processes
 from losses import diffusion_loss
@@ -14,9 +15,11 @@ from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
 from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, environment, train, weights
+from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.audio_tokens import token_layout
+from avgas_pipeline.cli import app
 from avgas_pipeline.data.annotations import read_vggsound
 from avgas_pipeline.data.prepare import PrepareSettings, prepare
 
@@ -84,6 +87,19 @@ def test_result_draws_with_and_without_its_lora(straight):
     pipe.load_lora_weights(straight)
     assert not np.array_equal(draw(pipe), before)
     assert len(draw(pipe, num_images_per_prompt=2)) == 2
+
+
+def test_command_line_draws_with_its_lora(straight, tmp_path):
+    soundfile.write(tmp_path / "sound.wav", tiny_audio(1.28)[0], 16000)
+    pictures = []
+    for name, options in (("plain", []), ("lora", ["--lora", str(straight)])):
+        arguments = ["generate", str(tmp_path / "sound.wav"), "--model", str(straight), "--steps", "2"]
+        result = CliRunner().invoke(app, [*arguments, "--num-sources", "1", "--out", str(tmp_path / name), *options])
+        assert result.exit_code == 0, result.output
+        pictures.append((tmp_path / name / "mixed.png").read_bytes())
+    assert pictures[0] != pictures[1]
+    result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "x"), "--lora", str(tmp_path)])
+    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ def generate(
     model: Annotated[
         str | None, typer.Option(help="Checkpoint: a folder or a Hub repository. Needed: there is no default one yet.")
     ] = None,
+    lora: Annotated[str | None, typer.Option(help="LoRA weights to add: a folder, file or Hub repository.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
     steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
     guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
@@ -74,6 +75,8 @@ def generate(
             raise FileNotFoundError(f"{negative_audio}: no such file.")
         _check_writable(out)
         pipe = _load(model, device, dtype)
+        if lora is not None:
+            pipe.load_lora_weights(lora)
 
         failures: list[str] = []
         for path, folder in zip(audio, _folders(audio, out), strict=True):
@@ -84,7 +87,7 @@ def generate(
                     folder,
                     title=path.name,
                     seed=seed,
-                    settings={"model": model, "seed": seed, "steps": steps, "guidance": guidance},
+                    settings={"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance},
                     separate=separate,
                     num_inference_steps=steps,
                     guidance_scale=guidance,
