@@ -445,7 +445,7 @@ class TestWrongInput:
         fails(run(inputs, out, baseline="paper"), "paper: no such folder; give paper=CHECKPOINT")
         fails(run(inputs, out, baseline=f"paper={inputs / 'model'}"), "num_slots = 4, not 2")
         fails(run(inputs, out, ablate=f"no-masks={inputs / 'model'}"), "mask_channels = 4, not 0")
-        fails(run(inputs, out, ablate=f"no-a2a={inputs / 'model'}"), "is the model itself, not 'no-a2a'")
+        fails(run(inputs, out, ablate=f"no-a2a={inputs / 'model'}"), "is not 'no-a2a': it has the very weights of")
         fails(run(inputs, out, device="bogus"), "--device bogus")
         fails(run(inputs, out, "--baseline", "oracle", "--baseline", "oracle"), "Two systems are called 'oracle'")
         fails(run(inputs, out, model=inputs), inputs)

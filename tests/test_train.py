@@ -1,20 +1,21 @@
 """`train.py` trains what it says it trains, goes on exactly, and ends with a pipeline that draws."""
 
 import json
-import signal
-import subprocess
-import time
 
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 import torch
+from hub_server import run_hub
 from launching import two_processes
+from listening import Hearing
 from losses import diffusion_loss
 from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
+from train import Generator, GeneratorConfig, prepare_weights, set_mode
 from training_inputs import CLASSES, write_training_inputs
-from training_runs import command, curve, environment, train, weights
+from training_runs import command, curve, kill_after, train, weights
 from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
@@ -131,13 +132,7 @@ def test_killed_run_goes_on_exactly(inputs, straight, tmp_path, options):
         straight = tmp_path / "straight"
         assert train(SCRIPT, inputs, straight, **options).returncode == 0
     out = tmp_path / "run"
-    process = subprocess.Popen(command(SCRIPT, inputs, out, **options), env=environment(), stderr=subprocess.DEVNULL)
-    while not (out / "checkpoint-10").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (out / "model_index.json").exists()
+    kill_after(out / "checkpoint-10", command(SCRIPT, inputs, out, **options))
     result = train(SCRIPT, inputs, out, resume_from_checkpoint="latest", **options)
     assert result.returncode == 0, result.stderr
     expected, got = curve(straight, "diffusion"), curve(out, "diffusion")
@@ -183,6 +178,65 @@ def test_cached_examples_are_those_that_are_made_anew(inputs, tmp_path):
     again = train(SCRIPT, inputs, tmp_path / "cached", cache_examples=True, overwrite_output_dir=True, **options)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "cached/cache/slots.npy").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_examples_cached_with_other_models_are_refused(inputs, tmp_path):
+    options = {"max_train_steps": 1, "cache_examples": True}
+    assert train(SCRIPT, inputs, tmp_path / "run", **options).returncode == 0
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    with torch.no_grad():
+        pipe.separator.queries += 0.1
+    pipe.save_pretrained(tmp_path / "other")
+    options["pretrained_model_name_or_path"] = tmp_path / "other"
+    result = train(SCRIPT, inputs, tmp_path / "run", overwrite_output_dir=True, **options)
+    assert result.returncode != 0
+    assert "holds examples of other settings, data or models" in result.stderr
+
+
+def test_result_is_published_with_its_card(inputs, tmp_path):
+    (tmp_path / "hub").mkdir()
+    with run_hub(tmp_path / "hub") as url:
+        result = train(
+            SCRIPT,
+            inputs,
+            tmp_path / "run",
+            variables={"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url, "HF_TOKEN": "hf_test", "HF_HUB_DISABLE_XET": "1"},
+            max_train_steps=2,
+            validation_steps=2,
+            checkpointing_steps=1,
+            num_inference_steps=1,
+            report_to="none",
+            push_to_hub=True,
+            hub_model_id="someone/soundscapes",
+        )
+    assert result.returncode == 0, result.stderr
+    published = tmp_path / "hub/someone/soundscapes"
+    names = {path.relative_to(published).as_posix() for path in published.rglob("*") if path.is_file()}
+    assert {"model_index.json", "README.md", "curves.png", "validation-2.png", "training.json", LORA} <= names
+    assert not any(name.startswith(("checkpoint-", "logs", "cache")) for name in names)
+    card = (published / "README.md").read_text()
+    last = json.loads((tmp_path / "run/curves.jsonl").read_text().splitlines()[-1])
+    assert f"| diffusion | {last['diffusion']:.4f} |" in card
+    assert "2 steps of 4 examples" in card
+    assert "`learning_rate` 0.001" in card
+    assert 'from_pretrained("someone/soundscapes")' in card
+    PIL.Image.open(published / "curves.png").verify()
+    pipe = AVGASPipeline.from_pretrained(published)
+    pipe.load_lora_weights(published)
+
+
+def test_dropout_acts_on_what_is_trained_alone(inputs):
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    generator = Generator(pipe.unet, Hearing(pipe.audio_encoder, pipe.separator))
+    config = GeneratorConfig(lora_dropout=0.5)
+    prepare_weights(config, generator)
+    set_mode(generator, config)
+    dropouts = [(name, part.training) for name, part in generator.named_modules() if "lora_dropout.default" in name]
+    assert dropouts
+    assert all(training for _, training in dropouts)
+    assert not generator.hearing.audio_encoder.training
+    assert not generator.hearing.separator.training
 
 
 @pytest.mark.slow

@@ -1,11 +1,8 @@
 """The judge's scenes and its training script."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +11,7 @@ import torch
 from datasets import concatenate_datasets
 from scene_dataset import SceneDataset
 from train_judge import split_pictures
+from training_runs import environment, kill_after
 
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_pipeline.metrics import ClassifierJudge
@@ -80,24 +78,18 @@ def test_killed_training_goes_on_to_the_same_judge(tmp_path):
         options += ["--hidden_sizes", "4", "4", "8", "8", f"--dataset={find_soundscapes_mini()}"]
         return [sys.executable, str(ROOT / "training/train_judge.py"), *options]
 
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    subprocess.run(command("straight"), env=environment, check=True, capture_output=True)
-    killed = subprocess.Popen(command("killed"), env=environment, stderr=subprocess.DEVNULL)
-    while not (tmp_path / "killed/checkpoint-4").exists():
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    subprocess.run(command("straight"), env=environment(), check=True, capture_output=True)
+    kill_after(tmp_path / "killed/checkpoint-4", command("killed"))
     assert not (tmp_path / "killed/model.safetensors").exists()
     other = subprocess.run(
         command("killed", "--resume_from_checkpoint=latest", "--holdout_fold=0"),
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
     )
     assert "is of another run: holdout_fold differ" in other.stderr
     subprocess.run(
-        command("killed", "--resume_from_checkpoint=latest"), env=environment, check=True, capture_output=True
+        command("killed", "--resume_from_checkpoint=latest"), env=environment(), check=True, capture_output=True
     )
     for name in ("model.safetensors", "config.json", "accuracy.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()

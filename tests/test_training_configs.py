@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from accelerate.commands.config.config_args import load_config_from_file
 from config import parse_config
 from train import GeneratorConfig
 from train_separator import SeparatorConfig
 
 
-FOLDER = Path(__file__).parents[1] / "training/configs"
+TRAINING = Path(__file__).parents[1] / "training"
+FOLDER = TRAINING / "configs"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
@@ -17,3 +19,11 @@ def test_recipe(path):
     config = parse_config(config_class, "", ["--config", str(path), "--seed", "7"])
     assert config.seed == 7
     assert config != config_class(seed=7)
+
+
+@pytest.mark.parametrize("path", sorted((TRAINING / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_launch_configuration(path):
+    """accelerate refuses unknown keys."""
+    config = load_config_from_file(str(path))
+    assert config.mixed_precision == "bf16"
+    assert config.num_processes % config.num_machines == 0

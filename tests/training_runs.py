@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -14,6 +15,14 @@ TRAINING = Path(__file__).parents[1] / "training"
 
 def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def arguments(script, settings):
+    options = []
+    for name, value in settings.items():
+        if value is not None:
+            options += [f"--{name}", *str(value).split(" ")]
+    return [str(TRAINING / script), *options]
 
 
 def command(script, inputs, out, launcher=(), **changed):
@@ -33,15 +42,23 @@ def command(script, inputs, out, launcher=(), **changed):
         "logging_steps": 1,
         **changed,
     }
-    options = []
-    for name, value in settings.items():
-        if value is not None:
-            options += [f"--{name}", *str(value).split(" ")]
-    return [sys.executable, *launcher, str(TRAINING / script), *options]
+    return [sys.executable, *launcher, *arguments(script, settings)]
 
 
-def train(script, *args, **changed):
-    return subprocess.run(command(script, *args, **changed), env=environment(), capture_output=True, text=True)
+def kill_after(checkpoint, arguments):
+    """Starts a run, and kills it when it has written a checkpoint."""
+    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (checkpoint.parent / "model_index.json").exists()
+
+
+def train(script, *args, variables=None, **changed):
+    variables = environment() | (variables or {})
+    return subprocess.run(command(script, *args, **changed), env=variables, capture_output=True, text=True)
 
 
 def curve(out, name):

@@ -21,7 +21,7 @@ STATE = "trainer_state.json"
 FREE = {
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "dataset", "dataloader_num_workers"),
     *("checkpointing_steps", "checkpoints_total_limit", "validation_steps", "num_validation_scenes", "report_to"),
-    *("logging_steps", "num_validation_mixtures", "push_to_hub", "hub_model_id", "pretrained_model_name_or_path"),
+    *("logging_steps", "num_validation_mixtures", "push_to_hub", "hub_model_id"),
 }
 
 
@@ -195,5 +195,6 @@ def claim_output_dir(output_dir: str | os.PathLike, overwrite: bool, resume_from
         if overwrite and resume_from_checkpoint is None:
             for leftover in path.glob("checkpoint-*"):
                 shutil.rmtree(leftover)
+            (path / "curves.jsonl").unlink(missing_ok=True)
     path.mkdir(parents=True, exist_ok=True)
     return path

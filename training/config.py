@@ -19,6 +19,11 @@ def setting(default: Any, text: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": text})
 
 
+def default_of(field: dataclasses.Field) -> Any:
+    """A setting's default."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def parse_config(config_class: type[Config], description: str, argv: Sequence[str] | None = None) -> Config:
     """
     Read a run's settings: the dataclass's defaults, over them those of `--config FILE`, over them those of the command

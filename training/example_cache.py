@@ -9,15 +9,27 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from latents import encode
 from listening import hear_sources
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
+
+from avgas_pipeline.metrics.judges import weights_digest
 
 
 FIELDS = ("latent_mean", "latent_std", "slots", "shown")
 BATCH_SIZE = 16
 EXAMPLE_SETTINGS = (
-    *("seed", "num_examples", "num_sources", "augment", "mixture_target", "separated_fraction", "resolution"),
+    *(
+        "dataset",
+        "seed",
+        "num_examples",
+        "num_sources",
+        "augment",
+        "mixture_target",
+        "separated_fraction",
+        "resolution",
+    ),
 )
 
 
@@ -27,21 +39,15 @@ class ExampleCache:
 
     Args:
         folder (`Path`): Where the arrays lie.
-        settings (`Mapping`): What examples depend on; a cache of others is not used.
+        settings (`Mapping`): The run's; a cache made with others is not used.
+        models (`Mapping[str, torch.nn.Module]`): What hears and encodes, before any layers are added: likewise.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], models: Mapping[str, torch.nn.Module]) -> None:
         self.folder = folder
-        names = (
-            "seed",
-            "num_examples",
-            "num_sources",
-            "augment",
-            "mixture_target",
-            "separated_fraction",
-            "resolution",
-        )
-        self.settings = json.loads(json.dumps({name: settings[name] for name in names}))
+        made_with = {name: settings[name] for name in EXAMPLE_SETTINGS}
+        made_with |= {f"{name}_sha256": weights_digest(model) for name, model in models.items()}
+        self.settings = json.loads(json.dumps(made_with))
 
     def build(
         self, examples: Dataset, collate: Any, hearing: Any, vae: Any, accelerator: Accelerator, num_workers: int
@@ -70,10 +76,10 @@ class ExampleCache:
     def _encode(self, batch: dict[str, Any], hearing: Any, vae: Any, device: torch.device) -> dict[str, np.ndarray]:
         inputs = {name: value.to(device) for name, value in batch["encoder"].items()}
         slots, found, _ = hear_sources(hearing, inputs, None, batch["labels"].to(device))
-        posterior = vae.encode(batch["pixel_values"].to(device, vae.dtype)).latent_dist
+        mean, deviation = encode(vae, batch["pixel_values"].to(device))
         return {
-            "latent_mean": posterior.mean.float().cpu().numpy().astype(np.float16),
-            "latent_std": posterior.std.float().cpu().numpy().astype(np.float16),
+            "latent_mean": mean.cpu().numpy().astype(np.float16),
+            "latent_std": deviation.cpu().numpy().astype(np.float16),
             "slots": slots.float().cpu().numpy(),
             "shown": (batch["shown"].to(device) & found).cpu().numpy(),
         }
@@ -93,7 +99,7 @@ class ExampleCache:
             return 0
         state = json.loads(path.read_text())
         if state["settings"] != self.settings:
-            raise ValueError(f"{self.folder}: holds other examples; remove it.")
+            raise ValueError(f"{self.folder}: holds examples of other settings, data or models; remove it.")
         return state["done"]
 
     def _note(self, done: int) -> None:

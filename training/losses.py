@@ -1,5 +1,6 @@
 """Losses of the separator, after its slots are matched to the sources, and of the generator."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -158,6 +159,7 @@ def single_embedding_losses(
     output: AudioVisualSeparatorOutput,
     targets: SeparationTargets,
     temperature: float = 0.07,
+    label_smoothing: float = 0.0,
     processes: Processes = ALONE,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
@@ -174,7 +176,7 @@ def single_embedding_losses(
     logits = output.presence_logits.float()
     losses = {
         "presence": F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits)),
-        "label": F.cross_entropy(output.class_logits[:, 0].float(), wanted),
+        "label": F.cross_entropy(output.class_logits[:, 0].float(), wanted, label_smoothing=label_smoothing),
     }
     # A mixture is its own class.
     distinct = processes.rank * len(wanted) + torch.arange(len(wanted), device=wanted.device)
@@ -188,6 +190,11 @@ def single_embedding_losses(
     slots = torch.full_like(targets.labels, -1)
     slots[:, 0] = 0
     return losses, slots
+
+
+def losses_for(output: AudioVisualSeparatorOutput) -> Callable:
+    """[`separation_losses`], or for a separator with one slot [`single_embedding_losses`]."""
+    return single_embedding_losses if output.presence_logits.shape[1] == 1 else separation_losses
 
 
 def diffusion_loss(

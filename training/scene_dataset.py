@@ -12,7 +12,10 @@ import torch
 from torch.utils.data import Dataset
 
 from avgas_pipeline.data.mixtures import open_picture
-from avgas_pipeline.data.scenes import compose_scene
+from avgas_pipeline.data.scenes import collage, compose_scene
+
+
+LAYOUTS = ("compose", "collage")
 
 
 class SceneDataset(Dataset):
@@ -28,6 +31,8 @@ class SceneDataset(Dataset):
         seed (`int`, defaults to 0): Of the whole sequence.
         image_size (`int`, defaults to 128): Side of a scene, in pixels.
         num_objects (`tuple[int, int]`, defaults to `(1, 3)`): Fewest and most objects.
+        layout (`str`, defaults to `"compose"`): `"compose"` (at random places on a random background) or `"collage"`
+            (side by side on white).
         augment (`bool`, defaults to `False`): Vary every object's orientation, proportions and colours.
         degrade (`bool`, defaults to `False`): Blur, pixelate, compress and shade scenes, as generated ones may be.
     """
@@ -40,6 +45,7 @@ class SceneDataset(Dataset):
         seed: int = 0,
         image_size: int = 128,
         num_objects: tuple[int, int] = (1, 3),
+        layout: str = "compose",
         augment: bool = False,
         degrade: bool = False,
     ) -> None:
@@ -47,6 +53,9 @@ class SceneDataset(Dataset):
         self.seed = seed
         self.image_size = image_size
         self.num_objects = num_objects
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout has to be one of {', '.join(LAYOUTS)} but is {layout!r}.")
+        self.layout = layout
         self.augment = augment
         self.degrade = degrade
         self.num_labels = len(labels)
@@ -77,7 +86,10 @@ class SceneDataset(Dataset):
         count = int(rng.integers(self.num_objects[0], self.num_objects[1] + 1))
         chosen = rng.choice(self._drawable, size=count, replace=False).tolist()
         objects = [self._draw_object(number, rng) for number in chosen]
-        image = compose_scene(objects, self.image_size, rng)[0]
+        if self.layout == "collage":
+            image = collage(objects, self.image_size)
+        else:
+            image = compose_scene(objects, self.image_size, rng)[0]
         return (degrade(image, rng) if self.degrade else image), chosen
 
     def _draw_object(self, label: int, rng: np.random.Generator) -> PIL.Image.Image:

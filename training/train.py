@@ -5,7 +5,8 @@ Train the drawing half of a pipeline: LoRA on the U-Net and the separator's toke
         --dataset data/soundscapes-mini --output_dir runs/generator
 
 `--full` trains all weights of the U-Net and the token head, `--train_separator` the audio encoder and the separator as
-well, end to end, with their own losses and through the condition tokens. Writes a pipeline, with LoRA layers beside it
+well, end to end: on what hearing is trained on without teachers (presence, label, mask) and through the condition
+tokens. Writes a pipeline, with LoRA layers beside it
 unless `--full`, curves, and grids of pictures (`validation-<step>.png`). `--resume_from_checkpoint latest` goes on
 exactly.
 """
@@ -20,33 +21,26 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
-from checkpoints import (
-    FREE,
-    Checkpoints,
-    StepSampler,
-    StopSignal,
-    claim_output_dir,
-    leave_sigterm_to_parent,
-    save_trainable_only,
-)
+from checkpoints import StopSignal, save_trainable_only
 from config import parse_config, setting
 from diffusers import UNet2DConditionModel
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel, cast_training_params
 from diffusers.utils.torch_utils import randn_tensor
 from example_cache import ExampleCache
-from listening import Hearing, hear_sources, spectrograms
-from losses import SeparationTargets, diffusion_loss, separation_losses
+from latents import encode
+from listening import Hearing, hear_sources, spectrograms, train_mode
+from losses import SeparationTargets, diffusion_loss, losses_for
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from processes import Processes
+from run import Run, SoundscapeRunConfig
+from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from training_data import check_labels, load_training_data
+from training_data import check_labels
 
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import TARGETS, MixtureSampler
 from avgas_pipeline.data.scenes import collage
 
@@ -55,57 +49,33 @@ TOKEN_HEAD = ["token_head.0", "token_head.2"]
 
 
 @dataclass
-class GeneratorConfig:
+class GeneratorConfig(SoundscapeRunConfig):
     """Settings of `train.py`."""
 
-    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
-    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository; see load_training_data")
     output_dir: str = setting("runs/generator", "the run's folder")
-    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
-    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
     full: bool = setting(False, "train all weights of the U-Net and the token head, instead of LoRA layers")
     train_separator: bool = setting(False, "train audio encoder and separator, too: end to end")
     rank: int = setting(16, "of the LoRA layers")
     lora_alpha: int | None = setting(None, "their scale times the rank; the rank if not given")
     lora_dropout: float = setting(0.0, "in the LoRA layers")
     lora_target_modules: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"], "layers of the U-Net that get them")
-    num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture")
-    num_examples: int = setting(10000, "mixtures in an epoch")
-    repeat_examples: bool = setting(False, "every epoch has the same mixtures")
     cache_examples: bool = setting(False, "hear and encode them once, and keep that on disk; implies repeat_examples")
-    augment: bool = setting(True, "vary the clips")
     mixture_target: str = setting("compose", "picture of a mixture: compose, collage or single")
     separated_fraction: float = setting(0.5, "of examples, which show one of their sources alone")
     resolution: int | None = setting(None, "side of the pictures, in pixels; the checkpoint's if not given")
     train_batch_size: int = setting(8, "mixtures per step and process")
-    gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
-    max_train_steps: int = setting(10000, "optimiser steps")
     learning_rate: float = setting(1e-4, "highest learning rate")
     separator_learning_rate: float = setting(1e-4, "that of audio encoder and separator, with train_separator")
     separation_weight: float = setting(1.0, "of the separation losses, with train_separator")
     lr_scheduler: str = setting("constant_with_warmup", "one of diffusers' schedules")
-    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
-    weight_decay: float = setting(0.01, "of AdamW")
     use_8bit_adam: bool = setting(False, "AdamW of bitsandbytes")
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     condition_dropout: float = setting(0.1, "of examples, which learn the null tokens, for guidance")
     snr_gamma: float | None = setting(None, "min-SNR weighting; 5 is usual")
     noise_offset: float = setting(0.0, "of the noise's mean; 0.1 is usual")
     ema_decay: float = setting(0.0, "of averaged weights, which are saved; 0 does without")
-    mixed_precision: str = setting("no", "no, fp16 or bf16")
-    gradient_checkpointing: bool = setting(False, "less memory, more time")
-    dataloader_num_workers: int = setting(1, "processes that decode, mix, compose and extract features")
-    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
-    checkpoints_total_limit: int = setting(2, "checkpoints to keep")
-    validation_steps: int = setting(1000, "steps from one grid of pictures to the next")
     num_validation_mixtures: int = setting(4, "mixtures in the grid")
     num_inference_steps: int = setting(25, "denoising steps of the grid")
     guidance_scale: float = setting(4.0, "of the grid")
-    logging_steps: int = setting(20, "steps from one point of the curves to the next")
-    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
-    push_to_hub: bool = setting(False, "publish the result")
-    hub_model_id: str | None = setting(None, "where; by default the output folder's name")
-    seed: int = setting(0, "of weights, mixtures and noise")
 
 
 class Generator(torch.nn.Module):
@@ -195,6 +165,16 @@ def _draws(name: str) -> bool:
     return name.startswith("unet.") or any(part in name for part in ("token_head", "token_norm", "null_tokens"))
 
 
+def set_mode(generator: Generator, config: GeneratorConfig) -> None:
+    """Training mode, with its dropouts, for what is trained; what only listens hears as it does in use."""
+    generator.train()
+    if config.train_separator:
+        train_mode(generator.hearing)
+    else:
+        generator.hearing.eval()
+        generator.hearing.separator.token_head.train()
+
+
 def build_optimizer(config: GeneratorConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """AdamW, of bitsandbytes if asked for."""
     if not config.use_8bit_adam:
@@ -270,20 +250,10 @@ class Noise:
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(GeneratorConfig, __doc__, argv)
     check(config)
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        log_with=config.report_to,
-        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=f"{config.output_dir}/logs"),
-    )
-    if accelerator.is_main_process:
-        claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
-    accelerator.wait_for_everyone()
-    set_seed(config.seed)
-
+    run = Run(config)
+    accelerator, checkpoints = run.accelerator, run.checkpoints
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
-    clips, pictures = load_training_data(config.dataset)
+    clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], pipe.separator.id2label, config.pretrained_model_name_or_path)
     resolution = config.resolution or pipe.default_size[0]
     extractor = pipe.audio_feature_extractor
@@ -307,6 +277,10 @@ def main(argv: list[str] | None = None) -> None:
         sampler=sampler,
         separated_fraction=0.0 if shows_all else config.separated_fraction,
     )
+    cache = None
+    if config.cache_examples:
+        models = {"audio_encoder": pipe.audio_encoder, "separator": pipe.separator, "vae": pipe.vae}
+        cache = ExampleCache(Path(config.output_dir) / "cache", run.settings | {"dataset": config.dataset}, models)
     generator = Generator(pipe.unet, Hearing(pipe.audio_encoder, pipe.separator))
     groups = prepare_weights(config, generator)
     if config.gradient_checkpointing:
@@ -319,12 +293,7 @@ def main(argv: list[str] | None = None) -> None:
         cast_training_params([generator], dtype=torch.float32)
 
     optimizer = build_optimizer(config, groups)
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=config.max_train_steps * accelerator.num_processes,
-    )
+    schedule = run.schedule(optimizer)
     trained = [weight for group in groups for weight in group["params"]]
     save_trainable_only(accelerator)
     model, optimizer, schedule = accelerator.prepare(generator, optimizer, schedule)
@@ -333,44 +302,25 @@ def main(argv: list[str] | None = None) -> None:
         ema.to(accelerator.device)
         accelerator.register_for_checkpointing(ema)
 
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
-    checkpoints = Checkpoints(
-        accelerator,
-        config.output_dir,
-        {**settings, "num_processes": accelerator.num_processes},
-        config.checkpoints_total_limit,
-    )
     step = checkpoints.resume(config.resume_from_checkpoint)
-    step_size = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
     examples: Any = SoundscapeDataset(
         sampler,
         config.num_examples,
-        math.ceil(config.max_train_steps * step_size / config.num_examples),
+        math.ceil(config.max_train_steps * run.examples_per_step / config.num_examples),
         config.repeat_examples or config.cache_examples,
     )
     collate_fn: Any = collate
-    if config.cache_examples:
-        cache = ExampleCache(Path(config.output_dir) / "cache", settings)
+    if cache is not None:
         cache.build(examples, collate, generator.hearing, pipe.vae, accelerator, config.dataloader_num_workers)
         examples, collate_fn = cache.dataset(examples), None
-    loader = accelerator.prepare(
-        DataLoader(
-            examples,
-            batch_size=config.train_batch_size,
-            sampler=StepSampler(step, config.max_train_steps, step_size),
-            collate_fn=collate_fn,
-            num_workers=config.dataloader_num_workers,
-            worker_init_fn=leave_sigterm_to_parent,
-        )
-    )
-    accelerator.init_trackers("generator", {key: str(value) for key, value in asdict(config).items()})
+    loader = run.loader(examples, step, collate_fn)
+    run.start_trackers("generator")
     noise, processes, stop = Noise(pipe.scheduler, config.noise_offset), Processes(accelerator), StopSignal()
     history: dict[str, float] = {}
     progress = tqdm(
         total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
     )
-    generator.train(config.full)
-    generator.hearing.train(config.train_separator)
+    set_mode(generator, config)
     accumulated = 0
     for batch in loader:
         with accelerator.accumulate(model):
@@ -382,8 +332,7 @@ def main(argv: list[str] | None = None) -> None:
             loss = losses["diffusion"] + config.separation_weight * sum(
                 value for name, value in losses.items() if name != "diffusion"
             )
-            if not math.isfinite(loss.item()):
-                raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
+            run.check_finite(loss, step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(trained, config.max_grad_norm)
@@ -400,13 +349,12 @@ def main(argv: list[str] | None = None) -> None:
         if step % config.logging_steps == 0:
             history = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.4f}" for name, value in history.items()})
-            accelerator.log({**history, "lr": schedule.get_last_lr()[0]}, step=step)
+            run.log({**history, "lr": schedule.get_last_lr()[0]}, step)
         if step % config.checkpointing_steps == 0 or stop.received:
             checkpoints.save(step)
         if step % config.validation_steps == 0 and accelerator.is_main_process:
             validate(accelerator, pipe, generator, sampler, ema, trained, config, step)
-            generator.train(config.full)
-            generator.hearing.train(config.train_separator)
+            set_mode(generator, config)
         if stop.received:
             break
     progress.close()
@@ -416,6 +364,7 @@ def main(argv: list[str] | None = None) -> None:
         if ema is not None:
             ema.copy_to(trained)
         save(pipe, config, history)
+        finish(run, pipe, Path(__file__).name, history)
     accelerator.end_training()
 
 
@@ -468,7 +417,7 @@ def compute_losses(
     losses = {"diffusion": diffusion_loss(prediction, target, timesteps, noise.scheduler, config.snr_gamma)}
     if config.train_separator:
         targets = targets or SeparationTargets(batch["labels"])
-        losses |= separation_losses(output, targets, processes=processes)[0]
+        losses |= losses_for(output)(output, targets, processes=processes)[0]
     return losses
 
 
@@ -476,10 +425,9 @@ def encode_pictures(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom)
     """Latents `(B, C, H, W)`, float32, scaled as the U-Net wants them; of a cached batch, a new sample of them."""
     if "latent_mean" in batch:
         mean, deviation = batch["latent_mean"].float(), batch["latent_std"].float()
-        latents = mean + deviation * random.normal(mean.shape, mean.device)
     else:
-        posterior = vae.encode(batch["pixel_values"].to(vae.dtype)).latent_dist
-        latents = posterior.sample(random.generators).float()
+        mean, deviation = encode(vae, batch["pixel_values"])
+    latents = mean + deviation * random.normal(mean.shape, mean.device)
     return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
 
 
@@ -549,8 +497,6 @@ def save(pipe: AVGASPipeline, config: GeneratorConfig, history: dict[str, float]
     if layers:
         AVGASPipeline.save_lora_weights(out, **layers)
     (out / "training.json").write_text(json.dumps({"settings": asdict(config), "losses": history}, indent=2))
-    if config.push_to_hub:
-        pipe.push_to_hub(config.hub_model_id or out.name)
 
 
 if __name__ == "__main__":

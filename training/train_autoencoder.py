@@ -3,106 +3,100 @@ Train a small autoencoder of pictures, the `vae` of a small pipeline, on scenes 
 
     accelerate launch training/train_autoencoder.py --dataset data/soundscapes-mini --output_dir runs/autoencoder
 
-Writes checkpoints to go on from (`--resume_from_checkpoint latest`), reconstructions of scenes from unseen pictures
-(`validation-<step>.png`), curves, and at the end the model, an `AutoencoderKL` with its latents' scale in the config.
+Writes checkpoints to go on from (`--resume_from_checkpoint latest`), reconstructions of new scenes
+(`validation-<step>.png`), curves, and at the end the model, an `AutoencoderDC` with its latents' scale in the config.
 """
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
-from autoencoder_losses import PatchDiscriminator, discriminator_loss, multiscale_l1
-from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir, leave_sigterm_to_parent
+from autoencoder_losses import PatchDiscriminator, discriminator_loss, edge_l1, multiscale_mse
+from checkpoints import StopSignal
 from config import parse_config, setting
-from diffusers import AutoencoderKL
-from diffusers.optimization import get_scheduler
+from diffusers import AutoencoderDC
 from diffusers.training_utils import EMAModel
+from run import Run, TrackedRunConfig
 from scene_dataset import SceneDataset
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 
 @dataclass
-class AutoencoderConfig:
+class AutoencoderConfig(TrackedRunConfig):
     """Settings of `train_autoencoder.py`."""
 
-    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository of soundscapes-mini")
     output_dir: str = setting("runs/autoencoder", "the run's folder")
-    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
-    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
-    block_out_channels: list[int] = setting([16, 32, 64, 96, 128], "channels at every resolution")
+    block_out_channels: list[int] = setting(
+        [16, 32, 64, 128, 128], "channels at every resolution; the first is not used"
+    )
     layers_per_block: int = setting(1, "residual blocks at every resolution")
     latent_channels: int = setting(16, "channels of the latents")
     resolution: int = setting(128, "side of the pictures, in pixels")
-    train_batch_size: int = setting(16, "scenes per step and process")
+    layout: str = setting("compose", "of the scenes: compose or collage")
+    augment: bool = setting(True, "vary every object")
     max_train_steps: int = setting(20000, "optimiser steps")
-    learning_rate: float = setting(1e-3, "highest learning rate")
-    lr_scheduler: str = setting("cosine", "one of diffusers' schedules")
-    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
     weight_decay: float = setting(1e-4, "of AdamW")
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
-    kl_weight: float = setting(1e-6, "of the latents' divergence from a normal distribution, per latent")
+    edge_weight: float = setting(0.0, "of absolute errors of pixels and edges; blurs less, learns slower")
+    latent_weight: float = setting(1e-5, "of the latents' mean square, against which unit noise is set")
     adversarial_weight: float = setting(0.0, "of the patch discriminator; 0 does without")
     adversarial_start: int = setting(0, "step from which on the discriminator counts")
     ema_decay: float = setting(0.999, "of the averaged weights that are saved")
-    mixed_precision: str = setting("no", "no, fp16 or bf16")
-    dataloader_num_workers: int = setting(1, "processes that compose scenes")
-    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
-    checkpoints_total_limit: int = setting(2, "checkpoints to keep")
-    validation_steps: int = setting(1000, "steps from one validation to the next")
-    num_validation_scenes: int = setting(64, "scenes from unseen pictures")
-    logging_steps: int = setting(20, "steps from one point of the curves to the next")
-    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
-    seed: int = setting(0, "of weights and scenes")
+    num_validation_scenes: int = setting(64, "new scenes to validate on")
 
 
 # Scenes that the latents' scale is measured on.
 NUM_SCALE_SCENES = 512
 
 
-def build_autoencoder(config: AutoencoderConfig) -> AutoencoderKL:
-    """Stable Diffusion's kind, small; no attention."""
+def build_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
+    """
+    A deep-compression autoencoder (arXiv 2410.10733), small: its space-to-channel shortcuts make it learn from the
+    first steps on, and no layer works at full resolution, which is what costs most on a CPU.
+    """
     levels = len(config.block_out_channels)
-    return AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * levels,
-        up_block_types=["UpDecoderBlock2D"] * levels,
-        block_out_channels=config.block_out_channels,
-        layers_per_block=config.layers_per_block,
+    layers = [0] + [config.layers_per_block] * (levels - 1)
+    plain = ((),) * levels
+    return AutoencoderDC(
         latent_channels=config.latent_channels,
-        norm_num_groups=8,
-        sample_size=config.resolution,
-        mid_block_add_attention=False,
-        force_upcast=False,
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_block_out_channels=config.block_out_channels,
+        decoder_block_out_channels=config.block_out_channels,
+        encoder_layers_per_block=layers,
+        decoder_layers_per_block=layers,
+        encoder_qkv_multiscales=plain,
+        decoder_qkv_multiscales=plain,
+        downsample_block_type="pixel_unshuffle",
+        upsample_block_type="pixel_shuffle",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
     )
 
 
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(AutoencoderConfig, __doc__, argv)
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.mixed_precision,
-        log_with=config.report_to,
-        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=f"{config.output_dir}/logs"),
-    )
-    if accelerator.is_main_process:
-        claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
-    accelerator.wait_for_everyone()
-    set_seed(config.seed)
-
-    pictures = {split: load_soundscapes_mini(config.dataset, split)[1] for split in ("train", "test")}
-    labels = sorted(set(pictures["train"]["label"]))
-    step_size = config.train_batch_size * accelerator.num_processes
+    run = Run(config)
+    accelerator, checkpoints = run.accelerator, run.checkpoints
+    pictures = load_soundscapes_mini(config.dataset, "train")[1]
+    labels = sorted(set(pictures["label"]))
     scenes = SceneDataset(
-        pictures["train"], labels, config.max_train_steps * step_size, config.seed, config.resolution, augment=True
+        pictures,
+        labels,
+        config.max_train_steps * run.examples_per_step,
+        config.seed,
+        config.resolution,
+        layout=config.layout,
+        augment=config.augment,
     )
-    unseen = SceneDataset(pictures["test"], labels, config.num_validation_scenes, config.seed, config.resolution)
+    # Another seed: no scene of these is trained on.
+    unseen = SceneDataset(
+        pictures, labels, config.num_validation_scenes, config.seed + 1, config.resolution, layout=config.layout
+    )
 
     # Channels last: convolutions on a CPU are faster so.
     autoencoder = build_autoencoder(config).to(memory_format=torch.channels_last)
@@ -110,35 +104,15 @@ def main(argv: list[str] | None = None) -> None:
     optimizer = torch.optim.AdamW(
         autoencoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=config.max_train_steps * accelerator.num_processes,
-    )
+    schedule = run.schedule(optimizer)
     model, optimizer, schedule = accelerator.prepare(NoisyAutoencoder(autoencoder), optimizer, schedule)
     adversary = Adversary(config, accelerator) if config.adversarial_weight else None
     ema.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)
 
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
-    checkpoints = Checkpoints(
-        accelerator,
-        config.output_dir,
-        {**settings, "num_processes": accelerator.num_processes},
-        config.checkpoints_total_limit,
-    )
     step = checkpoints.resume(config.resume_from_checkpoint)
-    loader = accelerator.prepare(
-        DataLoader(
-            scenes,
-            batch_size=config.train_batch_size,
-            sampler=StepSampler(step, config.max_train_steps, step_size),
-            num_workers=config.dataloader_num_workers,
-            worker_init_fn=leave_sigterm_to_parent,
-        )
-    )
-    accelerator.init_trackers("autoencoder", {key: str(value) for key, value in asdict(config).items()})
+    loader = run.loader(scenes, step)
+    run.start_trackers("autoencoder")
     stop = StopSignal()
     progress = tqdm(
         total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
@@ -151,17 +125,19 @@ def main(argv: list[str] | None = None) -> None:
         # Noise by step and process, so that going on draws the same.
         generator.manual_seed((config.seed * 10**6 + step) * accelerator.num_processes + accelerator.process_index)
         noise = torch.randn(latent_shape, generator=generator, device=accelerator.device)
-        reconstruction, divergence = model(target, noise)
-        losses = {"reconstruction": multiscale_l1(reconstruction, target), "kl": divergence}
-        loss = losses["reconstruction"] + config.kl_weight * losses["kl"]
+        reconstruction, square = model(target, noise)
+        losses = {
+            "reconstruction": multiscale_mse(reconstruction, target),
+            "edges": edge_l1(reconstruction, target),
+            "latents": square,
+        }
+        loss = (
+            losses["reconstruction"] + config.edge_weight * losses["edges"] + config.latent_weight * losses["latents"]
+        )
         if adversary is not None and step >= config.adversarial_start:
             losses["adversarial"] = adversary.loss(reconstruction)
             loss = loss + config.adversarial_weight * losses["adversarial"]
-        if not math.isfinite(loss.item()):
-            raise ValueError(
-                f"The loss is {loss.item()} at step {step}; {checkpoints.output_dir} keeps the last good one."
-            )
-
+        run.check_finite(loss, step)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
@@ -176,11 +152,11 @@ def main(argv: list[str] | None = None) -> None:
         if step % config.logging_steps == 0:
             values = {name: value.item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-            accelerator.log({**values, "lr": schedule.get_last_lr()[0]}, step=step)
+            run.log({**values, "lr": schedule.get_last_lr()[0]}, step)
         if step % config.checkpointing_steps == 0 or stop.received:
             checkpoints.save(step)
         if step % config.validation_steps == 0 and accelerator.is_main_process:
-            validate(accelerator, autoencoder, ema, unseen, config, step)
+            validate(run, autoencoder, ema, unseen, config, step)
         if stop.received:
             break
     progress.close()
@@ -193,16 +169,17 @@ def main(argv: list[str] | None = None) -> None:
 class NoisyAutoencoder(torch.nn.Module):
     """One call from pictures to reconstructions, as distributed training wants it."""
 
-    def __init__(self, autoencoder: AutoencoderKL) -> None:
+    def __init__(self, autoencoder: AutoencoderDC) -> None:
         super().__init__()
         self.autoencoder = autoencoder
 
     def forward(self, pixel_values: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Reconstructions `(B, 3, H, W)` of a sample of the latents, and the latents' mean divergence from normal."""
-        posterior = self.autoencoder.encode(pixel_values).latent_dist
-        latents = posterior.mean + posterior.std * noise
-        divergence = posterior.kl().mean() / posterior.mean[0].numel()
-        return self.autoencoder.decode(latents).sample, divergence
+        """
+        Reconstructions `(B, 3, H, W)` from latents plus unit noise, and the latents' mean square: what a posterior of
+        unit variance diverges from a standard normal one, but for a factor.
+        """
+        latents = self.autoencoder.encode(pixel_values).latent
+        return self.autoencoder.decode(latents + noise).sample, latents.float().square().mean()
 
 
 class Adversary:
@@ -232,24 +209,24 @@ class Adversary:
 
 @torch.no_grad()
 def validate(
-    accelerator: Accelerator,
-    autoencoder: AutoencoderKL,
+    run: Run,
+    autoencoder: AutoencoderDC,
     ema: EMAModel,
     scenes: SceneDataset,
     config: AutoencoderConfig,
     step: int,
 ) -> None:
-    """PSNR on scenes from unseen pictures, and a sheet of the first ones above their reconstructions."""
-    target = torch.stack([scenes[number]["pixel_values"] for number in range(len(scenes))]).to(accelerator.device)
+    """PSNR on new scenes, and a sheet of the first ones above their reconstructions."""
+    target = torch.stack([scenes[number]["pixel_values"] for number in range(len(scenes))]).to(run.accelerator.device)
     ema.store(autoencoder.parameters())
     ema.copy_to(autoencoder.parameters())
-    parts = [autoencoder.encode(part).latent_dist.mode() for part in target.split(config.train_batch_size)]
+    parts = [autoencoder.encode(part).latent for part in target.split(config.train_batch_size)]
     reconstruction = torch.cat([autoencoder.decode(part).sample for part in parts])
     ema.restore(autoencoder.parameters())
     # In [-1, 1] the peak is 2.
     psnr = (10 * (4 / (reconstruction.clamp(-1, 1) - target).square().mean(dim=(1, 2, 3))).log10()).mean()
-    accelerator.log({"psnr_db": psnr.item()}, step=step)
-    accelerator.print(f"step {step}: {psnr.item():.2f} dB on unseen pictures")
+    run.log({"psnr_db": psnr.item()}, step)
+    run.accelerator.print(f"step {step}: {psnr.item():.2f} dB on new scenes")
     rows = torch.cat([torch.cat(list(images[:12]), dim=2) for images in (target, reconstruction)], dim=1)
     sheet = ((rows.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
     PIL.Image.fromarray(np.ascontiguousarray(sheet)).save(Path(config.output_dir) / f"validation-{step}.png")
@@ -258,7 +235,7 @@ def validate(
 @torch.no_grad()
 def save(
     accelerator: Accelerator,
-    autoencoder: AutoencoderKL,
+    autoencoder: AutoencoderDC,
     ema: EMAModel,
     scenes: SceneDataset,
     config: AutoencoderConfig,
@@ -268,7 +245,7 @@ def save(
     latents = []
     for index in range(min(len(scenes), NUM_SCALE_SCENES)):
         pixels = scenes[index]["pixel_values"][None].to(accelerator.device)
-        latents.append(autoencoder.encode(pixels).latent_dist.mode())
+        latents.append(autoencoder.encode(pixels).latent)
     autoencoder.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 6))
     autoencoder.save_pretrained(config.output_dir)
 

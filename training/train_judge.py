@@ -19,6 +19,7 @@ from accelerate.utils import set_seed
 from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, leave_sigterm_to_parent
 from config import parse_config, setting
 from datasets import Dataset, concatenate_datasets
+from run import RunConfig
 from scene_dataset import SceneDataset
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -31,13 +32,10 @@ IMAGE_SIZE = 128
 
 
 @dataclass
-class JudgeConfig:
+class JudgeConfig(RunConfig):
     """Settings of `train_judge.py`."""
 
-    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository of soundscapes-mini")
     output_dir: str = setting("runs/judge", "the run's folder")
-    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
-    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
     hidden_sizes: list[int] = setting([24, 48, 96, 176], "channels of the ResNet's four stages")
     train_batch_size: int = setting(64, "scenes per step")
     max_train_steps: int = setting(4500, "optimiser steps")
@@ -45,11 +43,7 @@ class JudgeConfig:
     weight_decay: float = setting(0.05, "of AdamW")
     holdout_fold: int | None = setting(None, "leave out this part of the pictures, and report on it")
     num_folds: int = setting(5, "parts of the pictures, by source group")
-    dataloader_num_workers: int = setting(1, "processes that compose scenes")
-    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
-    checkpoints_total_limit: int = setting(1, "checkpoints to keep")
     num_validation_scenes: int = setting(2000, "scenes of each kind in the report")
-    seed: int = setting(0, "of weights and scenes")
 
 
 def split_pictures(pictures: Dataset, fold: int | None, num_folds: int) -> tuple[Dataset, Dataset | None]:

@@ -1,7 +1,8 @@
 """
 Train the hearing half of a pipeline: audio encoder and separator, on mixtures of clips.
 
-    accelerate launch training/train_separator.py --config training/configs/mini-separator.yaml
+    accelerate launch training/train_separator.py --pretrained_model_name_or_path untrained \\
+        --config training/configs/mini-separator.yaml --output_dir runs/separator
     accelerate launch training/train_separator.py --pretrained_model_name_or_path untrained \\
         --dataset vggsound-shards --image_encoder openai/clip-vit-base-patch32 --output_dir runs/separator
 
@@ -12,31 +13,31 @@ train the baselines. `--resume_from_checkpoint latest` goes on exactly.
 
 import json
 import math
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, set_seed
-from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir, leave_sigterm_to_parent
+from accelerate.utils import send_to_device
+from checkpoints import StopSignal
 from config import parse_config, setting
-from diffusers.optimization import get_scheduler
 from diffusers.training_utils import EMAModel
 from image_teacher import embed_pictures
 from listening import Hearing, spectrograms, train_mode
-from losses import SeparationTargets, match_sources, separation_losses, single_embedding_losses
+from losses import SeparationTargets, losses_for, match_sources
 from processes import Processes
+from run import Run, SoundscapeRunConfig
+from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from training_data import check_labels, hold_out_groups, load_training_data
+from training_data import check_labels, hold_out_groups
 from transformers import ASTFeatureExtractor, ResNetConfig, ResNetModel
 
 from avgas_pipeline import AudioVisualSeparator, AudioVisualSeparatorOutput, AVGASPipeline
 from avgas_pipeline.audio_tokens import token_layout
+from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.evaluation import MixtureSet
 from avgas_pipeline.evaluation.scoring import presence_average_precision, score_sound
@@ -47,34 +48,20 @@ PRESETS = ("separator", "single_embedding", "paper")
 
 
 @dataclass
-class SeparatorConfig:
+class SeparatorConfig(SoundscapeRunConfig):
     """Settings of `train_separator.py`."""
 
-    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
-    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository; see load_training_data")
     output_dir: str = setting("runs/separator", "the run's folder")
-    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
-    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
     preset: str = setting("separator", "separator, single_embedding (no separation) or paper (AV-GAS's ResNet-18)")
     image_encoder: str | None = setting(None, "A2V teacher, of transformers; without it there is no A2V loss")
     num_sources: list[int] = setting([1, 3], "fewest and most sources of a mixture")
-    num_examples: int = setting(10000, "mixtures in an epoch")
-    repeat_examples: bool = setting(False, "every epoch has the same mixtures")
-    augment: bool = setting(True, "vary the clips")
     balance: str = setting("label", "draw labels evenly, or source groups: label or source_group")
     gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
-    train_batch_size: int = setting(16, "mixtures per step and process")
-    gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
-    max_train_steps: int = setting(10000, "optimiser steps")
     learning_rate: float = setting(3e-4, "highest learning rate of the separator")
     encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")
     encoder_trainable: str | None = setting(
         None, "train only encoder weights whose name begins with one of these, ','"
     )
-    lr_scheduler: str = setting("cosine", "one of diffusers' schedules")
-    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
-    weight_decay: float = setting(0.01, "of AdamW")
-    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
     presence_weight: float = setting(1.0, "of the presence loss")
     label_weight: float = setting(1.0, "of the label loss")
     a2a_weight: float = setting(0.5, "of the audio-audio alignment; 0 spares the teacher")
@@ -83,19 +70,8 @@ class SeparatorConfig:
     temperature: float = setting(0.07, "of both alignments")
     label_smoothing: float = setting(0.0, "of the label loss")
     ema_decay: float = setting(0.999, "of the averaged weights, which teach A2A and are saved")
-    mixed_precision: str = setting("no", "no, fp16 or bf16")
-    gradient_checkpointing: bool = setting(False, "less memory, more time")
-    dataloader_num_workers: int = setting(1, "processes that decode, mix and extract features")
-    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
-    checkpoints_total_limit: int = setting(2, "checkpoints to keep")
-    validation_steps: int = setting(1000, "steps from one validation to the next")
     validation_fraction: float = setting(0.1, "of every label's source groups, held out to validate on; 0 for none")
     num_validation_mixtures: int = setting(200, "mixtures of held-out clips")
-    logging_steps: int = setting(20, "steps from one point of the curves to the next")
-    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
-    push_to_hub: bool = setting(False, "publish the result")
-    hub_model_id: str | None = setting(None, "where; by default the output folder's name")
-    seed: int = setting(0, "of weights and mixtures")
 
 
 def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any, AudioVisualSeparator]:
@@ -167,38 +143,23 @@ class Teacher:
         output = AudioVisualSeparatorOutput(*self.hearing(inputs, None))
         present = labels >= 0
         # (sources, K)
-        scores = output.class_logits.softmax(dim=-1)[torch.arange(len(inputs_rows(inputs))), :, labels[present]]
+        scores = output.class_logits.softmax(dim=-1)[torch.arange(len(output.class_logits)), :, labels[present]]
         best = (scores * output.presence_logits.sigmoid()).argmax(dim=1)
         embeds = output.audio_embeds.new_zeros((*labels.shape, output.audio_embeds.shape[-1]))
         embeds[present] = output.audio_embeds[torch.arange(len(best)), best]
         return embeds
 
 
-def inputs_rows(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The tensor whose first dimension is the batch."""
-    return next(iter(inputs.values()))
-
-
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(SeparatorConfig, __doc__, argv)
     if config.pretrained_model_name_or_path is None:
         raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        log_with=config.report_to,
-        project_config=ProjectConfiguration(project_dir=config.output_dir, logging_dir=f"{config.output_dir}/logs"),
-    )
-    if accelerator.is_main_process:
-        claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
-    accelerator.wait_for_everyone()
-    set_seed(config.seed)
-
+    run = Run(config)
+    accelerator, checkpoints = run.accelerator, run.checkpoints
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
     extractor, encoder, separator = build_models(config, pipe)
     weights = loss_weights(config)
-    clips, pictures = load_training_data(config.dataset)
+    clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], separator.id2label, config.pretrained_model_name_or_path)
     known, held_out = hold_out_groups(clips, config.validation_fraction, config.seed)
     picture_embeds = None
@@ -222,8 +183,7 @@ def main(argv: list[str] | None = None) -> None:
         balance=config.balance,
         **options,
     )
-    step_size = config.train_batch_size * accelerator.num_processes * config.gradient_accumulation_steps
-    num_epochs = math.ceil(config.max_train_steps * step_size / config.num_examples)
+    num_epochs = math.ceil(config.max_train_steps * run.examples_per_step / config.num_examples)
     collate = Collator(
         extractor,
         encoder,
@@ -239,12 +199,7 @@ def main(argv: list[str] | None = None) -> None:
     hearing = Hearing(encoder, separator)
     groups = parameter_groups(config, hearing)
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    schedule = get_scheduler(
-        config.lr_scheduler,
-        optimizer,
-        num_warmup_steps=config.lr_warmup_steps * accelerator.num_processes,
-        num_training_steps=config.max_train_steps * accelerator.num_processes,
-    )
+    schedule = run.schedule(optimizer)
     ema = EMAModel(hearing.parameters(), decay=config.ema_decay)
     teacher = Teacher(hearing, ema)
     model, optimizer, schedule = accelerator.prepare(hearing, optimizer, schedule)
@@ -252,25 +207,10 @@ def main(argv: list[str] | None = None) -> None:
     ema.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)
 
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
-    checkpoints = Checkpoints(
-        accelerator,
-        config.output_dir,
-        {**settings, "num_processes": accelerator.num_processes},
-        config.checkpoints_total_limit,
-    )
     step = checkpoints.resume(config.resume_from_checkpoint)
     teacher.update(hearing)
-    loader = accelerator.prepare(
-        DataLoader(
-            SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples),
-            batch_size=config.train_batch_size,
-            sampler=StepSampler(step, config.max_train_steps, step_size),
-            collate_fn=collate,
-            num_workers=config.dataloader_num_workers,
-            worker_init_fn=leave_sigterm_to_parent,
-        )
-    )
+    examples = SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples)
+    loader = run.loader(examples, step, collate)
     validation = None
     if len(held_out):
         validation_sampler = MixtureSampler(
@@ -278,7 +218,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         plans = [validation_sampler.plan(number) for number in range(config.num_validation_mixtures)]
         validation = MixtureSet(validation_sampler, plans, config.dataset, "train", "held-out source groups")
-    accelerator.init_trackers("separator", {key: str(value) for key, value in asdict(config).items()})
+    run.start_trackers("separator")
     processes = Processes(accelerator)
     stop = StopSignal()
     history: dict[str, float] = {}
@@ -293,8 +233,7 @@ def main(argv: list[str] | None = None) -> None:
                 model, teacher, batch, weights, config, separator, extractor, picture_embeds, processes
             )
             loss = sum(weights[name] * value for name, value in losses.items())
-            if not math.isfinite(loss.item()):
-                raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
+            run.check_finite(loss, step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
@@ -311,12 +250,12 @@ def main(argv: list[str] | None = None) -> None:
             values = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
             total = sum(weights[name] * value for name, value in values.items())
-            accelerator.log({**values, "loss": total, "lr": schedule.get_last_lr()[0]}, step=step)
+            run.log({**values, "loss": total, "lr": schedule.get_last_lr()[0]}, step)
         if step % config.checkpointing_steps == 0 or stop.received:
             checkpoints.save(step)
         if validation is not None and step % config.validation_steps == 0 and accelerator.is_main_process:
             history = validate(teacher, pipe, extractor, validation, picture_embeds, collate)
-            accelerator.log(history, step=step)
+            run.log(history, step)
             accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in history.items()))
         if stop.received:
             break
@@ -324,6 +263,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if step == config.max_train_steps and accelerator.is_main_process:
         save(teacher, pipe, extractor, config, history)
+        finish(run, pipe, Path(__file__).name, history)
     accelerator.end_training()
 
 
@@ -353,9 +293,7 @@ def compute_losses(
         embeds = picture_embeds.to(labels.device)[rows.clamp(min=0)]
         targets.visual_embeds = embeds * (rows >= 0)[..., None]
     output = AudioVisualSeparatorOutput(*model(batch["encoder"], spectrogram))
-    if separator.config.num_slots == 1:
-        return single_embedding_losses(output, targets, config.temperature, processes)[0]
-    return separation_losses(output, targets, config.temperature, config.label_smoothing, processes)[0]
+    return losses_for(output)(output, targets, config.temperature, config.label_smoothing, processes)[0]
 
 
 @torch.no_grad()
@@ -402,19 +340,18 @@ def alignment_recall(
 ) -> dict[str, float]:
     """R@1 of slots' embeddings against their own among all clean clips, and pictures, of 32 mixtures."""
     mixtures = [validation.sampler.render(plan) for plan in validation.plans[:32]]
-    with_stems, collate.with_stems = collate.with_stems, True
-    batch = collate(mixtures)
-    collate.with_stems = with_stems
+    collate = copy(collate)
+    collate.with_stems = True
     device = next(teacher.hearing.parameters()).device
-    to_device = lambda inputs: {name: value.to(device) for name, value in inputs.items()}  # noqa: E731
-    labels = batch["labels"].to(device)
-    clean = teacher.embed(to_device(batch["clean_encoder"]), labels)
-    output = AudioVisualSeparatorOutput(*teacher.hearing(to_device(batch["encoder"]), None))
+    batch = send_to_device(collate(mixtures), device)
+    labels = batch["labels"]
+    clean = teacher.embed(batch["clean_encoder"], labels)
+    output = AudioVisualSeparatorOutput(*teacher.hearing(batch["encoder"], None))
     slots = match_sources(output, SeparationTargets(labels, audio_embeds=clean))
     rows, sources = (slots >= 0).nonzero(as_tuple=True)
     heard = {"val/a2a_recall": (output.audio_embeds, clean[rows, sources])}
     if picture_embeds is not None:
-        shown = picture_embeds.to(device)[batch["picture_rows"].to(device)[rows, sources]]
+        shown = picture_embeds.to(device)[batch["picture_rows"][rows, sources]]
         heard["val/a2v_recall"] = (output.visual_embeds, shown)
     result = {}
     for name, (embeds, references) in heard.items():
@@ -436,8 +373,6 @@ def save(
     out = Path(config.output_dir)
     pipe.save_pretrained(out)
     (out / "training.json").write_text(json.dumps({"settings": asdict(config), "validation": history}, indent=2))
-    if config.push_to_hub:
-        pipe.push_to_hub(config.hub_model_id or out.name)
 
 
 if __name__ == "__main__":

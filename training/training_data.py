@@ -1,39 +1,9 @@
 """Which clips a run learns from, and which it is chosen by."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import get_dataset_config_names, load_dataset
-
-from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
-
-
-def load_training_data(dataset: str, split: str = "train") -> tuple[Any, Any]:
-    """
-    Clips, and pictures where they are a configuration of their own.
-
-    Args:
-        dataset (`str`): soundscapes-mini or a data set of its shape, or one whose clips have pictures, such as
-            `avgas prepare`'s Parquet shards: a folder or a Hub repository.
-        split (`str`, defaults to `"train"`): Of the data.
-
-    Raises:
-        ValueError: If it has no rows.
-        FileNotFoundError: If it is missing.
-    """
-    path = Path(dataset)
-    if path.is_dir() and not any(path.iterdir()):
-        raise ValueError(f"{dataset}: the folder is empty.")
-    if {"audio", "images"} <= set(get_dataset_config_names(os.fspath(dataset))):
-        clips, pictures = load_soundscapes_mini(dataset, split)
-    else:
-        clips, pictures = load_dataset(os.fspath(dataset), split=split), None
-    if not len(clips):
-        raise ValueError(f"{dataset}: has no clips in {split!r}.")
-    return clips, pictures
 
 
 def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, Any]:

@@ -10,7 +10,9 @@ TEMPLATE = Path(__file__).parent / "model_card" / "template.md"
 PAPER = "2504.18283"
 
 
-def create_model_card(pipeline: Any, repo_id: str, license: str | None = None) -> ModelCard:
+def create_model_card(
+    pipeline: Any, repo_id: str, license: str | None = None, training: str | None = None
+) -> ModelCard:
     """
     A model card for an [`AVGASPipeline`].
 
@@ -18,6 +20,7 @@ def create_model_card(pipeline: Any, repo_id: str, license: str | None = None) -
         pipeline ([`AVGASPipeline`]): The checkpoint it describes.
         repo_id (`str`): Where it is published, as in the card's example code.
         license (`str`, *optional*): The weights' licence identifier; the code's licence does not cover them.
+        training (`str`, *optional*): How it was trained and what was measured, as Markdown.
     """
     if not TEMPLATE.exists():
         raise FileNotFoundError(f"{TEMPLATE}: no model card template; install avgas-pipeline to publish a checkpoint.")
@@ -34,6 +37,7 @@ def create_model_card(pipeline: Any, repo_id: str, license: str | None = None) -
         repo_id=repo_id,
         base_model=base_model,
         license_name=license,
+        training=training,
         **_facts(pipeline),
     )
 

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from .soundscapes import EvaluationSet
-from .systems import Drawing, ImageFolderSystem, System
+from .systems import Drawing, ImageFolderSystem, PipelineSystem
 
 
 RECORDS = "records.json"
@@ -79,7 +79,7 @@ class DrawingFolder:
         return drawings
 
 
-def draw_all(system: System, dataset: EvaluationSet, folder: DrawingFolder, state: PartialState) -> None:
+def draw_all(system: PipelineSystem, dataset: EvaluationSet, folder: DrawingFolder, state: PartialState) -> None:
     """Draw what is missing; processes take turns over the batches, whatever of them is there."""
     missing = {batch.start for batch in folder.missing()}
     mine = folder.batches()[state.process_index :: state.num_processes]

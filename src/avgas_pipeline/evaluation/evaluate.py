@@ -90,6 +90,7 @@ def evaluate(
             else:
                 check_settings(folders[system.name].path / "system.json", fingerprints[system.name])
             system.close()
+        _check_distinct(fingerprints)
 
     _first_process_alone(state, prepare)
     for system in systems:
@@ -199,6 +200,20 @@ def _check_judge(judge: Judge, dataset: EvaluationSet) -> None:
     unknown = sorted(true - set(judge.labels))
     if unknown:
         raise ValueError(f"The judge does not know {unknown[0]!r} (and {len(unknown) - 1} more of the labels).")
+
+
+def _check_distinct(fingerprints: dict[str, dict[str, Any]]) -> None:
+    """A baseline is other weights than the model; only the oracle is the model, helped."""
+    seen: dict[str, str] = {}
+    for name, fingerprint in fingerprints.items():
+        weights = fingerprint.get("weights_sha256")
+        if weights is None or fingerprint["oracle"]:
+            continue
+        if weights in seen:
+            raise ValueError(
+                f"{fingerprint['checkpoint']}: is not {name!r}: it has the very weights of {seen[weights]!r}."
+            )
+        seen[weights] = name
 
 
 def _first_process_alone(state: PartialState, work: Callable[[], None]) -> None:

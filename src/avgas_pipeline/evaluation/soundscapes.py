@@ -10,12 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import PIL.Image
-from datasets import get_dataset_config_names, load_dataset
 
 from ..audio import load_audio
+from ..data.clips import load_clips
 from ..data.mixtures import MixturePlan, MixtureSampler, open_picture, read_manifest, write_manifest
 from ..data.scenes import collage
-from ..data.soundscapes_mini import load_soundscapes_mini
 from ..labels import VGGSOUND_LABELS
 
 
@@ -287,7 +286,9 @@ def load_evaluation_set(
         if manifest is not None:
             raise ValueError(f"{data}: recordings are evaluated as they are; leave out the manifest.")
         return RecordingSet(path, image_size=image_size)
-    clips, pictures = _load_clips(data, split)
+    if path.is_file():
+        raise ValueError(f"{data}: is neither a folder nor a .jsonl file of recordings.")
+    clips, pictures = load_clips(data, split)
     sampler = MixtureSampler(
         clips,
         pictures,
@@ -305,18 +306,6 @@ def load_evaluation_set(
         elif read_manifest(manifest) != plans:
             raise ValueError(f"{manifest}: holds other mixtures; choose another --out, or give it as the manifest.")
     return MixtureSet(sampler, read_manifest(manifest), os.fspath(data), split, os.fspath(manifest))
-
-
-def _load_clips(data: str | os.PathLike, split: str) -> tuple[Any, Any]:
-    """Clips, and pictures if they are a configuration of their own."""
-    path = Path(data)
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"{data}: is neither a folder nor a .jsonl file of recordings.")
-    if path.is_dir() and not any(path.iterdir()):
-        raise FileNotFoundError(f"{data}: the folder is empty.")
-    if {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
-        return load_soundscapes_mini(data, split)
-    return load_dataset(os.fspath(data), split=split), None
 
 
 def _digest(text: str, contents: Sequence[bytes | Path]) -> str:

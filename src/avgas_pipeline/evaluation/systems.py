@@ -80,9 +80,6 @@ class System(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """What decides its drawings; a report goes on only with the same."""
 
-    def draw(self, soundscapes: Sequence[Soundscape], numbers: Sequence[int]) -> list[Drawing]:
-        """Hear and draw a batch; `numbers` are the soundscapes' places in the evaluation set."""
-
     def close(self) -> None:
         """Free its memory."""
 
@@ -142,7 +139,7 @@ class PipelineSystem:
 
     @torch.no_grad()
     def draw(self, soundscapes: Sequence[Soundscape], numbers: Sequence[int]) -> list[Drawing]:
-        """Hear and draw a batch."""
+        """Hear and draw a batch; `numbers` are the soundscapes' places in the evaluation set."""
         if self.oracle:
             encoded, drawings = self._hear_stems(soundscapes)
         else:
@@ -285,10 +282,6 @@ class ImageFolderSystem:
     def drawings(self) -> list[Drawing]:
         """The images of all soundscapes."""
         return [self.drawing(number) for number in range(self.num_soundscapes)]
-
-    def draw(self, soundscapes: Sequence[Soundscape], numbers: Sequence[int]) -> list[Drawing]:
-        """The images of some soundscapes."""
-        return [self.drawing(number) for number in numbers]
 
     def close(self) -> None:
         """Nothing is held."""

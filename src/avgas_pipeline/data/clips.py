@@ -1,0 +1,39 @@
+"""Clips with labels, and their pictures, from whatever data set holds them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets import get_dataset_config_names, load_dataset
+
+from .soundscapes_mini import load_soundscapes_mini
+
+
+def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]:
+    """
+    Clips, and pictures where they are a configuration of their own.
+
+    Args:
+        data (`str` or `os.PathLike`): soundscapes-mini or a data set of its shape, or one whose clips have pictures,
+            such as `avgas prepare`'s Parquet shards: a folder or a Hub repository.
+        split (`str`, defaults to `"train"`): Of the data.
+
+    Returns:
+        Two `datasets.Dataset`; the second is `None` if clips have their pictures with them.
+
+    Raises:
+        ValueError: If it is a file, or has no rows.
+        FileNotFoundError: If it is missing or empty.
+    """
+    path = Path(data)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{data}: is not a folder.")
+    if path.is_dir() and not any(path.iterdir()):
+        raise FileNotFoundError(f"{data}: the folder is empty.")
+    if {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
+        clips, pictures = load_soundscapes_mini(data, split)
+    else:
+        clips, pictures = load_dataset(os.fspath(data), split=split), None
+    if not len(clips):
+        raise ValueError(f"{data}: has no clips in {split!r}.")
+    return clips, pictures

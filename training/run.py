@@ -1,0 +1,156 @@
+"""What all training runs share: their settings, folder, accelerator, checkpoints, data in order, curves."""
+
+import json
+import math
+from collections.abc import Callable, Sized
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
+from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, leave_sigterm_to_parent
+from config import setting
+from diffusers.optimization import get_scheduler
+from torch.utils.data import DataLoader, Dataset
+
+
+@dataclass
+class RunConfig:
+    """Settings of every run."""
+
+    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository of soundscapes-mini")
+    output_dir: str = setting("runs/run", "the run's folder")
+    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty")
+    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder")
+    train_batch_size: int = setting(16, "examples per step and process")
+    max_train_steps: int = setting(10000, "optimiser steps")
+    learning_rate: float = setting(1e-3, "highest learning rate")
+    weight_decay: float = setting(0.01, "of AdamW")
+    dataloader_num_workers: int = setting(1, "processes that make examples")
+    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next")
+    checkpoints_total_limit: int = setting(2, "checkpoints to keep")
+    seed: int = setting(0, "of everything random")
+
+
+@dataclass
+class TrackedRunConfig(RunConfig):
+    """Settings of runs with a schedule, curves and validation."""
+
+    lr_scheduler: str = setting("cosine", "one of diffusers' schedules")
+    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
+    mixed_precision: str = setting("no", "no, fp16 or bf16")
+    validation_steps: int = setting(1000, "steps from one validation to the next")
+    logging_steps: int = setting(20, "steps from one point of the curves to the next")
+    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
+
+
+@dataclass
+class SoundscapeRunConfig(TrackedRunConfig):
+    """Settings of runs that begin with a pipeline and learn from mixtures."""
+
+    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
+    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository; see load_clips")
+    num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture")
+    num_examples: int = setting(10000, "mixtures in an epoch")
+    repeat_examples: bool = setting(False, "every epoch has the same mixtures")
+    augment: bool = setting(True, "vary the clips")
+    gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
+    gradient_checkpointing: bool = setting(False, "less memory, more time")
+    push_to_hub: bool = setting(False, "publish the result")
+    hub_model_id: str | None = setting(None, "where; by default the output folder's name")
+
+
+class Run:
+    """
+    A run's accelerator and folder, and what is made with them.
+
+    Args:
+        config ([`TrackedRunConfig`]): Its settings.
+
+    Raises:
+        ValueError: If the folder holds something, and the run neither goes on nor may overwrite it.
+    """
+
+    def __init__(self, config: TrackedRunConfig) -> None:
+        self.config = config
+        self.accumulation = getattr(config, "gradient_accumulation_steps", 1)
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=config.mixed_precision,
+            gradient_accumulation_steps=self.accumulation,
+            log_with=None if config.report_to == "none" else config.report_to,
+            project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
+        )
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            # Averaged weights, checkpoints and the result are written from whole weights.
+            raise ValueError("FSDP is not supported: use data parallelism, or DeepSpeed's ZeRO stage 2.")
+        if self.accelerator.is_main_process:
+            claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
+        self.accelerator.wait_for_everyone()
+        set_seed(config.seed)
+        self.curves_path = Path(config.output_dir) / "curves.jsonl"
+        # What has to be the same to go on.
+        settings = {key: value for key, value in asdict(config).items() if key not in FREE}
+        self.settings = {**settings, "num_processes": self.accelerator.num_processes}
+        self.checkpoints = Checkpoints(
+            self.accelerator, config.output_dir, self.settings, config.checkpoints_total_limit
+        )
+
+    @property
+    def examples_per_step(self) -> int:
+        """Of all processes and accumulated batches."""
+        return self.config.train_batch_size * self.accelerator.num_processes * self.accumulation
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """The learning rate's, in steps of all processes, which is how accelerate counts."""
+        return get_scheduler(
+            self.config.lr_scheduler,
+            optimizer,
+            num_warmup_steps=self.config.lr_warmup_steps * self.accelerator.num_processes,
+            num_training_steps=self.config.max_train_steps * self.accelerator.num_processes,
+        )
+
+    def loader(self, examples: Dataset | Sized, step: int, collate_fn: Callable | None = None) -> DataLoader:
+        """Batches from some step on to the last."""
+        return self.accelerator.prepare(
+            DataLoader(
+                examples,
+                batch_size=self.config.train_batch_size,
+                sampler=StepSampler(step, self.config.max_train_steps, self.examples_per_step),
+                collate_fn=collate_fn,
+                num_workers=self.config.dataloader_num_workers,
+                worker_init_fn=leave_sigterm_to_parent,
+            )
+        )
+
+    def start_trackers(self, name: str) -> None:
+        """Begin the curves."""
+        self.accelerator.init_trackers(name, {key: str(value) for key, value in asdict(self.config).items()})
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """A point of the curves, for the tracker and for the card of the result."""
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process:
+            with open(self.curves_path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def read_curves(self) -> dict[str, dict[int, float]]:
+        """All points so far by name and step; of a step that was repeated after an interruption, the last."""
+        curves: dict[str, dict[int, float]] = {}
+        if self.curves_path.exists():
+            for line in self.curves_path.read_text(encoding="utf-8").splitlines():
+                values = json.loads(line)
+                step = values.pop("step")
+                for name, value in values.items():
+                    curves.setdefault(name, {})[step] = value
+        return {name: dict(sorted(points.items())) for name, points in curves.items()}
+
+    def check_finite(self, loss: torch.Tensor, step: int) -> None:
+        """
+        Raises:
+            ValueError: If a loss is infinite or not a number.
+        """
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
