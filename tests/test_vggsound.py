@@ -22,6 +22,7 @@ from avgas_pipeline.data.annotations import (
     read_vggsound,
     read_vggsounder,
 )
+from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.report import read_report
 from avgas_pipeline.data.vggsound import VGGSound
@@ -275,3 +276,14 @@ def test_llp_and_audioset_strong(tmp_path):
     assert entry == ClipEntry("s9d-2nhuJCQ_000030", ("Male speech, man speaking", "/m/0bt9lr"), "eval")
     with pytest.raises(ValueError, match="needs the columns"):
         read_llp(tmp_path / "strong.tsv")
+
+
+@pytest.mark.parametrize("kind", ["folder", "shards"])
+def test_training_reads_it_whole(kind, request, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    clips, pictures = load_clips(request.getfixturevalue(kind))
+    assert pictures is None
+    assert sorted(clips["id"]) == sorted(name for name, (_, split) in GOOD.items() if split == "train")
+    mixture = MixtureSampler(clips, duration_s=2.0, target="collage").sample(0)
+    assert mixture.waveform.shape == (32000,)
+    assert mixture.image.size == (128, 128)

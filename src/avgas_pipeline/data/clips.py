@@ -7,6 +7,7 @@ from typing import Any
 from datasets import get_dataset_config_names, load_dataset
 
 from .soundscapes_mini import load_soundscapes_mini
+from .vggsound import VGGSound
 
 
 def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]:
@@ -15,7 +16,8 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
 
     Args:
         data (`str` or `os.PathLike`): soundscapes-mini or a data set of its shape, or one whose clips have pictures,
-            such as `avgas prepare`'s Parquet shards: a folder or a Hub repository.
+            such as `avgas prepare`'s Parquet shards: a folder or a Hub repository. A folder with `vggsound.csv` and
+            videos or tar shards is read once, as a stream, into `datasets`' cache: mixing needs clips in any order.
         split (`str`, defaults to `"train"`): Of the data.
 
     Returns:
@@ -30,7 +32,11 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
         raise ValueError(f"{data}: is not a folder.")
     if path.is_dir() and not any(path.iterdir()):
         raise FileNotFoundError(f"{data}: the folder is empty.")
-    if {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
+    if (path / "vggsound.csv").exists():
+        builder = VGGSound(data_dir=os.fspath(data))
+        builder.download_and_prepare()
+        clips, pictures = builder.as_dataset(split), None
+    elif {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
         clips, pictures = load_soundscapes_mini(data, split)
     else:
         clips, pictures = load_dataset(os.fspath(data), split=split), None
