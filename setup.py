@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 # Training validates with the evaluation's metrics.
-train = [*evaluation, "tensorboard", "pyyaml"]
+train = [*evaluation, "tensorboard", "threadpoolctl>=3.0", "pyyaml"]
 demo = ["gradio>=5.0"]
 ray = ["ray[data]>=2.40", "datasets>=4.0"]
 tools = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20", "torchsde>=0.2.6"]

@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[1]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30, help="steps to time")
-    parser.add_argument("--warmup", type=int, default=5, help="steps before them")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 384], help="of the U-Net")
+    parser.add_argument("--steps", type=int, default=16, help="steps to time")
+    parser.add_argument("--warmup", type=int, default=4, help="steps before them")
+    parser.add_argument("--batch_size", type=int, default=4)
+    parser.add_argument("--channels", type=int, nargs="+", default=[320, 640, 1280], help="of the U-Net")
     parser.add_argument("--workers", type=int, default=1, help="processes that make examples")
     return parser.parse_args()
 

@@ -18,7 +18,7 @@ from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, kill_after, train, weights
 from typer.testing import CliRunner
 
-from avgas_pipeline import AVGASPipeline
+from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
 from avgas_pipeline.audio_tokens import token_layout
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.annotations import read_vggsound
@@ -112,12 +112,33 @@ def test_command_line_draws_with_its_lora(straight, tmp_path):
     ],
 )
 def test_what_each_mode_moves(inputs, tmp_path, options, parts):
-    result = train(SCRIPT, inputs, tmp_path / "run", max_train_steps=2, **options)
+    image_encoder = inputs / "image-encoder" if "train_separator" in options else None
+    result = train(SCRIPT, inputs, tmp_path / "run", max_train_steps=2, image_encoder=image_encoder, **options)
     assert result.returncode == 0, result.stderr
     assert changed_parts(inputs / "untrained", tmp_path / "run") == parts
     assert (tmp_path / "run" / LORA).exists() == ("full" not in options)
     if "train_separator" in options:
-        assert set(curve(tmp_path / "run", "mask")) == {1, 2}
+        for name in ("presence", "label", "a2a", "a2v", "mask"):
+            assert set(curve(tmp_path / "run", name)) == {1, 2}
+
+
+def test_end_to_end_with_one_slot(inputs, tmp_path):
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    settings = {key: value for key, value in pipe.separator.config.items() if not key.startswith("_")}
+    pipe.register_modules(separator=AudioVisualSeparator(**{**settings, "num_slots": 1, "num_layers": 0}))
+    pipe.save_pretrained(tmp_path / "single")
+    result = train(
+        SCRIPT,
+        inputs,
+        tmp_path / "run",
+        pretrained_model_name_or_path=tmp_path / "single",
+        train_separator=True,
+        max_train_steps=1,
+    )
+    assert result.returncode == 0, result.stderr
+    # Half the probability on each of two labels: no loss below their entropy.
+    assert curve(tmp_path / "run", "label")[1] > 0.3
+    assert "mask" not in json.loads((tmp_path / "run/curves.jsonl").read_text())
 
 
 @pytest.mark.parametrize(

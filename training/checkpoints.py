@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
+from threadpoolctl import threadpool_limits
 from torch.utils.data import Sampler
 
 
@@ -174,9 +175,12 @@ class StopSignal:
         self.received = True
 
 
-def leave_sigterm_to_parent(worker_id: int) -> None:
-    """For a loader's `worker_init_fn`: clusters signal whole groups, and the loop still needs its workers."""
+def start_worker(worker_id: int) -> None:
+    """For a loader's `worker_init_fn`: one thread each, and no end on SIGTERM."""
+    # Clusters signal whole groups, and the loop still needs its workers.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # NumPy's threads would take the cores from the training step.
+    threadpool_limits(1)
 
 
 def claim_output_dir(output_dir: str | os.PathLike, overwrite: bool, resume_from_checkpoint: str | None) -> Path:

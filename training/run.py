@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
-from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, leave_sigterm_to_parent
+from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, start_worker
 from config import setting
 from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader, Dataset
@@ -58,8 +58,20 @@ class SoundscapeRunConfig(TrackedRunConfig):
     augment: bool = setting(True, "vary the clips")
     gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
     gradient_checkpointing: bool = setting(False, "less memory, more time")
+    image_encoder: str | None = setting(None, "A2V teacher, of transformers; without it there is no A2V loss")
+    presence_weight: float = setting(1.0, "of the presence loss")
+    label_weight: float = setting(1.0, "of the label loss")
+    a2a_weight: float = setting(0.5, "of the audio-audio alignment; 0 spares the teacher")
+    a2v_weight: float = setting(0.5, "of the audio-visual alignment")
+    mask_weight: float = setting(2.0, "of the mask loss")
+    temperature: float = setting(0.07, "of both alignments")
+    label_smoothing: float = setting(0.0, "of the label loss")
     push_to_hub: bool = setting(False, "publish the result")
     hub_model_id: str | None = setting(None, "where; by default the output folder's name")
+
+    def loss_weights(self) -> dict[str, float]:
+        """Of the separator's losses, by name."""
+        return {name: getattr(self, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask")}
 
 
 class Run:
@@ -121,7 +133,7 @@ class Run:
                 sampler=StepSampler(step, self.config.max_train_steps, self.examples_per_step),
                 collate_fn=collate_fn,
                 num_workers=self.config.dataloader_num_workers,
-                worker_init_fn=leave_sigterm_to_parent,
+                worker_init_fn=start_worker,
             )
         )
 

@@ -5,10 +5,9 @@ Train the drawing half of a pipeline: LoRA on the U-Net and the separator's toke
         --dataset data/soundscapes-mini --output_dir runs/generator
 
 `--full` trains all weights of the U-Net and the token head, `--train_separator` the audio encoder and the separator as
-well, end to end: on what hearing is trained on without teachers (presence, label, mask) and through the condition
-tokens. Writes a pipeline, with LoRA layers beside it
-unless `--full`, curves, and grids of pictures (`validation-<step>.png`). `--resume_from_checkpoint latest` goes on
-exactly.
+well, end to end: on the separator's losses, with its teachers, and through the condition tokens. Writes a pipeline,
+with LoRA layers beside it unless `--full`, curves, and grids of pictures (`validation-<step>.png`).
+`--resume_from_checkpoint latest` goes on exactly.
 """
 
 import json
@@ -28,14 +27,15 @@ from diffusers.training_utils import EMAModel, cast_training_params
 from diffusers.utils.torch_utils import randn_tensor
 from example_cache import ExampleCache
 from latents import encode
-from listening import Hearing, hear_sources, spectrograms, train_mode
-from losses import SeparationTargets, diffusion_loss, losses_for
+from listening import Hearing, hear_sources, train_mode
+from losses import diffusion_loss, losses_for
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from processes import Processes
 from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
+from teachers import Lessons, Teacher, see_pictures
 from tqdm.auto import tqdm
 from training_data import check_labels
 
@@ -45,6 +45,8 @@ from avgas_pipeline.data.mixtures import TARGETS, MixtureSampler
 from avgas_pipeline.data.scenes import collage
 
 
+# Of the averaged audio encoder and separator that teach A2A.
+TEACHER_DECAY = 0.999
 TOKEN_HEAD = ["token_head.0", "token_head.2"]
 
 
@@ -268,6 +270,12 @@ def main(argv: list[str] | None = None) -> None:
         target=config.mixture_target,
         image_size=resolution,
     )
+    picture_embeds, picture_rows = see_pictures(
+        config.image_encoder if config.train_separator and config.a2v_weight else None,
+        pictures or clips,
+        pipe.separator,
+        accelerator.device,
+    )
     shows_all = pipe.separator.config.num_slots == 1
     collate = Collator(
         extractor,
@@ -276,6 +284,8 @@ def main(argv: list[str] | None = None) -> None:
         config.num_sources[1],
         sampler=sampler,
         separated_fraction=0.0 if shows_all else config.separated_fraction,
+        picture_rows=picture_rows,
+        with_stems=config.train_separator and config.a2a_weight > 0,
     )
     cache = None
     if config.cache_examples:
@@ -302,7 +312,16 @@ def main(argv: list[str] | None = None) -> None:
         ema.to(accelerator.device)
         accelerator.register_for_checkpointing(ema)
 
+    teacher = None
+    if config.train_separator and config.a2a_weight:
+        teacher = Teacher(generator.hearing, EMAModel(generator.hearing.parameters(), decay=TEACHER_DECAY))
+        teacher.to(accelerator.device)
+        accelerator.register_for_checkpointing(teacher.ema)
+    lessons = Lessons(teacher, picture_embeds, extractor.sampling_rate)
+
     step = checkpoints.resume(config.resume_from_checkpoint)
+    if teacher is not None:
+        teacher.update(generator.hearing)
     examples: Any = SoundscapeDataset(
         sampler,
         config.num_examples,
@@ -320,6 +339,8 @@ def main(argv: list[str] | None = None) -> None:
     progress = tqdm(
         total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
     )
+    weights = {name: config.separation_weight * weight for name, weight in config.loss_weights().items()}
+    weights["diffusion"] = 1.0
     set_mode(generator, config)
     accumulated = 0
     for batch in loader:
@@ -328,10 +349,8 @@ def main(argv: list[str] | None = None) -> None:
             turn = step * config.gradient_accumulation_steps + accumulated
             first = (turn * accelerator.num_processes + accelerator.process_index) * config.train_batch_size
             random = RowRandom(config.seed, range(first, first + config.train_batch_size))
-            losses = compute_losses(model, pipe, batch, noise, random, config, processes)
-            loss = losses["diffusion"] + config.separation_weight * sum(
-                value for name, value in losses.items() if name != "diffusion"
-            )
+            losses = compute_losses(model, pipe, batch, noise, random, config, processes, lessons)
+            loss = sum(weights[name] * value for name, value in losses.items())
             run.check_finite(loss, step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
@@ -344,6 +363,9 @@ def main(argv: list[str] | None = None) -> None:
             continue
         if ema is not None:
             ema.step(trained)
+        if teacher is not None:
+            teacher.ema.step(generator.hearing.parameters())
+            teacher.update(generator.hearing)
         step += 1
         progress.update()
         if step % config.logging_steps == 0:
@@ -389,6 +411,7 @@ def compute_losses(
     random: RowRandom,
     config: GeneratorConfig,
     processes: Processes,
+    lessons: Lessons,
 ) -> dict[str, torch.Tensor]:
     """The losses of one batch, by name: `diffusion`, and with `train_separator` those of the separator."""
     device, hearing = batch["shown"].device, processes.accelerator.unwrap_model(model).hearing
@@ -396,18 +419,14 @@ def compute_losses(
         latents = encode_pictures(pipe.vae, batch, random)
     noisy, timesteps, target = noise.add(latents, random)
     dropped = random.uniform(device) < config.condition_dropout
-    heard = slots = targets = None
+    heard = slots = None
     shown = batch["shown"]
     if "slots" in batch:
         slots = batch["slots"]
     else:
         spectrogram = None
-        if hearing.separator.config.mask_channels and config.train_separator:
-            rate = pipe.audio_feature_extractor.sampling_rate
-            spectrogram, ratio, weight = spectrograms(
-                batch["waveform"], batch["stems"], hearing.separator.config, rate
-            )
-            targets = SeparationTargets(batch["labels"], ratio, weight)
+        if config.train_separator:
+            spectrogram, targets = lessons.of(batch, hearing.separator.config)
         heard = {"inputs": batch["encoder"], "spectrogram": spectrogram, "labels": batch["labels"]}
         if not config.train_separator:
             with torch.no_grad():
@@ -416,8 +435,7 @@ def compute_losses(
     prediction, output = model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, heard)
     losses = {"diffusion": diffusion_loss(prediction, target, timesteps, noise.scheduler, config.snr_gamma)}
     if config.train_separator:
-        targets = targets or SeparationTargets(batch["labels"])
-        losses |= losses_for(output)(output, targets, processes=processes)[0]
+        losses |= losses_for(output)(output, targets, config.temperature, config.label_smoothing, processes)[0]
     return losses
 
 

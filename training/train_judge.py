@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, leave_sigterm_to_parent
+from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, start_worker
 from config import parse_config, setting
 from datasets import Dataset, concatenate_datasets
 from run import RunConfig
@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
             batch_size=config.train_batch_size,
             sampler=StepSampler(step, config.max_train_steps, config.train_batch_size),
             num_workers=config.dataloader_num_workers,
-            worker_init_fn=leave_sigterm_to_parent,
+            worker_init_fn=start_worker,
         )
     )
     model.train()

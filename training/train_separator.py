@@ -13,7 +13,7 @@ train the baselines. `--resume_from_checkpoint latest` goes on exactly.
 
 import json
 import math
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from accelerate.utils import send_to_device
 from checkpoints import StopSignal
 from config import parse_config, setting
 from diffusers.training_utils import EMAModel
-from image_teacher import embed_pictures
-from listening import Hearing, spectrograms, train_mode
+from listening import Hearing, train_mode
 from losses import SeparationTargets, losses_for, match_sources
 from processes import Processes
 from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
+from teachers import Lessons, Teacher, see_pictures
 from tqdm.auto import tqdm
 from training_data import check_labels, hold_out_groups
 from transformers import ASTFeatureExtractor, ResNetConfig, ResNetModel
@@ -53,7 +53,6 @@ class SeparatorConfig(SoundscapeRunConfig):
 
     output_dir: str = setting("runs/separator", "the run's folder")
     preset: str = setting("separator", "separator, single_embedding (no separation) or paper (AV-GAS's ResNet-18)")
-    image_encoder: str | None = setting(None, "A2V teacher, of transformers; without it there is no A2V loss")
     num_sources: list[int] = setting([1, 3], "fewest and most sources of a mixture")
     balance: str = setting("label", "draw labels evenly, or source groups: label or source_group")
     gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
@@ -62,13 +61,6 @@ class SeparatorConfig(SoundscapeRunConfig):
     encoder_trainable: str | None = setting(
         None, "train only encoder weights whose name begins with one of these, ','"
     )
-    presence_weight: float = setting(1.0, "of the presence loss")
-    label_weight: float = setting(1.0, "of the label loss")
-    a2a_weight: float = setting(0.5, "of the audio-audio alignment; 0 spares the teacher")
-    a2v_weight: float = setting(0.5, "of the audio-visual alignment")
-    mask_weight: float = setting(2.0, "of the mask loss")
-    temperature: float = setting(0.07, "of both alignments")
-    label_smoothing: float = setting(0.0, "of the label loss")
     ema_decay: float = setting(0.999, "of the averaged weights, which teach A2A and are saved")
     validation_fraction: float = setting(0.1, "of every label's source groups, held out to validate on; 0 for none")
     num_validation_mixtures: int = setting(200, "mixtures of held-out clips")
@@ -103,7 +95,7 @@ def loss_weights(config: SeparatorConfig) -> dict[str, float]:
     """Of every loss. The paper's separator learns from A2A and A2V; presence and label only read it out."""
     if config.preset == "paper":
         return {"presence": 0.01, "label": 0.01, "a2a": 1.0, "a2v": 1.0, "mask": 0.0}
-    return {name: getattr(config, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask")}
+    return config.loss_weights()
 
 
 def parameter_groups(config: SeparatorConfig, hearing: Hearing) -> list[dict[str, Any]]:
@@ -120,36 +112,6 @@ def parameter_groups(config: SeparatorConfig, hearing: Hearing) -> list[dict[str
     return [*groups, {"params": encoder, "lr": rate}] if encoder else groups
 
 
-class Teacher:
-    """The averaged model, which hears the clean clips."""
-
-    def __init__(self, hearing: Hearing, ema: EMAModel) -> None:
-        self.hearing = deepcopy(hearing).requires_grad_(False).eval()
-        self.ema = ema
-
-    @torch.no_grad()
-    def update(self, hearing: Hearing) -> None:
-        """Take over the averaged weights, and the model's running statistics."""
-        self.ema.copy_to(self.hearing.parameters())
-        for own, new in zip(self.hearing.buffers(), hearing.buffers(), strict=True):
-            own.copy_(new)
-
-    @torch.no_grad()
-    def embed(self, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        """
-        Embeddings `(B, N, E)` of the sources with labels `(B, N)`, of the slot that most has the source's label; zero
-        where there is no source. `inputs` has one row per source.
-        """
-        output = AudioVisualSeparatorOutput(*self.hearing(inputs, None))
-        present = labels >= 0
-        # (sources, K)
-        scores = output.class_logits.softmax(dim=-1)[torch.arange(len(output.class_logits)), :, labels[present]]
-        best = (scores * output.presence_logits.sigmoid()).argmax(dim=1)
-        embeds = output.audio_embeds.new_zeros((*labels.shape, output.audio_embeds.shape[-1]))
-        embeds[present] = output.audio_embeds[torch.arange(len(best)), best]
-        return embeds
-
-
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(SeparatorConfig, __doc__, argv)
     if config.pretrained_model_name_or_path is None:
@@ -162,15 +124,9 @@ def main(argv: list[str] | None = None) -> None:
     clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], separator.id2label, config.pretrained_model_name_or_path)
     known, held_out = hold_out_groups(clips, config.validation_fraction, config.seed)
-    picture_embeds = None
-    if config.image_encoder is not None:
-        picture_embeds = embed_pictures(config.image_encoder, pictures or clips, accelerator.device)
-        if separator.config.visual_embed_dim != picture_embeds.shape[1]:
-            raise ValueError(
-                f"{config.image_encoder}: has embeddings of {picture_embeds.shape[1]}, but the separator's"
-                f" visual_embed_dim is {separator.config.visual_embed_dim}."
-            )
-
+    picture_embeds, picture_rows = see_pictures(
+        config.image_encoder if weights["a2v"] else None, pictures or clips, separator, accelerator.device
+    )
     fewest, most = config.num_sources if config.preset != "paper" else (2, 2)
     options = {"duration_s": window_s(extractor), "sampling_rate": extractor.sampling_rate}
     sampler = MixtureSampler(
@@ -189,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
         encoder,
         label2id,
         most,
-        {row: number for number, row in enumerate((pictures or clips)["id"])} if picture_embeds is not None else None,
+        picture_rows,
         with_stems=weights["a2a"] > 0,
     )
 
@@ -202,9 +158,9 @@ def main(argv: list[str] | None = None) -> None:
     schedule = run.schedule(optimizer)
     ema = EMAModel(hearing.parameters(), decay=config.ema_decay)
     teacher = Teacher(hearing, ema)
+    lessons = Lessons(teacher if weights["a2a"] else None, picture_embeds, extractor.sampling_rate)
     model, optimizer, schedule = accelerator.prepare(hearing, optimizer, schedule)
-    teacher.hearing.to(accelerator.device)
-    ema.to(accelerator.device)
+    teacher.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)
 
     step = checkpoints.resume(config.resume_from_checkpoint)
@@ -229,9 +185,9 @@ def main(argv: list[str] | None = None) -> None:
     train_mode(hearing)
     for batch in loader:
         with accelerator.accumulate(model):
-            losses = compute_losses(
-                model, teacher, batch, weights, config, separator, extractor, picture_embeds, processes
-            )
+            spectrogram, targets = lessons.of(batch, separator.config)
+            output = AudioVisualSeparatorOutput(*model(batch["encoder"], spectrogram))
+            losses, _ = losses_for(output)(output, targets, config.temperature, config.label_smoothing, processes)
             loss = sum(weights[name] * value for name, value in losses.items())
             run.check_finite(loss, step)
             accelerator.backward(loss)
@@ -265,35 +221,6 @@ def main(argv: list[str] | None = None) -> None:
         save(teacher, pipe, extractor, config, history)
         finish(run, pipe, Path(__file__).name, history)
     accelerator.end_training()
-
-
-def compute_losses(
-    model: torch.nn.Module,
-    teacher: Teacher,
-    batch: dict[str, Any],
-    weights: dict[str, float],
-    config: SeparatorConfig,
-    separator: AudioVisualSeparator,
-    extractor: Any,
-    picture_embeds: torch.Tensor | None,
-    processes: Processes,
-) -> dict[str, torch.Tensor]:
-    """The losses of one batch, by name."""
-    spectrogram = ratio = bin_weight = None
-    if separator.config.mask_channels:
-        spectrogram, ratio, bin_weight = spectrograms(
-            batch["waveform"], batch["stems"], separator.config, extractor.sampling_rate
-        )
-    labels = batch["labels"]
-    targets = SeparationTargets(labels, ratio, bin_weight)
-    if weights["a2a"]:
-        targets.audio_embeds = teacher.embed(batch["clean_encoder"], labels)
-    if weights["a2v"] and picture_embeds is not None:
-        rows = batch["picture_rows"]
-        embeds = picture_embeds.to(labels.device)[rows.clamp(min=0)]
-        targets.visual_embeds = embeds * (rows >= 0)[..., None]
-    output = AudioVisualSeparatorOutput(*model(batch["encoder"], spectrogram))
-    return losses_for(output)(output, targets, config.temperature, config.label_smoothing, processes)[0]
 
 
 @torch.no_grad()
