@@ -8,6 +8,8 @@ from test_pipeline import difference, draw, seeded
 from tiny import tiny_ast, tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_tokenizer
 from transformers import (
     ASTFeatureExtractor,
+    AutoFeatureExtractor,
+    AutoModel,
     ClapConfig,
     ClapFeatureExtractor,
     ClapModel,
@@ -24,10 +26,11 @@ from transformers import (
     WhisperModel,
 )
 
-from avgas_pipeline import AVGASPipeline, WhisperAudioEncoder
+from avgas_pipeline import AVGASPipeline, SoundEffectsEncoder, SoundEffectsFeatureExtractor, WhisperAudioEncoder
 from avgas_pipeline.assemble import build_separator
 from avgas_pipeline.audio import Window
 from avgas_pipeline.audio_tokens import encoder_inputs
+from avgas_pipeline.sound_effects_encoder import SoundEffectsConfig
 
 
 def tiny_whisper_config():
@@ -76,7 +79,19 @@ def wav2vec2():
     return Wav2Vec2Model(config).eval(), Wav2Vec2FeatureExtractor(return_attention_mask=True)
 
 
-ENCODERS = {"ast": tiny_ast, "clap": tiny_clap, "whisper": whisper, "resnet": resnet, "wav2vec2": wav2vec2}
+def sound_effects():
+    encoder = SoundEffectsEncoder(SoundEffectsConfig(hidden_sizes=[4, 8, 16])).eval()
+    return encoder, SoundEffectsFeatureExtractor(window_s=1.0)
+
+
+ENCODERS = {
+    "ast": tiny_ast,
+    "clap": tiny_clap,
+    "whisper": whisper,
+    "resnet": resnet,
+    "wav2vec2": wav2vec2,
+    "sound_effects": sound_effects,
+}
 
 
 @pytest.fixture(params=ENCODERS)
@@ -131,6 +146,49 @@ def test_fused_clap_is_deterministic():
     windows = [Window(0, np.ones(48000, np.float32), 48000)] * 2
     inputs = encoder_inputs(extractor, encoder, windows)
     assert inputs["input_features"].shape[1] == 4 and not inputs["is_longer"].any()
+
+
+# -- the sound-effects encoder --------------------------------------------------------------------------------------
+
+
+def test_front_end_by_hand():
+    """A tone in its band, as the definition has it: power of a Hann frame of 2048 samples at 44.1 kHz, in log."""
+    amplitude, frequency = 0.1, 1000.0
+    heights = []
+    for rate in (16000, 44100):
+        tone = amplitude * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
+        extractor = SoundEffectsFeatureExtractor(sampling_rate=rate, window_s=1.0)
+        features = extractor(tone, sampling_rate=rate, return_tensors="np")["input_features"][0]
+        assert features.shape == (extractor.n_samples // round(extractor.hop_s * rate) + 1, 96)
+        middle = features[10:-10].mean(axis=0)
+        mel = 2595 * np.log10(1 + np.array([frequency, 22050.0]) / 700)
+        assert abs(middle.argmax() + 1 - mel[0] / mel[1] * 97) <= 1
+        heights.append(middle)
+    # The tone's power over the two or three bins of its band: between a tenth of the peak bin's and all of it.
+    peak = (amplitude * 2048 / 4) ** 2
+    for middle in heights:
+        assert np.log10(1 + 1e4 * 0.1 * peak) / 9.4578 < middle.max() < np.log10(1 + 1e4 * peak) / 9.4578
+    assert np.abs(heights[0] - heights[1])[:40].max() < 0.06
+    # There is nothing above half the rate.
+    assert heights[0][77:].max() == 0.0
+
+
+def test_front_end_pads_and_cuts_to_its_window():
+    extractor = SoundEffectsFeatureExtractor(window_s=1.0)
+    noise = np.random.default_rng(0).normal(0, 0.1, 24000).astype(np.float32)
+    whole, first, short = extractor([noise, noise[:16000], noise[:8000]], return_tensors="np")["input_features"]
+    assert np.array_equal(whole, first)
+    assert short[25:].max() == 0.0 and np.array_equal(short[:20], first[:20])
+    with pytest.raises(ValueError, match="at 8000 Hz, but has to be at 16000 Hz"):
+        extractor(noise, sampling_rate=8000)
+
+
+def test_sound_effects_encoder_is_found_by_name(tmp_path):
+    encoder, extractor = sound_effects()
+    encoder.save_pretrained(tmp_path)
+    extractor.save_pretrained(tmp_path)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), SoundEffectsEncoder)
+    assert AutoFeatureExtractor.from_pretrained(tmp_path).n_samples == 16000
 
 
 # -- from_stable_diffusion ------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ with quiet_imports():
     from .registration import register
     from .remote_code import export_remote_code
     from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+    from .sound_effects_encoder import SoundEffectsEncoder, SoundEffectsFeatureExtractor
 
 
 __version__ = "0.1.0.dev0"
@@ -24,6 +25,8 @@ __all__ = [
     "AudioVisualSeparator",
     "AudioVisualSeparatorOutput",
     "EncodedAudio",
+    "SoundEffectsEncoder",
+    "SoundEffectsFeatureExtractor",
     "SoundSource",
     "WhisperAudioEncoder",
     "create_model_card",

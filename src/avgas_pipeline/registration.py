@@ -5,6 +5,9 @@ from types import ModuleType
 import diffusers
 
 
+COMPONENTS = ("AudioVisualSeparator", "SoundEffectsEncoder", "SoundEffectsFeatureExtractor", "WhisperAudioEncoder")
+
+
 def register(package: ModuleType) -> None:
     """
     Enter the package's own components in diffusers' tables of loadable classes, and the pipeline in its namespace.
@@ -22,7 +25,7 @@ def register(package: ModuleType) -> None:
             f"avgas_pipeline can't register its classes with diffusers {diffusers.__version__}; use a tested version."
         ) from error
     methods = ["save_pretrained", "from_pretrained"]
-    components = {name: methods for name in ("AudioVisualSeparator", "WhisperAudioEncoder")}
+    components = dict.fromkeys(COMPONENTS, methods)
     LOADABLE_CLASSES[package.__name__] = components
     ALL_IMPORTABLE_CLASSES.update(components)
     diffusers.AVGASPipeline = package.AVGASPipeline
