@@ -5,7 +5,8 @@ Train the judge of soundscapes-mini: a small classifier that says which objects 
 
 It shares no weights and no stage with the generator. It judges and does not compete, so it learns from the pictures of
 both splits. `--holdout_fold 0` leaves out one of `--num_folds` parts of the pictures (by source group) and reports on
-them, which shows how far it goes beyond pictures it knows. `--resume_from_checkpoint latest` goes on.
+them, which shows how far it goes beyond pictures it knows. `--splits train` makes a teacher for A2V instead.
+`--resume_from_checkpoint latest` goes on.
 """
 
 import json
@@ -41,6 +42,7 @@ class JudgeConfig(RunConfig):
     max_train_steps: int = setting(4500, "optimiser steps")
     learning_rate: float = setting(2e-3, "highest learning rate")
     weight_decay: float = setting(0.05, "of AdamW")
+    splits: list[str] = setting(["train", "test"], "splits whose pictures it learns; train alone for an A2V teacher")
     holdout_fold: int | None = setting(None, "leave out this part of the pictures, and report on it")
     num_folds: int = setting(5, "parts of the pictures, by source group")
     num_validation_scenes: int = setting(2000, "scenes of each kind in the report")
@@ -115,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
     set_seed(config.seed)
-    pictures = concatenate_datasets([load_soundscapes_mini(config.dataset, split)[1] for split in ("train", "test")])
+    pictures = concatenate_datasets([load_soundscapes_mini(config.dataset, split)[1] for split in config.splits])
     labels = sorted(set(pictures["label"]))
     known, held_out = split_pictures(pictures, config.holdout_fold, config.num_folds)
 

@@ -1,0 +1,78 @@
+"""The untrained parts of avgas-mini, small enough for two CPU cores and a wheel."""
+
+import os
+
+import torch
+from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+from transformers import AutoModel
+
+from avgas_pipeline import AudioVisualSeparator, AVGASPipeline, SoundEffectsFeatureExtractor
+from avgas_pipeline.audio_tokens import token_layout
+
+
+# Width of a condition token.
+CONDITION_DIM = 192
+
+
+def build_mini(
+    audio_encoder: str | os.PathLike,
+    autoencoder: str | os.PathLike,
+    image_encoder: str | os.PathLike,
+    labels: list[str],
+    seed: int = 0,
+) -> AVGASPipeline:
+    """
+    avgas-mini before its separator and its U-Net are trained.
+
+    Args:
+        audio_encoder (`str` or `os.PathLike`): Folder that `convert_aisfx.py` wrote.
+        autoencoder (`str` or `os.PathLike`): Folder that `train_autoencoder.py` wrote.
+        image_encoder (`str` or `os.PathLike`): The A2V teacher, a ResNet of transformers.
+        labels (`list[str]`): What it will know.
+        seed (`int`, defaults to 0): Of the weights.
+    """
+    encoder = AutoModel.from_pretrained(audio_encoder, use_safetensors=True)
+    vae = AutoencoderDC.from_pretrained(autoencoder)
+    teacher = AutoModel.from_pretrained(image_encoder, use_safetensors=True)
+    torch.manual_seed(seed)
+    separator = AudioVisualSeparator(
+        **token_layout(encoder),
+        num_slots=4,
+        num_layers=3,
+        hidden_dim=160,
+        num_attention_heads=8,
+        dropout=0.1,
+        num_condition_tokens=4,
+        cross_attention_dim=CONDITION_DIM,
+        audio_embed_dim=128,
+        visual_embed_dim=teacher.config.hidden_sizes[-1],
+        id2label=dict(enumerate(labels)),
+    )
+    # One resolution: that of the latents.
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=vae.config.latent_channels,
+        out_channels=vae.config.latent_channels,
+        block_out_channels=[144],
+        layers_per_block=1,
+        down_block_types=["CrossAttnDownBlock2D"],
+        up_block_types=["CrossAttnUpBlock2D"],
+        cross_attention_dim=CONDITION_DIM,
+        attention_head_dim=[6],
+        norm_num_groups=16,
+    )
+    return AVGASPipeline(
+        vae=vae,
+        unet=unet,
+        # Its last step is pure noise, or white backgrounds would be grey (arXiv 2305.08891).
+        scheduler=DDIMScheduler(
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type="v_prediction",
+            timestep_spacing="trailing",
+            rescale_betas_zero_snr=True,
+            clip_sample=False,
+        ),
+        audio_encoder=encoder,
+        audio_feature_extractor=SoundEffectsFeatureExtractor.from_pretrained(audio_encoder),
+        separator=separator,
+    )
