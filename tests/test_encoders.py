@@ -155,7 +155,7 @@ def test_front_end_by_hand():
     """A tone in its band, as the definition has it: power of a Hann frame of 2048 samples at 44.1 kHz, in log."""
     amplitude, frequency = 0.1, 1000.0
     heights = []
-    for rate in (16000, 44100):
+    for rate in (16000, 44100, 96000):
         tone = amplitude * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
         extractor = SoundEffectsFeatureExtractor(sampling_rate=rate, window_s=1.0)
         features = extractor(tone, sampling_rate=rate, return_tensors="np")["input_features"][0]
@@ -168,7 +168,8 @@ def test_front_end_by_hand():
     peak = (amplitude * 2048 / 4) ** 2
     for middle in heights:
         assert np.log10(1 + 1e4 * 0.1 * peak) / 9.4578 < middle.max() < np.log10(1 + 1e4 * peak) / 9.4578
-    assert np.abs(heights[0] - heights[1])[:40].max() < 0.06
+    for middle in heights[1:]:
+        assert np.abs(heights[0] - middle)[:40].max() < 0.06
     # There is nothing above half the rate.
     assert heights[0][77:].max() == 0.0
 

@@ -28,6 +28,7 @@ from avgas_pipeline.data.prepare import PrepareSettings, prepare
 SCRIPT = "train.py"
 PARTS = ("unet", "vae", "separator", "audio_encoder")
 LORA = "pytorch_lora_weights.safetensors"
+LORA_SETTINGS = {"ema_decay": 0.9, "lora_dropout": 0.2, "dataloader_num_workers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def inputs(tmp_path_factory):
 def straight(inputs, tmp_path_factory):
     """20 steps of LoRA with averaged weights, without interruption."""
     out = tmp_path_factory.mktemp("straight") / "run"
-    result = train(SCRIPT, inputs, out, ema_decay=0.9)
+    result = train(SCRIPT, inputs, out, **LORA_SETTINGS)
     assert result.returncode == 0, result.stderr
     return out
 
@@ -79,6 +80,29 @@ def test_lora_changes_adapter_weights_alone(inputs, straight):
     with safe_open(straight / LORA, "pt") as file:
         metadata = json.loads(file.metadata()["lora_adapter_metadata"])
     assert metadata["unet.r"] == metadata["unet.lora_alpha"] == 16
+
+
+def test_half_precision_trains_whole_weights_and_keeps_the_frozen_ones(inputs, tmp_path):
+    out = tmp_path / "run"
+    result = train(SCRIPT, inputs, out, max_train_steps=2, checkpointing_steps=2, mixed_precision="bf16")
+    assert result.returncode == 0, result.stderr
+    assert changed_parts(inputs / "untrained", out) == set()
+    with safe_open(out / "checkpoint-2/trained_0.safetensors", "pt") as file:
+        types = {file.get_tensor(name).dtype for name in file.keys() if "lora" in name}  # noqa: SIM118
+    assert types == {torch.float32}
+
+
+def test_overwriting_leaves_nothing_of_an_earlier_run(inputs, tmp_path):
+    out = tmp_path / "run"
+    options = {"max_train_steps": 2, "validation_steps": 2, "num_inference_steps": 1}
+    assert train(SCRIPT, inputs, out, **options).returncode == 0
+    (out / "validation-9999.png").write_bytes(b"")
+    (out / "notes.txt").write_text("mine")
+    result = train(SCRIPT, inputs, out, overwrite_output_dir=True, full=True, **options)
+    assert result.returncode == 0, result.stderr
+    assert not (out / LORA).exists()
+    assert [path.name for path in out.glob("validation-*")] == ["validation-2.png"]
+    assert (out / "notes.txt").exists()
 
 
 def test_result_draws_with_and_without_its_lora(straight):
@@ -144,7 +168,7 @@ def test_end_to_end_with_one_slot(inputs, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"ema_decay": 0.9},
+        LORA_SETTINGS,
         pytest.param({"full": True, "train_separator": True, "ema_decay": 0.9}, marks=pytest.mark.slow),
     ],
 )
@@ -184,6 +208,16 @@ def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
     assert sorted(expected) == list(range(1, 11))
     for step, value in expected.items():
         assert got[step] == pytest.approx(value, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"a2a_weight": 0}])
+def test_two_processes_train_end_to_end(inputs, tmp_path, options):
+    """Without a picture teacher the A2V head learns nothing, which processes have to agree on."""
+    options = {"train_separator": True, "max_train_steps": 3, "checkpointing_steps": 1000, **options}
+    result = train(SCRIPT, inputs, tmp_path / "run", two_processes(), train_batch_size=2, **options)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "run/model_index.json").exists()
 
 
 @pytest.mark.slow
@@ -357,6 +391,9 @@ def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
         ({"mixture_target": "magic"}, "mixture_target has to be one of compose, collage, single"),
         ({"cache_examples": True, "train_separator": True}, "do not go together"),
         ({"use_8bit_adam": True}, "use_8bit_adam needs bitsandbytes"),
+        ({"num_sources": "2"}, "num_sources has to be the fewest and the most, such as 1 3, but is [2]"),
+        ({"logging_steps": 0}, "logging_steps has to be at least 1"),
+        ({"seed": -1}, "seed has to be from 0"),
         ({"learning_rate": 1e30, "max_grad_norm": 1e30, "full": True}, "at step"),
     ],
 )

@@ -176,6 +176,36 @@ def test_gradient_checkpointing_changes_no_loss(inputs, straight, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_without_teachers(inputs, tmp_path):
+    options = {"image_encoder": None, "a2a_weight": 0, "max_train_steps": 3, "checkpointing_steps": 1000}
+    result = train(inputs, tmp_path / "run", two_processes(), train_batch_size=2, **options)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_ends_both(inputs, tmp_path):
+    out = tmp_path / "run"
+    changed = {"max_train_steps": 2000, "checkpointing_steps": 1000}
+    process = subprocess.Popen(
+        command(inputs, out, two_processes(), **changed),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "curves.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(children[-1]), signal.SIGTERM)
+        process.wait(timeout=120)
+        assert len(list(out.glob("checkpoint-*"))) == 1
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.slow
 def test_sigterm_saves_and_ends(inputs, tmp_path):
     out = tmp_path / "run"
     changed = {"max_train_steps": 2000, "checkpointing_steps": 1000, "dataloader_num_workers": 1}

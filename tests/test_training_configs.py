@@ -6,16 +6,19 @@ import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from config import parse_config
 from train import GeneratorConfig
+from train_autoencoder import AutoencoderConfig
+from train_judge import JudgeConfig
 from train_separator import SeparatorConfig
 
 
 TRAINING = Path(__file__).parents[1] / "training"
 FOLDER = TRAINING / "configs"
+CONFIGS = {"generator": GeneratorConfig, "autoencoder": AutoencoderConfig, "image-teacher": JudgeConfig}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipe(path):
-    config_class = GeneratorConfig if "generator" in path.stem else SeparatorConfig
+    config_class = next((each for name, each in CONFIGS.items() if path.stem.endswith(name)), SeparatorConfig)
     config = parse_config(config_class, "", ["--config", str(path), "--seed", "7"])
     assert config.seed == 7
     assert config != config_class(seed=7)

@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 import tarfile
 import textwrap
 
@@ -287,3 +288,11 @@ def test_training_reads_it_whole(kind, request, tmp_path, monkeypatch):
     mixture = MixtureSampler(clips, duration_s=2.0, target="collage").sample(0)
     assert mixture.waveform.shape == (32000,)
     assert mixture.image.size == (128, 128)
+
+
+def test_training_notices_that_the_folder_changed(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    shutil.copytree(folder, tmp_path / "data")
+    before = load_clips(tmp_path / "data")[0]["id"]
+    next((tmp_path / "data").rglob(f"*{before[0]}*")).unlink()
+    assert sorted(load_clips(tmp_path / "data")[0]["id"]) == sorted(before[1:])

@@ -7,11 +7,14 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from types import FrameType
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from diffusers.training_utils import EMAModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from torch.utils.data import Sampler
@@ -109,8 +112,12 @@ class Checkpoints:
             raise ValueError(f"{path}: is of another run: {', '.join(differing)} differ.")
         try:
             self.accelerator.load_state(str(path))
-        except (OSError, RuntimeError, KeyError) as error:
+        except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
             raise ValueError(f"{path}: can't be loaded ({' '.join(str(error).split())[:200]}).") from None
+        for registered in self.accelerator._custom_objects:
+            # It is loaded to the CPU.
+            if isinstance(registered, EMAModel):
+                registered.to(self.accelerator.device)
         return step
 
 
@@ -183,6 +190,18 @@ def start_worker(worker_id: int) -> None:
     threadpool_limits(1)
 
 
+def remove_results(path: Path) -> None:
+    """Take away what an earlier run wrote, and nothing else; cached examples stay."""
+    parts = []
+    if (path / "model_index.json").exists():
+        parts = [name for name, value in json.loads((path / "model_index.json").read_text()).items() if name[0] != "_"]
+    for folder in (*path.glob("checkpoint-*"), path / "logs", *(path / name for name in parts)):
+        shutil.rmtree(folder, ignore_errors=True)
+    names = ("model_index.json", "README.md", "training.json", "curves.jsonl", "curves.png", "config.json")
+    for file in (*path.glob("validation-*.png"), *path.glob("*.safetensors"), *(path / name for name in names)):
+        file.unlink(missing_ok=True)
+
+
 def claim_output_dir(output_dir: str | os.PathLike, overwrite: bool, resume_from_checkpoint: str | None) -> Path:
     """
     Make a run's folder.
@@ -197,8 +216,6 @@ def claim_output_dir(output_dir: str | os.PathLike, overwrite: bool, resume_from
                 f"{path}: is not empty; give --resume_from_checkpoint latest to go on, or --overwrite_output_dir."
             )
         if overwrite and resume_from_checkpoint is None:
-            for leftover in path.glob("checkpoint-*"):
-                shutil.rmtree(leftover)
-            (path / "curves.jsonl").unlink(missing_ok=True)
+            remove_results(path)
     path.mkdir(parents=True, exist_ok=True)
     return path

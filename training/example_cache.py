@@ -58,7 +58,13 @@ class ExampleCache:
             done = self._done()
             hearing.to(accelerator.device).eval()
             todo = Subset(examples, range(done, examples.num_examples))
-            loader = DataLoader(todo, BATCH_SIZE, collate_fn=collate, num_workers=num_workers)
+            loader = DataLoader(
+                todo,
+                BATCH_SIZE,
+                collate_fn=collate,
+                num_workers=num_workers,
+                generator=torch.Generator().manual_seed(0),
+            )
             progress = tqdm(total=examples.num_examples, initial=done, desc="caching examples", mininterval=10)
             for batch in loader:
                 values = self._encode(batch, hearing, vae, accelerator.device)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, ProjectConfiguration, set_seed
-from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, start_worker
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, set_seed
+from checkpoints import FREE, Checkpoints, StepSampler, StopSignal, claim_output_dir, start_worker
 from config import setting
 from diffusers.optimization import get_scheduler
+from huggingface_hub import HfApi
 from torch.utils.data import DataLoader, Dataset
 
 
@@ -40,7 +41,7 @@ class TrackedRunConfig(RunConfig):
     lr_scheduler: str = setting("cosine", "one of diffusers' schedules")
     lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
     max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
-    mixed_precision: str = setting("no", "no, fp16 or bf16")
+    mixed_precision: str | None = setting(None, "no, fp16 or bf16; the launcher's if not given")
     validation_steps: int = setting(1000, "steps from one validation to the next")
     logging_steps: int = setting(20, "steps from one point of the curves to the next")
     report_to: str | None = setting("tensorboard", "accelerate's tracker, or none")
@@ -74,6 +75,24 @@ class SoundscapeRunConfig(TrackedRunConfig):
         return {name: getattr(self, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask")}
 
 
+def check_settings(config: RunConfig) -> None:
+    """
+    Raises:
+        ValueError: For numbers that can't be.
+    """
+    positive = ("train_batch_size", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit")
+    positive += ("validation_steps", "logging_steps", "num_examples", "gradient_accumulation_steps", "resolution")
+    for name in positive:
+        value = getattr(config, name, None)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} has to be at least 1 but is {value}.")
+    if not 0 <= config.seed < 2**31:
+        raise ValueError(f"seed has to be from 0 to {2**31 - 1} but is {config.seed}.")
+    numbers = getattr(config, "num_sources", [1, 1])
+    if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
+        raise ValueError(f"num_sources has to be the fewest and the most, such as 1 3, but is {numbers}.")
+
+
 class Run:
     """
     A run's accelerator and folder, and what is made with them.
@@ -86,6 +105,7 @@ class Run:
     """
 
     def __init__(self, config: TrackedRunConfig) -> None:
+        check_settings(config)
         self.config = config
         self.accumulation = getattr(config, "gradient_accumulation_steps", 1)
         self.accelerator = Accelerator(
@@ -94,14 +114,24 @@ class Run:
             gradient_accumulation_steps=self.accumulation,
             log_with=None if config.report_to == "none" else config.report_to,
             project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
+            # Which heads learn depends on the losses that there are.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        if self.accelerator.distributed_type == DistributedType.FSDP:
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
             # Averaged weights, checkpoints and the result are written from whole weights.
-            raise ValueError("FSDP is not supported: use data parallelism, or DeepSpeed's ZeRO stage 2.")
+            raise ValueError(f"{kind.value} is not supported: use data parallelism (distributed_type MULTI_GPU).")
         if self.accelerator.is_main_process:
             claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
         self.accelerator.wait_for_everyone()
         set_seed(config.seed)
+        self.repo_id = None
+        if getattr(config, "push_to_hub", False) and self.accelerator.is_main_process:
+            # Now, or missing rights would be found out after the last step.
+            self.repo_id = (
+                HfApi().create_repo(config.hub_model_id or Path(config.output_dir).name, exist_ok=True).repo_id
+            )
+        self._stop = StopSignal()
         self.curves_path = Path(config.output_dir) / "curves.jsonl"
         # What has to be the same to go on.
         settings = {key: value for key, value in asdict(config).items() if key not in FREE}
@@ -134,8 +164,21 @@ class Run:
                 collate_fn=collate_fn,
                 num_workers=self.config.dataloader_num_workers,
                 worker_init_fn=start_worker,
+                # Of its own, since what it draws must not move the random numbers that a checkpoint restored.
+                generator=torch.Generator().manual_seed(self.config.seed),
             )
         )
+
+    def stopping(self) -> bool:
+        """Whether SIGTERM has come, to whichever process; to be asked by all of them alike."""
+        if self.accelerator.num_processes == 1:
+            return self._stop.received
+        received = torch.tensor(float(self._stop.received), device=self.accelerator.device)
+        return self.accelerator.reduce(received, "sum").item() > 0
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the last one, is to be done."""
+        return step % every == 0 or step == self.config.max_train_steps
 
     def start_trackers(self, name: str) -> None:
         """Begin the curves."""
@@ -153,7 +196,11 @@ class Run:
         curves: dict[str, dict[int, float]] = {}
         if self.curves_path.exists():
             for line in self.curves_path.read_text(encoding="utf-8").splitlines():
-                values = json.loads(line)
+                try:
+                    values = json.loads(line)
+                except ValueError:
+                    # A run that was killed may have left half a line.
+                    continue
                 step = values.pop("step")
                 for name, value in values.items():
                     curves.setdefault(name, {})[step] = value

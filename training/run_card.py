@@ -1,9 +1,8 @@
 """How a run ends: a pipeline's folder with a card of the run's settings, numbers, curves and pictures; its upload."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 from config import default_of
 from huggingface_hub import HfApi
@@ -19,7 +18,7 @@ CURVES = "curves.png"
 PRIVATE = ["checkpoint-*", ".checkpoint-*", "cache/*", "logs/*"]
 
 
-def write_card(run: Run, pipe: AVGASPipeline, script: str, values: dict[str, float]) -> None:
+def write_card(run: Run, pipe: AVGASPipeline, script: str) -> None:
     """
     The model card of a run's result: how it was trained, what was measured last, curves, and the last grid of pictures
     if there is one.
@@ -28,14 +27,15 @@ def write_card(run: Run, pipe: AVGASPipeline, script: str, values: dict[str, flo
         run ([`Run`]): That ends.
         pipe ([`AVGASPipeline`]): Its result.
         script (`str`): Name of the training script.
-        values (`dict[str, float]`): What was measured last, by name.
     """
     out = Path(run.config.output_dir)
     curves = run.read_curves()
     if curves:
         draw_curves(curves, out / CURVES)
+    values = {name: list(points.values())[-1] for name, points in curves.items() if name != "lr"}
+    (out / "training.json").write_text(json.dumps({"settings": asdict(run.config), "last": values}, indent=2))
     text = training_section(run, script, values, bool(curves))
-    create_model_card(pipe, run.config.hub_model_id or out.name, training=text).save(out / "README.md")
+    create_model_card(pipe, run.repo_id or out.name, training=text).save(out / "README.md")
 
 
 def training_section(run: Run, script: str, values: dict[str, float], has_curves: bool) -> str:
@@ -89,13 +89,13 @@ def draw_curves(curves: dict[str, dict[int, float]], path: Path) -> None:
 def publish(run: Run) -> None:
     """Upload a run's result with its card, its LoRA layers and its pictures, and without its checkpoints."""
     out = Path(run.config.output_dir)
-    api = HfApi()
-    repo_id = api.create_repo(run.config.hub_model_id or out.name, exist_ok=True).repo_id
-    api.upload_folder(repo_id=repo_id, folder_path=out, ignore_patterns=PRIVATE, commit_message="Training result")
+    HfApi().upload_folder(
+        repo_id=run.repo_id, folder_path=out, ignore_patterns=PRIVATE, commit_message="Training result"
+    )
 
 
-def finish(run: Run, pipe: AVGASPipeline, script: str, values: dict[str, Any]) -> None:
+def finish(run: Run, pipe: AVGASPipeline, script: str) -> None:
     """Write the card, and publish the result if the run's settings say so."""
-    write_card(run, pipe, script, values)
+    write_card(run, pipe, script)
     if run.config.push_to_hub:
         publish(run)

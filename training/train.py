@@ -10,9 +10,8 @@ with LoRA layers beside it unless `--full`, curves, and grids of pictures (`vali
 `--resume_from_checkpoint latest` goes on exactly.
 """
 
-import json
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from checkpoints import StopSignal, save_trainable_only
+from checkpoints import save_trainable_only
 from config import parse_config, setting
 from diffusers import UNet2DConditionModel
 from diffusers.training_utils import EMAModel, cast_training_params
@@ -199,7 +198,7 @@ class RowRandom:
     """
 
     def __init__(self, seed: int, numbers: range) -> None:
-        self.generators = [torch.Generator().manual_seed(seed * 10**12 + number) for number in numbers]
+        self.generators = [torch.Generator().manual_seed((seed << 32) + number) for number in numbers]
 
     def normal(self, shape: torch.Size | tuple[int, ...], device: torch.device) -> torch.Tensor:
         """Standard normal numbers of a shape that begins with the rows."""
@@ -295,11 +294,12 @@ def main(argv: list[str] | None = None) -> None:
     groups = prepare_weights(config, generator)
     if config.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
-    weight_dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.mixed_precision, torch.float32)
+    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    weight_dtype = dtypes.get(accelerator.mixed_precision, torch.float32)
     pipe.vae.requires_grad_(False).to(accelerator.device, weight_dtype)
     if not config.full:
         pipe.unet.to(weight_dtype)
-    if weight_dtype == torch.float16:
+    if weight_dtype != torch.float32:
         cast_training_params([generator], dtype=torch.float32)
 
     optimizer = build_optimizer(config, groups)
@@ -334,8 +334,7 @@ def main(argv: list[str] | None = None) -> None:
         examples, collate_fn = cache.dataset(examples), None
     loader = run.loader(examples, step, collate_fn)
     run.start_trackers("generator")
-    noise, processes, stop = Noise(pipe.scheduler, config.noise_offset), Processes(accelerator), StopSignal()
-    history: dict[str, float] = {}
+    noise, processes = Noise(pipe.scheduler, config.noise_offset), Processes(accelerator)
     progress = tqdm(
         total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
     )
@@ -368,16 +367,17 @@ def main(argv: list[str] | None = None) -> None:
             teacher.update(generator.hearing)
         step += 1
         progress.update()
-        if step % config.logging_steps == 0:
-            history = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
-            progress.set_postfix({name: f"{value:.4f}" for name, value in history.items()})
-            run.log({**history, "lr": schedule.get_last_lr()[0]}, step)
-        if step % config.checkpointing_steps == 0 or stop.received:
+        if run.is_due(step, config.logging_steps):
+            values = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
+            progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+            run.log({**values, "lr": schedule.get_last_lr()[0]}, step)
+        stopping = run.stopping()
+        if step % config.checkpointing_steps == 0 or stopping:
             checkpoints.save(step)
-        if step % config.validation_steps == 0 and accelerator.is_main_process:
+        if run.is_due(step, config.validation_steps) and accelerator.is_main_process:
             validate(accelerator, pipe, generator, sampler, ema, trained, config, step)
             set_mode(generator, config)
-        if stop.received:
+        if stopping:
             break
     progress.close()
     accelerator.wait_for_everyone()
@@ -385,8 +385,8 @@ def main(argv: list[str] | None = None) -> None:
     if step == config.max_train_steps and accelerator.is_main_process:
         if ema is not None:
             ema.copy_to(trained)
-        save(pipe, config, history)
-        finish(run, pipe, Path(__file__).name, history)
+        save(pipe, config, weight_dtype)
+        finish(run, pipe, Path(__file__).name)
     accelerator.end_training()
 
 
@@ -498,12 +498,10 @@ def validate(
             tracker.writer.add_images("validation", grid[None], step, dataformats="NHWC")
 
 
-def save(pipe: AVGASPipeline, config: GeneratorConfig, history: dict[str, float]) -> None:
+def save(pipe: AVGASPipeline, config: GeneratorConfig, weight_dtype: torch.dtype) -> None:
     """The pipeline; LoRA layers, with rank and alpha, beside it."""
     out = Path(config.output_dir)
     pipe.to("cpu")
-    pipe.unet.float()
-    pipe.vae.float()
     layers: dict[str, Any] = {}
     for name in ("unet", "separator"):
         part = getattr(pipe, name)
@@ -511,10 +509,14 @@ def save(pipe: AVGASPipeline, config: GeneratorConfig, history: dict[str, float]
             layers[f"{name}_lora_layers"] = get_peft_model_state_dict(part, adapter_name="default")
             layers[f"{name}_lora_adapter_metadata"] = part.peft_config["default"].to_dict()
             part.unload_lora()
+    if weight_dtype != torch.float32:
+        # What is not trained was rounded for training, and is saved as it came.
+        frozen = ["vae"] if config.full else ["vae", "unet"]
+        given = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
+        pipe.register_modules(**{name: getattr(given, name) for name in frozen})
     pipe.save_pretrained(out)
     if layers:
         AVGASPipeline.save_lora_weights(out, **layers)
-    (out / "training.json").write_text(json.dumps({"settings": asdict(config), "losses": history}, indent=2))
 
 
 if __name__ == "__main__":

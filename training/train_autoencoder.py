@@ -15,7 +15,6 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from autoencoder_losses import PatchDiscriminator, discriminator_loss, edge_l1, multiscale_mse
-from checkpoints import StopSignal
 from config import parse_config, setting
 from diffusers import AutoencoderDC
 from diffusers.training_utils import EMAModel
@@ -113,7 +112,6 @@ def main(argv: list[str] | None = None) -> None:
     step = checkpoints.resume(config.resume_from_checkpoint)
     loader = run.loader(scenes, step)
     run.start_trackers("autoencoder")
-    stop = StopSignal()
     progress = tqdm(
         total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
     )
@@ -149,15 +147,16 @@ def main(argv: list[str] | None = None) -> None:
         step += 1
 
         progress.update()
-        if step % config.logging_steps == 0:
+        if run.is_due(step, config.logging_steps):
             values = {name: value.item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
             run.log({**values, "lr": schedule.get_last_lr()[0]}, step)
-        if step % config.checkpointing_steps == 0 or stop.received:
+        stopping = run.stopping()
+        if step % config.checkpointing_steps == 0 or stopping:
             checkpoints.save(step)
-        if step % config.validation_steps == 0 and accelerator.is_main_process:
+        if run.is_due(step, config.validation_steps) and accelerator.is_main_process:
             validate(run, autoencoder, ema, unseen, config, step)
-        if stop.received:
+        if stopping:
             break
     progress.close()
 

@@ -11,17 +11,15 @@ with the trained audio encoder and separator in place of the old ones. `--preset
 train the baselines. `--resume_from_checkpoint latest` goes on exactly.
 """
 
-import json
 import math
 from copy import copy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from checkpoints import StopSignal
 from config import parse_config, setting
 from diffusers.training_utils import EMAModel
 from listening import Hearing, train_mode
@@ -103,8 +101,10 @@ def parameter_groups(config: SeparatorConfig, hearing: Hearing) -> list[dict[str
     hearing.separator.token_head.requires_grad_(False)
     hearing.separator.token_norm.requires_grad_(False)
     hearing.separator.null_tokens.requires_grad_(False)
-    prefixes = tuple(config.encoder_trainable.split(",")) if config.encoder_trainable else ("",)
+    prefixes = tuple(config.encoder_trainable.replace(" ", "").split(",")) if config.encoder_trainable else ("",)
     rate = config.learning_rate if config.preset == "paper" else config.encoder_learning_rate
+    if not any(name.startswith(prefixes) for name, _ in hearing.audio_encoder.named_parameters()):
+        raise ValueError(f"encoder_trainable: no weight's name begins with {config.encoder_trainable!r}.")
     for name, weight in hearing.audio_encoder.named_parameters():
         weight.requires_grad_(rate > 0 and name.startswith(prefixes))
     groups = [{"params": [w for w in hearing.separator.parameters() if w.requires_grad], "lr": config.learning_rate}]
@@ -176,8 +176,6 @@ def main(argv: list[str] | None = None) -> None:
         validation = MixtureSet(validation_sampler, plans, config.dataset, "train", "held-out source groups")
     run.start_trackers("separator")
     processes = Processes(accelerator)
-    stop = StopSignal()
-    history: dict[str, float] = {}
 
     progress = tqdm(
         total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
@@ -202,24 +200,25 @@ def main(argv: list[str] | None = None) -> None:
         teacher.update(hearing)
         step += 1
         progress.update()
-        if step % config.logging_steps == 0:
+        if run.is_due(step, config.logging_steps):
             values = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
             progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
             total = sum(weights[name] * value for name, value in values.items())
             run.log({**values, "loss": total, "lr": schedule.get_last_lr()[0]}, step)
-        if step % config.checkpointing_steps == 0 or stop.received:
+        stopping = run.stopping()
+        if step % config.checkpointing_steps == 0 or stopping:
             checkpoints.save(step)
-        if validation is not None and step % config.validation_steps == 0 and accelerator.is_main_process:
-            history = validate(teacher, pipe, extractor, validation, picture_embeds, collate)
-            run.log(history, step)
-            accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in history.items()))
-        if stop.received:
+        if validation is not None and run.is_due(step, config.validation_steps) and accelerator.is_main_process:
+            measured = validate(teacher, pipe, extractor, validation, picture_embeds, collate)
+            run.log(measured, step)
+            accelerator.print(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()))
+        if stopping:
             break
     progress.close()
 
     if step == config.max_train_steps and accelerator.is_main_process:
-        save(teacher, pipe, extractor, config, history)
-        finish(run, pipe, Path(__file__).name, history)
+        save(teacher, pipe, extractor, config)
+        finish(run, pipe, Path(__file__).name)
     accelerator.end_training()
 
 
@@ -288,10 +287,8 @@ def alignment_recall(
     return result
 
 
-def save(
-    teacher: Teacher, pipe: AVGASPipeline, extractor: Any, config: SeparatorConfig, history: dict[str, float]
-) -> None:
-    """The checkpoint with the averaged audio encoder and separator, its card, and what was measured last."""
+def save(teacher: Teacher, pipe: AVGASPipeline, extractor: Any, config: SeparatorConfig) -> None:
+    """The checkpoint with the averaged audio encoder and separator."""
     pipe.register_modules(
         audio_encoder=teacher.hearing.audio_encoder,
         separator=teacher.hearing.separator,
@@ -299,7 +296,6 @@ def save(
     )
     out = Path(config.output_dir)
     pipe.save_pretrained(out)
-    (out / "training.json").write_text(json.dumps({"settings": asdict(config), "validation": history}, indent=2))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,8 @@ class SoundEffectsFeatureExtractor(SequenceFeatureExtractor):
                 mel_scale="htk",
             )
             filters = filters / np.maximum(filters.sum(axis=0, keepdims=True), 1e-8)
+            # Above 44.1 kHz, bins that are in no band.
+            filters = np.pad(filters, ((0, max(fft // 2 + 1 - num_bins, 0)), (0, 0)))
             _FILTERS.update(key=key, filters=filters[: fft // 2 + 1])
         return _FILTERS["filters"]
 
@@ -192,7 +194,9 @@ class SoundEffectsBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        hidden_states = nn.functional.relu(self.norm1(self.conv1(hidden_states)))
+        # Convolutions on a CPU are several times faster so; a single channel alone can't say which layout it has.
+        hidden_states = self.conv1(hidden_states).contiguous(memory_format=torch.channels_last)
+        hidden_states = nn.functional.relu(self.norm1(hidden_states))
         return nn.functional.relu(self.norm2(self.conv2(hidden_states)))
 
 

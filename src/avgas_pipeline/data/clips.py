@@ -1,5 +1,6 @@
 """Clips with labels, and their pictures, from whatever data set holds them."""
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
     if path.is_dir() and not any(path.iterdir()):
         raise FileNotFoundError(f"{data}: the folder is empty.")
     if (path / "vggsound.csv").exists():
-        builder = VGGSound(data_dir=os.fspath(data))
+        builder = VGGSound(data_dir=os.fspath(data), hash=_digest(path))
         builder.download_and_prepare()
         clips, pictures = builder.as_dataset(split), None
     elif {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
@@ -43,3 +44,12 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
     if not len(clips):
         raise ValueError(f"{data}: has no clips in {split!r}.")
     return clips, pictures
+
+
+def _digest(folder: Path) -> str:
+    """Of all files' names, sizes and times, so that data that changed is read again."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        stat = file.stat()
+        digest.update(f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""
+avgas-mini from nothing but soundscapes-mini and the wheel of aisfx: every stage in its turn, each one resumable.
+
+    pip download --no-deps aisfx==0.1.2
+    python training/train_mini.py --wheel aisfx-0.1.2-py2.py3-none-any.whl --output_dir runs/mini
+
+A stage whose result is there is skipped, one that was interrupted goes on from its last checkpoint, so the command is
+given again until it is through. `--only STAGE …` runs some of them.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mini_parts import build_mini
+
+from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+
+
+TRAINING = Path(__file__).parent
+# The model, and what it is compared with: trained alike.
+SYSTEMS = ("separator", "single_embedding", "paper")
+
+
+@dataclass
+class Stage:
+    """
+    One stage.
+
+    Attributes:
+        name (`str`): On the command line, and its folder.
+        result (`str`): File that is there when it is done.
+        run (`Callable`): Does it, into a folder.
+    """
+
+    name: str
+    result: str
+    run: Callable[[Path], None]
+
+
+def script(name: str, config: Path, **settings: object) -> Callable[[Path], None]:
+    """A stage that is a training script with a recipe."""
+
+    def run(out: Path) -> None:
+        command = [sys.executable, str(TRAINING / name), "--config", str(config), f"--output_dir={out}"]
+        command += [f"--{key}={value}" for key, value in settings.items()]
+        subprocess.run([*command, "--resume_from_checkpoint=latest"], check=True)
+
+    return run
+
+
+def build_stages(args: argparse.Namespace) -> list[Stage]:
+    """All stages, in order."""
+    out, configs, data = args.output_dir, args.configs, args.dataset
+
+    def convert(folder: Path) -> None:
+        command = [sys.executable, str(TRAINING / "convert_aisfx.py"), str(args.wheel), f"--output_dir={folder}"]
+        subprocess.run(command, check=True)
+
+    def assemble(folder: Path) -> None:
+        labels = sorted(set(load_soundscapes_mini(data, "train")[0]["label"]))
+        parts = (out / name for name in ("audio-encoder", "autoencoder", "image-teacher"))
+        build_mini(*parts, labels).save_pretrained(folder)
+
+    stages = [
+        Stage("audio-encoder", "model.safetensors", convert),
+        Stage(
+            "autoencoder",
+            "config.json",
+            script("train_autoencoder.py", configs / "mini-autoencoder.yaml", dataset=data),
+        ),
+        Stage(
+            "image-teacher", "config.json", script("train_judge.py", configs / "mini-image-teacher.yaml", dataset=data)
+        ),
+        Stage("untrained", "model_index.json", assemble),
+    ]
+    for system in SYSTEMS:
+        hearing = script(
+            "train_separator.py",
+            configs / "mini-separator.yaml",
+            dataset=data,
+            preset=system,
+            pretrained_model_name_or_path=out / "untrained",
+            image_encoder=out / "image-teacher",
+        )
+        drawing = script(
+            "train.py",
+            configs / "mini-generator.yaml",
+            dataset=data,
+            pretrained_model_name_or_path=out / f"{system}-hearing",
+        )
+        stages += [
+            Stage(f"{system}-hearing", "model_index.json", hearing),
+            Stage(system, "model_index.json", drawing),
+        ]
+    return stages
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheel", type=Path, required=True, help="aisfx-0.1.2-py2.py3-none-any.whl")
+    parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/mini"), help="of all stages")
+    parser.add_argument("--configs", type=Path, default=TRAINING / "configs", help="folder of the mini recipes")
+    parser.add_argument("--only", nargs="+", help="names of stages")
+    args = parser.parse_args()
+    stages = build_stages(args)
+    unknown = sorted(set(args.only or ()) - {stage.name for stage in stages})
+    if unknown:
+        parser.error(f"there is no stage {unknown[0]!r}; stages are {', '.join(stage.name for stage in stages)}.")
+    for stage in stages:
+        folder = args.output_dir / stage.name
+        if args.only and stage.name not in args.only:
+            continue
+        if (folder / stage.result).exists():
+            print(f"{stage.name}: is there.", flush=True)
+            continue
+        print(f"{stage.name}:", flush=True)
+        try:
+            stage.run(folder)
+        except subprocess.CalledProcessError as error:
+            sys.exit(f"{stage.name}: failed; what it said is above ({error.returncode}).")
+        if not (folder / stage.result).exists():
+            sys.exit(f"{stage.name}: was stopped; give the command again to go on.")
+
+
+if __name__ == "__main__":
+    main()
