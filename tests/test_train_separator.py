@@ -269,7 +269,7 @@ def test_validation_is_logged_and_kept(inputs, tmp_path):
         num_validation_mixtures=4,
     )
     assert result.returncode == 0, result.stderr
-    measured = json.loads((tmp_path / "run/training.json").read_text())["validation"]
+    measured = json.loads((tmp_path / "run/training.json").read_text())["last"]
     expected = {"label_recall", "count_accuracy", "presence_ap", "si_sdri_db", "a2a_recall", "a2v_recall"}
     assert {f"val/{name}" for name in expected} <= set(measured)
     assert curve(tmp_path / "run", "val/label_recall").keys() == {2}
