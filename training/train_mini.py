@@ -5,7 +5,8 @@ avgas-mini from nothing but soundscapes-mini and the wheel of aisfx: every stage
     python training/train_mini.py --wheel aisfx-0.1.2-py2.py3-none-any.whl --output_dir runs/mini
 
 A stage whose result is there is skipped, one that was interrupted goes on from its last checkpoint, so the command is
-given again until it is through. `--only STAGE …` runs some of them.
+given again until it is through. `--only STAGE …` runs some of them. Its recipes (`configs/mini-*.yaml`) are first
+guesses, and it has not been run from end to end yet.
 """
 
 import argparse

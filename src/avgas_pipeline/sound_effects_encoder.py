@@ -1,6 +1,7 @@
 """A small convolutional audio encoder for sound effects, and its log-mel front end."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -100,38 +101,38 @@ class SoundEffectsFeatureExtractor(SequenceFeatureExtractor):
             hop_length=hop,
             fft_length=fft,
             power=2.0,
-            mel_filters=self._mel_filters(fft),
+            mel_filters=reference_mel_filters(fft, self.sampling_rate, self.feature_size),
             mel_floor=0.0,
         )
         reference = _REFERENCE_RATE / self.sampling_rate
         return (np.log10(1.0 + 10000.0 * reference**2 * power.T) / _SCALE).astype(np.float32)
 
-    def _mel_filters(self, fft: int) -> np.ndarray:
-        """`(fft // 2 + 1, feature_size)`; every band's weights sum to 1 over the bins it would have at 44.1 kHz."""
-        key = (fft, self.sampling_rate, self.feature_size)
-        if _FILTERS.get("key") != key:
-            # Bins as far up as the reference has them, so that bands keep their place; then those that exist.
-            top = _REFERENCE_RATE / 2
-            num_bins = int(top / self.sampling_rate * fft) + 2
-            frequencies = np.arange(num_bins) * self.sampling_rate / fft
-            filters = mel_filter_bank(
-                num_frequency_bins=num_bins,
-                num_mel_filters=self.feature_size,
-                min_frequency=0.0,
-                max_frequency=top,
-                sampling_rate=round(2 * frequencies[-1]),
-                norm=None,
-                mel_scale="htk",
-            )
-            filters = filters / np.maximum(filters.sum(axis=0, keepdims=True), 1e-8)
-            # Above 44.1 kHz, bins that are in no band.
-            filters = np.pad(filters, ((0, max(fft // 2 + 1 - num_bins, 0)), (0, 0)))
-            _FILTERS.update(key=key, filters=filters[: fft // 2 + 1])
-        return _FILTERS["filters"]
 
+@lru_cache(maxsize=4)
+def reference_mel_filters(fft_length: int, sampling_rate: int, num_bands: int) -> np.ndarray:
+    """
+    Mel bands (HTK scale) from 0 to 22,050 Hz on the bins of any sampling rate, in Hz.
 
-# The last filters made: they are large, and not part of an extractor's configuration.
-_FILTERS: dict[str, Any] = {}
+    Returns:
+        `np.ndarray` of shape `(fft_length // 2 + 1, num_bands)`: every band's weights sum to 1 over its bins, with
+        those that this rate does not have.
+    """
+    # Bins as far up as the reference has them, so that bands keep their place; then those that exist.
+    top = _REFERENCE_RATE / 2
+    num_bins = int(top / sampling_rate * fft_length) + 2
+    filters = mel_filter_bank(
+        num_frequency_bins=num_bins,
+        num_mel_filters=num_bands,
+        min_frequency=0.0,
+        max_frequency=top,
+        sampling_rate=round(2 * (num_bins - 1) * sampling_rate / fft_length),
+        norm=None,
+        mel_scale="htk",
+    )
+    filters = filters / np.maximum(filters.sum(axis=0, keepdims=True), 1e-8)
+    # Above 44.1 kHz, bins that are in no band.
+    filters = np.pad(filters, ((0, max(fft_length // 2 + 1 - num_bins, 0)), (0, 0)))
+    return filters[: fft_length // 2 + 1]
 
 
 class SoundEffectsConfig(PretrainedConfig):
