@@ -54,8 +54,8 @@ NUM_SCALE_SCENES = 512
 
 def build_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
     """
-    A deep-compression autoencoder (arXiv 2410.10733), small: blocks begin at half the resolution, since full resolution
-    is what costs most on a CPU.
+    A deep-compression autoencoder (arXiv 2410.10733), small: blocks begin at half the resolution, since full one costs
+    most on a CPU.
     """
     levels = len(config.block_out_channels)
     layers = [0] + [config.layers_per_block] * (levels - 1)
