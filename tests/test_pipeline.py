@@ -366,6 +366,17 @@ def test_separate_audio(pipe):
     assert len(pipe.separate_audio(*tiny_audio())) == 1
 
 
+def test_checkpoints_have_defaults_of_their_own(pipe, tmp_path):
+    own = AVGASPipeline(**pipe.components, default_num_inference_steps=2, default_guidance_scale=3.0)
+    own.save_pretrained(tmp_path)
+    loaded = AVGASPipeline.from_pretrained(tmp_path)
+    wanted = draw(pipe, num_inference_steps=2, guidance_scale=3.0)
+    counter = Counter(loaded.unet)
+    assert np.array_equal(draw(loaded, num_inference_steps=None).images, wanted.images)
+    assert len(counter.rows) == 2
+    assert (pipe.config.default_num_inference_steps, pipe.config.default_guidance_scale) == (50, 7.5)
+
+
 # -- guidance -------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -137,6 +138,14 @@ def test_variant_and_dtype_round_trip(pipe, tmp_path):
     dtypes = {"separator": torch.float32, "default": torch.bfloat16}
     loaded = AVGASPipeline.from_pretrained(tmp_path, variant="fp16", dtype=dtypes)
     assert loaded.separator.dtype == torch.float32 and loaded.unet.dtype == torch.bfloat16
+
+
+def test_half_precision_files_are_loaded_as_float32(pipe, tmp_path):
+    components = {name: deepcopy(part) for name, part in pipe.components.items()}
+    AVGASPipeline(**components).to(torch.float16).save_pretrained(tmp_path)
+    loaded = AVGASPipeline.from_pretrained(tmp_path)
+    models = [part for part in loaded.components.values() if isinstance(part, torch.nn.Module)]
+    assert len(models) == 4 and {part.dtype for part in models} == {torch.float32}
 
 
 def test_model_index_names_the_package_not_its_files(checkpoint):

@@ -2,7 +2,8 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -49,6 +50,15 @@ def parse_config(config_class: type[Config], description: str, argv: Sequence[st
     values = vars(parser.parse_args(argv))
     values.pop("config")
     return config_class(**values)
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a training script: bad settings and bad data end it with one line and exit code 2."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _read(parser: argparse.ArgumentParser, config_class: type, path: str) -> dict[str, Any]:

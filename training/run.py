@@ -14,6 +14,7 @@ from config import setting
 from diffusers.optimization import get_scheduler
 from huggingface_hub import HfApi
 from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
 
 
 @dataclass
@@ -168,6 +169,33 @@ class Run:
                 generator=torch.Generator().manual_seed(self.config.seed),
             )
         )
+
+    def progress_bar(self, step: int) -> tqdm:
+        """Of the whole run, in its main process, from some step on."""
+        return tqdm(
+            total=self.config.max_train_steps,
+            initial=step,
+            disable=not self.accelerator.is_main_process,
+            mininterval=10,
+        )
+
+    def end_step(
+        self,
+        step: int,
+        losses: dict[str, torch.Tensor],
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        progress: tqdm,
+    ) -> bool:
+        """Log and checkpoint, as far as they are due; returns whether the run is to stop."""
+        progress.update()
+        if self.is_due(step, self.config.logging_steps):
+            values = {name: self.accelerator.reduce(loss.detach(), "mean").item() for name, loss in losses.items()}
+            progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+            self.log({**values, "lr": schedule.get_last_lr()[0]}, step)
+        stopping = self.stopping()
+        if step % self.config.checkpointing_steps == 0 or stopping:
+            self.checkpoints.save(step)
+        return stopping
 
     def stopping(self) -> bool:
         """Whether SIGTERM has come, to whichever process; to be asked by all of them alike."""

@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from diffusers.training_utils import EMAModel
 from image_teacher import embed_pictures
 from listening import Hearing, spectrograms
@@ -56,12 +57,20 @@ class Lessons:
         teacher ([`Teacher`], *optional*): Hears the clean clips, for A2A.
         picture_embeds (`torch.Tensor` of shape `(P, V)`, *optional*): Of all pictures, for A2V.
         sampling_rate (`int`): Of the waveforms, in Hz.
+        accelerator (`Accelerator`): The run's, whose precision the teacher hears in.
     """
 
-    def __init__(self, teacher: Teacher | None, picture_embeds: torch.Tensor | None, sampling_rate: int) -> None:
+    def __init__(
+        self,
+        teacher: Teacher | None,
+        picture_embeds: torch.Tensor | None,
+        sampling_rate: int,
+        accelerator: Accelerator,
+    ) -> None:
         self.teacher = teacher
         self.picture_embeds = picture_embeds
         self.sampling_rate = sampling_rate
+        self.accelerator = accelerator
 
     def of(self, batch: dict[str, Any], config: dict[str, Any]) -> tuple[torch.Tensor | None, SeparationTargets]:
         """What the mask decoder sees, `(B, F, T)`, and the targets, for a separator of some configuration."""
@@ -72,7 +81,8 @@ class Lessons:
                 batch["waveform"], batch["stems"], config, self.sampling_rate
             )
         if self.teacher is not None:
-            targets.audio_embeds = self.teacher.embed(batch["clean_encoder"], labels)
+            with self.accelerator.autocast():
+                targets.audio_embeds = self.teacher.embed(batch["clean_encoder"], labels)
         if self.picture_embeds is not None:
             rows = batch["picture_rows"]
             embeds = self.picture_embeds.to(labels.device)[rows.clamp(min=0)]

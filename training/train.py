@@ -20,7 +20,7 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from checkpoints import save_trainable_only
-from config import parse_config, setting
+from config import parse_config, run_script, setting
 from diffusers import UNet2DConditionModel
 from diffusers.training_utils import EMAModel, cast_training_params
 from diffusers.utils.torch_utils import randn_tensor
@@ -35,7 +35,6 @@ from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
 from teachers import Lessons, Teacher, see_pictures
-from tqdm.auto import tqdm
 from training_data import check_labels
 
 from avgas_pipeline import AVGASPipeline
@@ -252,7 +251,7 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_config(GeneratorConfig, __doc__, argv)
     check(config)
     run = Run(config)
-    accelerator, checkpoints = run.accelerator, run.checkpoints
+    accelerator = run.accelerator
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
     clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], pipe.separator.id2label, config.pretrained_model_name_or_path)
@@ -317,9 +316,9 @@ def main(argv: list[str] | None = None) -> None:
         teacher = Teacher(generator.hearing, EMAModel(generator.hearing.parameters(), decay=TEACHER_DECAY))
         teacher.to(accelerator.device)
         accelerator.register_for_checkpointing(teacher.ema)
-    lessons = Lessons(teacher, picture_embeds, extractor.sampling_rate)
+    lessons = Lessons(teacher, picture_embeds, extractor.sampling_rate, accelerator)
 
-    step = checkpoints.resume(config.resume_from_checkpoint)
+    step = run.checkpoints.resume(config.resume_from_checkpoint)
     if teacher is not None:
         teacher.update(generator.hearing)
     examples: Any = SoundscapeDataset(
@@ -334,10 +333,8 @@ def main(argv: list[str] | None = None) -> None:
         examples, collate_fn = cache.dataset(examples), None
     loader = run.loader(examples, step, collate_fn)
     run.start_trackers("generator")
-    noise, processes = Noise(pipe.scheduler, config.noise_offset), Processes(accelerator)
-    progress = tqdm(
-        total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
-    )
+    compute_losses = StepLosses(config, model, pipe, lessons, accelerator)
+    progress = run.progress_bar(step)
     weights = {name: config.separation_weight * weight for name, weight in config.loss_weights().items()}
     weights["diffusion"] = 1.0
     set_mode(generator, config)
@@ -348,7 +345,7 @@ def main(argv: list[str] | None = None) -> None:
             turn = step * config.gradient_accumulation_steps + accumulated
             first = (turn * accelerator.num_processes + accelerator.process_index) * config.train_batch_size
             random = RowRandom(config.seed, range(first, first + config.train_batch_size))
-            losses = compute_losses(model, pipe, batch, noise, random, config, processes, lessons)
+            losses = compute_losses(batch, random)
             loss = sum(weights[name] * value for name, value in losses.items())
             run.check_finite(loss, step)
             accelerator.backward(loss)
@@ -366,14 +363,7 @@ def main(argv: list[str] | None = None) -> None:
             teacher.ema.step(generator.hearing.parameters())
             teacher.update(generator.hearing)
         step += 1
-        progress.update()
-        if run.is_due(step, config.logging_steps):
-            values = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
-            progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-            run.log({**values, "lr": schedule.get_last_lr()[0]}, step)
-        stopping = run.stopping()
-        if step % config.checkpointing_steps == 0 or stopping:
-            checkpoints.save(step)
+        stopping = run.end_step(step, losses, schedule, progress)
         if run.is_due(step, config.validation_steps) and accelerator.is_main_process:
             validate(accelerator, pipe, generator, sampler, ema, trained, config, step)
             set_mode(generator, config)
@@ -403,40 +393,61 @@ def check(config: GeneratorConfig) -> None:
         raise ValueError("cache_examples and train_separator do not go together: what is heard changes every step.")
 
 
-def compute_losses(
-    model: torch.nn.Module,
-    pipe: AVGASPipeline,
-    batch: dict[str, Any],
-    noise: Noise,
-    random: RowRandom,
-    config: GeneratorConfig,
-    processes: Processes,
-    lessons: Lessons,
-) -> dict[str, torch.Tensor]:
-    """The losses of one batch, by name: `diffusion`, and with `train_separator` those of the separator."""
-    device, hearing = batch["shown"].device, processes.accelerator.unwrap_model(model).hearing
-    with torch.no_grad():
-        latents = encode_pictures(pipe.vae, batch, random)
-    noisy, timesteps, target = noise.add(latents, random)
-    dropped = random.uniform(device) < config.condition_dropout
-    heard = slots = None
-    shown = batch["shown"]
-    if "slots" in batch:
-        slots = batch["slots"]
-    else:
-        spectrogram = None
+class StepLosses:
+    """
+    The losses of a batch.
+
+    Args:
+        config ([`GeneratorConfig`]): The run's.
+        model (`torch.nn.Module`): [`Generator`], as it was prepared for training.
+        pipe ([`AVGASPipeline`]): Its autoencoder and scheduler are used.
+        lessons ([`Lessons`]): What the separator is taught, with `train_separator`.
+        accelerator (`Accelerator`): The run's.
+    """
+
+    def __init__(
+        self,
+        config: GeneratorConfig,
+        model: torch.nn.Module,
+        pipe: AVGASPipeline,
+        lessons: Lessons,
+        accelerator: Accelerator,
+    ) -> None:
+        self.config = config
+        self.model = model
+        self.vae = pipe.vae
+        self.lessons = lessons
+        self.accelerator = accelerator
+        self.hearing = accelerator.unwrap_model(model).hearing
+        self.noise = Noise(pipe.scheduler, config.noise_offset)
+        self.processes = Processes(accelerator)
+
+    def __call__(self, batch: dict[str, Any], random: RowRandom) -> dict[str, torch.Tensor]:
+        """By name: `diffusion`, and with `train_separator` those of the separator."""
+        config, shown = self.config, batch["shown"]
+        with torch.no_grad():
+            latents = encode_pictures(self.vae, batch, random)
+        noisy, timesteps, target = self.noise.add(latents, random)
+        dropped = random.uniform(shown.device) < config.condition_dropout
+        heard = slots = None
+        if "slots" in batch:
+            slots = batch["slots"]
+        else:
+            heard = {"inputs": batch["encoder"], "spectrogram": None, "labels": batch["labels"]}
+            if config.train_separator:
+                heard["spectrogram"], targets = self.lessons.of(batch, self.hearing.separator.config)
+            else:
+                with torch.no_grad():
+                    slots, found, _ = hear_sources(self.hearing, **heard)
+                shown, heard = shown & found, None
+        prediction, output = self.model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, heard)
+        losses = {"diffusion": diffusion_loss(prediction, target, timesteps, self.noise.scheduler, config.snr_gamma)}
         if config.train_separator:
-            spectrogram, targets = lessons.of(batch, hearing.separator.config)
-        heard = {"inputs": batch["encoder"], "spectrogram": spectrogram, "labels": batch["labels"]}
-        if not config.train_separator:
-            with torch.no_grad():
-                slots, found, _ = hear_sources(hearing, **heard)
-            shown, heard = shown & found, None
-    prediction, output = model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, heard)
-    losses = {"diffusion": diffusion_loss(prediction, target, timesteps, noise.scheduler, config.snr_gamma)}
-    if config.train_separator:
-        losses |= losses_for(output)(output, targets, config.temperature, config.label_smoothing, processes)[0]
-    return losses
+            separation = losses_for(output)(
+                output, targets, config.temperature, config.label_smoothing, self.processes
+            )
+            losses |= separation[0]
+        return losses
 
 
 def encode_pictures(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom) -> torch.Tensor:
@@ -520,4 +531,4 @@ def save(pipe: AVGASPipeline, config: GeneratorConfig, weight_dtype: torch.dtype
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

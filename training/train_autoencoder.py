@@ -15,12 +15,11 @@ import PIL.Image
 import torch
 from accelerate import Accelerator
 from autoencoder_losses import PatchDiscriminator, discriminator_loss, edge_l1, multiscale_mse
-from config import parse_config, setting
+from config import parse_config, run_script, setting
 from diffusers import AutoencoderDC
 from diffusers.training_utils import EMAModel
 from run import Run, TrackedRunConfig
 from scene_dataset import SceneDataset
-from tqdm.auto import tqdm
 
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
@@ -80,7 +79,7 @@ def build_autoencoder(config: AutoencoderConfig) -> AutoencoderDC:
 def main(argv: list[str] | None = None) -> None:
     config = parse_config(AutoencoderConfig, __doc__, argv)
     run = Run(config)
-    accelerator, checkpoints = run.accelerator, run.checkpoints
+    accelerator = run.accelerator
     pictures = load_soundscapes_mini(config.dataset, "train")[1]
     labels = sorted(set(pictures["label"]))
     scenes = SceneDataset(
@@ -109,12 +108,10 @@ def main(argv: list[str] | None = None) -> None:
     ema.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)
 
-    step = checkpoints.resume(config.resume_from_checkpoint)
+    step = run.checkpoints.resume(config.resume_from_checkpoint)
     loader = run.loader(scenes, step)
     run.start_trackers("autoencoder")
-    progress = tqdm(
-        total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
-    )
+    progress = run.progress_bar(step)
     generator = torch.Generator(device=accelerator.device)
     latent_side = config.resolution // 2 ** (len(config.block_out_channels) - 1)
     latent_shape = (config.train_batch_size, config.latent_channels, latent_side, latent_side)
@@ -145,15 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         if "adversarial" in losses:
             losses["discriminator"] = adversary.step(target, reconstruction.detach())
         step += 1
-
-        progress.update()
-        if run.is_due(step, config.logging_steps):
-            values = {name: value.item() for name, value in losses.items()}
-            progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
-            run.log({**values, "lr": schedule.get_last_lr()[0]}, step)
-        stopping = run.stopping()
-        if step % config.checkpointing_steps == 0 or stopping:
-            checkpoints.save(step)
+        stopping = run.end_step(step, losses, schedule, progress)
         if run.is_due(step, config.validation_steps) and accelerator.is_main_process:
             validate(run, autoencoder, ema, unseen, config, step)
         if stopping:
@@ -250,4 +239,4 @@ def save(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

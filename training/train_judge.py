@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, start_worker
-from config import parse_config, setting
+from config import parse_config, run_script, setting
 from datasets import Dataset, concatenate_datasets
 from run import RunConfig
 from scene_dataset import SceneDataset
@@ -193,4 +193,4 @@ def save(model: ResNetForImageClassification, out: Path, accuracy: dict) -> None
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

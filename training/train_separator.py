@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import send_to_device
-from config import parse_config, setting
+from config import parse_config, run_script, setting
 from diffusers.training_utils import EMAModel
 from listening import Hearing, train_mode
 from losses import SeparationTargets, losses_for, match_sources
@@ -29,7 +29,6 @@ from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
 from teachers import Lessons, Teacher, see_pictures
-from tqdm.auto import tqdm
 from training_data import check_labels, hold_out_groups
 from transformers import ASTFeatureExtractor, ResNetConfig, ResNetModel
 
@@ -117,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.pretrained_model_name_or_path is None:
         raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
     run = Run(config)
-    accelerator, checkpoints = run.accelerator, run.checkpoints
+    accelerator = run.accelerator
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
     extractor, encoder, separator = build_models(config, pipe)
     weights = loss_weights(config)
@@ -158,12 +157,12 @@ def main(argv: list[str] | None = None) -> None:
     schedule = run.schedule(optimizer)
     ema = EMAModel(hearing.parameters(), decay=config.ema_decay)
     teacher = Teacher(hearing, ema)
-    lessons = Lessons(teacher if weights["a2a"] else None, picture_embeds, extractor.sampling_rate)
+    lessons = Lessons(teacher if weights["a2a"] else None, picture_embeds, extractor.sampling_rate, accelerator)
     model, optimizer, schedule = accelerator.prepare(hearing, optimizer, schedule)
     teacher.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)
 
-    step = checkpoints.resume(config.resume_from_checkpoint)
+    step = run.checkpoints.resume(config.resume_from_checkpoint)
     teacher.update(hearing)
     examples = SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples)
     loader = run.loader(examples, step, collate)
@@ -177,9 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     run.start_trackers("separator")
     processes = Processes(accelerator)
 
-    progress = tqdm(
-        total=config.max_train_steps, initial=step, disable=not accelerator.is_main_process, mininterval=10
-    )
+    progress = run.progress_bar(step)
     train_mode(hearing)
     for batch in loader:
         with accelerator.accumulate(model):
@@ -199,15 +196,7 @@ def main(argv: list[str] | None = None) -> None:
         ema.step(hearing.parameters())
         teacher.update(hearing)
         step += 1
-        progress.update()
-        if run.is_due(step, config.logging_steps):
-            values = {name: accelerator.reduce(value.detach(), "mean").item() for name, value in losses.items()}
-            progress.set_postfix({name: f"{value:.3f}" for name, value in values.items()})
-            total = sum(weights[name] * value for name, value in values.items())
-            run.log({**values, "loss": total, "lr": schedule.get_last_lr()[0]}, step)
-        stopping = run.stopping()
-        if step % config.checkpointing_steps == 0 or stopping:
-            checkpoints.save(step)
+        stopping = run.end_step(step, {**losses, "loss": loss}, schedule, progress)
         if validation is not None and run.is_due(step, config.validation_steps) and accelerator.is_main_process:
             measured = validate(teacher, pipe, extractor, validation, picture_embeds, collate)
             run.log(measured, step)
@@ -299,4 +288,4 @@ def save(teacher: Teacher, pipe: AVGASPipeline, extractor: Any, config: Separato
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -33,6 +33,10 @@ _BAD_INPUT = (ValueError, OSError)
 _EXTRAS = {"datasets": "eval", "gradio": "demo", "ray": "ray", "torchmetrics": "eval"}
 
 
+_STEPS_HELP = "Denoising steps; as many as the checkpoint says if not given."
+_GUIDANCE_HELP = "Weight of classifier-free guidance; what the checkpoint says if not given."
+
+
 class DType(str, Enum):
     """Data types a model can be loaded as."""
 
@@ -45,13 +49,11 @@ class DType(str, Enum):
 def generate(
     audio: Annotated[list[Path], typer.Argument(help="Audio or video files.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder for the results; several files get a folder each.")],
-    model: Annotated[
-        str | None, typer.Option(help="Checkpoint: a folder or a Hub repository. Needed: there is no default one yet.")
-    ] = None,
+    model: Annotated[str, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = "avgas-mini",
     lora: Annotated[str | None, typer.Option(help="LoRA weights to add: a folder, file or Hub repository.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help=_STEPS_HELP)] = None,
+    guidance: Annotated[float | None, typer.Option(help=_GUIDANCE_HELP)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
     num_images: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 1,
     num_sources: Annotated[
@@ -69,12 +71,12 @@ def generate(
     """Draw recordings: a mixed picture, and with --separate one for each source, with its sound."""
     with _bad_input_exits():
         weights = _parse_weights(weight or [])
-        if model is None:
-            raise ValueError("there is no trained default checkpoint yet; name one with --model.")
         if negative_audio is not None and not negative_audio.exists():
             raise FileNotFoundError(f"{negative_audio}: no such file.")
         _check_writable(out)
         pipe = _load(model, device, dtype)
+        steps = pipe.config.default_num_inference_steps if steps is None else steps
+        guidance = pipe.config.default_guidance_scale if guidance is None else guidance
         if lora is not None:
             pipe.load_lora_weights(lora)
 
@@ -125,6 +127,8 @@ def info(model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hu
         size = f" {part.num_parameters() / 1e6:8.2f} M parameters" if hasattr(part, "num_parameters") else ""
         typer.echo(f"  {name:<24}{type(part).__name__ if part is not None else '-':<28}{size}".rstrip())
     typer.echo(f"images      {width} x {height} pixels")
+    config = pipe.config
+    typer.echo(f"sampling    {config.default_num_inference_steps} steps, guidance {config.default_guidance_scale:g}")
     typer.echo(f"audio       {pipe.sampling_rate} Hz, windows of {pipe.window_s:.2f} s")
     typer.echo(f"sources     up to {separator.config.num_slots} at once")
     typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(separator.id2label.values())}")
@@ -190,8 +194,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
     num_mixtures: Annotated[int, typer.Option(min=1, help="How many mixtures to draw without a manifest.")] = 500,
     num_sources: Annotated[int, typer.Option(min=1, help="Sources in each of them.")] = 2,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 50,
-    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 7.5,
+    steps: Annotated[int | None, typer.Option(min=1, help=_STEPS_HELP)] = None,
+    guidance: Annotated[float | None, typer.Option(help=_GUIDANCE_HELP)] = None,
     presence_threshold: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="From which probability on a source is present.")
     ] = 0.5,
@@ -224,6 +228,7 @@ def evaluate(
             typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
         dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed, image_size)
         referee = None if judge is None else load_judge(judge, dataset.labels, target)
+        steps, guidance = _sampling(model, steps, guidance)
         settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw)
         systems = build_lineup(model, baseline or [], ablate or [], images or [], dataset, settings, target)
         run(systems, dataset, referee, out, settings, batch_size, top_k)
@@ -309,6 +314,17 @@ def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline
     _check_device(device)
     options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
     return AVGASPipeline.from_pretrained(model, **options).to(device)
+
+
+def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:
+    """Steps and guidance that were given, or else those of the checkpoint."""
+    from .hub import locate
+    from .pipeline_avgas import AVGASPipeline
+
+    config = {} if model is None else AVGASPipeline.load_config(locate(model))
+    if steps is None:
+        steps = config.get("default_num_inference_steps", 50)
+    return steps, config.get("default_guidance_scale", 7.5) if guidance is None else guidance
 
 
 def _check_device(device: str) -> None:

@@ -6,11 +6,17 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import file_exists
 from safetensors import SafetensorError
 from typing_extensions import Self
 
 from .cards import create_model_card
+
+
+# Checkpoints that come with the package, by name.
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+DEFAULT_CHECKPOINT = "avgas-mini"
 
 
 class HubMixin:
@@ -20,7 +26,8 @@ class HubMixin:
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
         r"""
         Load a pipeline from a folder or from the Hub, as [`DiffusionPipeline.from_pretrained`] does, but never from
-        pickled weights.
+        pickled weights. `"avgas-mini"` comes with the package, and needs no network. All models are in float32 unless
+        `dtype` says otherwise, whatever they were saved in.
 
         Raises:
             FileNotFoundError: If the folder, or one of its components' weights, is missing.
@@ -28,14 +35,11 @@ class HubMixin:
         """
         if kwargs.pop("use_safetensors", None) is False:
             raise ValueError("Weights are loaded from safetensors only; leave `use_safetensors` at True.")
-        path = os.fspath(pretrained_model_name_or_path)
-        if os.path.isdir(path):
-            check_folder(Path(path), kwargs)
-        elif os.path.exists(path):
-            raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
-        elif os.path.isabs(path) or path.startswith(".") or path.count("/") > 1:
-            raise FileNotFoundError(f"{path}: no such folder.")
+        path = locate(pretrained_model_name_or_path, kwargs)
         try:
+            # transformers' models would have the files' own type.
+            if "torch_dtype" not in kwargs:
+                kwargs.setdefault("dtype", torch.float32)
             return super().from_pretrained(path, use_safetensors=True, **kwargs)
         except SafetensorError as error:
             raise ValueError(f"{path}: a weights file is damaged or not safetensors ({error}).") from None
@@ -60,6 +64,26 @@ class HubMixin:
         if card.exists() and not file_exists(repo_id, "README.md", token=token):
             create_model_card(self, repo_id).save(card)
         return super()._upload_folder(working_dir, repo_id, token=token, **kwargs)
+
+
+def locate(name: str | os.PathLike, passed: Collection[str] = ()) -> str:
+    """
+    Folder or Hub repository of a checkpoint; one that comes with the package gives way to a folder of its name.
+
+    Raises:
+        FileNotFoundError: If it can only be a folder, and there is none, or the folder lacks something.
+        ValueError: If it is a file, or its weights are pickled.
+    """
+    path = os.fspath(name)
+    if path == DEFAULT_CHECKPOINT and not os.path.isdir(path):
+        path = str(CHECKPOINTS / path)
+    if os.path.isdir(path):
+        check_folder(Path(path), passed)
+    elif os.path.exists(path):
+        raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
+    elif os.path.isabs(path) or path.startswith(".") or path.count("/") > 1:
+        raise FileNotFoundError(f"{path}: no such folder.")
+    return path
 
 
 def check_folder(folder: Path, passed: Collection[str] = ()) -> None:

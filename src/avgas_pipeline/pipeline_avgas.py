@@ -96,6 +96,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             Encodes `prompt`; its tokens go before those of the audio.
         tokenizer ([`~transformers.CLIPTokenizer`], *optional*):
             The text encoder's tokenizer.
+        default_num_inference_steps (`int`, *optional*, defaults to 50):
+            Denoising steps of a call that does not say how many.
+        default_guidance_scale (`float`, *optional*, defaults to 7.5):
+            Weight of guidance of a call that does not give one.
     """
 
     model_cpu_offload_seq = "audio_encoder->separator->text_encoder->unet->vae"
@@ -116,8 +120,13 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         separator: AudioVisualSeparator,
         text_encoder: CLIPTextModel | None = None,
         tokenizer: CLIPTokenizer | None = None,
+        default_num_inference_steps: int = 50,
+        default_guidance_scale: float = 7.5,
     ) -> None:
         super().__init__()
+        self.register_to_config(
+            default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale
+        )
         self.register_modules(
             vae=vae,
             unet=unet,
@@ -479,10 +488,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         prompt: str | list[str] | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = None,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
-        guidance_scale: float = 7.5,
+        guidance_scale: float | None = None,
         negative_prompt: str | list[str] | None = None,
         negative_audio: Any = None,
         num_images_per_prompt: int = 1,
@@ -527,13 +536,13 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 The height in pixels of the images.
             width (`int`, *optional*, defaults to `unet.config.sample_size * vae_scale_factor`):
                 The width in pixels of the images.
-            num_inference_steps (`int`, *optional*, defaults to 50):
+            num_inference_steps (`int`, *optional*, defaults to the checkpoint's `default_num_inference_steps`, or 50):
                 The number of denoising steps.
             timesteps (`list[int]`, *optional*):
                 Custom timesteps, descending, for schedulers that take them.
             sigmas (`list[float]`, *optional*):
                 Custom sigmas for schedulers that take them.
-            guidance_scale (`float`, *optional*, defaults to 7.5):
+            guidance_scale (`float`, *optional*, defaults to the checkpoint's `default_guidance_scale`, or 7.5):
                 Weight of classifier-free guidance; guidance is on above 1.
             negative_prompt (`str` or `list[str]`, *optional*):
                 Text to lead away from.
@@ -609,7 +618,11 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
-        # 0. Default height and width to the U-Net's
+        # 0. Defaults of the checkpoint, height and width those of its U-Net
+        if num_inference_steps is None:
+            num_inference_steps = self.config.default_num_inference_steps
+        if guidance_scale is None:
+            guidance_scale = self.config.default_guidance_scale
         if height is None or width is None:
             if self.default_size is None:
                 raise ValueError("`height` and `width` are needed: the U-Net's configuration has no `sample_size`.")
