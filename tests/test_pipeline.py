@@ -737,3 +737,10 @@ def test_missing_parts_are_named(components):
     deaf = AVGASPipeline(**{**components, "audio_encoder": None, "separator": None})
     with pytest.raises(ValueError, match="null_audio_embeds"):
         deaf(audio_embeds=torch.zeros(1, 1, 2, 16), **SETTINGS)
+
+
+def test_hears_and_draws_under_autocast(pipe):
+    audio = np.concatenate([tiny_audio(1.0, seed)[0] for seed in range(3)])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = draw(pipe, audio, separate=True, num_sources=3)
+    assert np.isfinite(out.images).all() and len(out.sources[0]) >= 1

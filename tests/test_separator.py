@@ -31,6 +31,14 @@ def test_masks_without_a_spectrogram_follow_the_token_grid(separator):
     assert separator(tokens()).mask_logits.shape == (2, 4, 16, 8)
 
 
+def test_every_layer_is_taught_in_training(separator):
+    assert separator.eval()(tokens()).aux_class_logits is None
+    output = separator.train()(tokens())
+    layers = separator.config.num_layers
+    assert output.aux_presence_logits.shape == (layers, *output.presence_logits.shape)
+    assert output.aux_class_logits.shape == (layers, *output.class_logits.shape)
+
+
 def test_tuple_output(separator):
     out = separator(tokens())
     assert torch.equal(separator(tokens(), return_dict=False)[0], out.presence_logits)

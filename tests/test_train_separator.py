@@ -69,6 +69,16 @@ def test_more_sources_than_slots_leave_some_out():
     assert sorted(slots[0].tolist()) == [-1, 0, 1]
 
 
+def test_slots_before_every_layer_learn_the_same():
+    torch.manual_seed(0)
+    output, targets = output_of(torch.randn(2, 3, 4)), SeparationTargets(torch.tensor([[0, 1], [2, -1]]))
+    assert "aux" not in separation_losses(output, targets)[0]
+    output.aux_presence_logits = torch.stack([output.presence_logits] * 2)
+    output.aux_class_logits = torch.stack([output.class_logits] * 2)
+    losses, _ = separation_losses(output, targets)
+    assert losses["aux"].item() == pytest.approx((losses["presence"] + losses["label"]).item())
+
+
 def test_losses_do_not_depend_on_the_order_of_sources():
     torch.manual_seed(0)
     output = output_of(torch.randn(2, 3, 4))

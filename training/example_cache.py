@@ -67,7 +67,8 @@ class ExampleCache:
             )
             progress = tqdm(total=examples.num_examples, initial=done, desc="caching examples", mininterval=10)
             for batch in loader:
-                values = self._encode(batch, hearing, vae, accelerator.device)
+                with accelerator.autocast():
+                    values = self._encode(batch, hearing, vae, accelerator.device)
                 self._write(values, done, examples.num_examples)
                 done += len(values["shown"])
                 progress.update(len(values["shown"]))
@@ -84,8 +85,8 @@ class ExampleCache:
         slots, found, _ = hear_sources(hearing, inputs, None, batch["labels"].to(device))
         mean, deviation = encode(vae, batch["pixel_values"].to(device))
         return {
-            "latent_mean": mean.cpu().numpy().astype(np.float16),
-            "latent_std": deviation.cpu().numpy().astype(np.float16),
+            "latent_mean": mean.float().cpu().numpy().astype(np.float16),
+            "latent_std": deviation.float().cpu().numpy().astype(np.float16),
             "slots": slots.float().cpu().numpy(),
             "shown": (batch["shown"].to(device) & found).cpu().numpy(),
         }

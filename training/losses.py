@@ -109,8 +109,9 @@ def separation_losses(
     processes: Processes = ALONE,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
-    All losses of a separator with more than one slot, by name: `presence`, `label`, and as far as there are targets
-    `a2a`, `a2v` and `mask`. Means are over the sources of all processes.
+    All losses of a separator with more than one slot, by name: `presence`, `label`, in training mode `aux` (both of
+    them, of the same slots before every layer), and as far as there are targets `a2a`, `a2v` and `mask`. Means are
+    over the sources of all processes.
 
     Args:
         output ([`AudioVisualSeparatorOutput`]): Of B mixtures.
@@ -126,17 +127,14 @@ def separation_losses(
     found = slots >= 0
     rows, sources = found.nonzero(as_tuple=True)
     matched = slots[rows, sources]
-    labels = targets.labels[rows, sources]
-
-    presence = torch.zeros_like(output.presence_logits)
-    presence[rows, matched] = 1.0
-    label_loss = F.cross_entropy(
-        output.class_logits[rows, matched].float(), labels, reduction="sum", label_smoothing=label_smoothing
-    )
-    losses = {
-        "presence": F.binary_cross_entropy_with_logits(output.presence_logits.float(), presence.float()),
-        "label": label_loss / processes.mean_count(found.sum()),
-    }
+    settings = (targets.labels, slots, label_smoothing, processes)
+    losses = _what_is_heard(output.presence_logits, output.class_logits, *settings)
+    if output.aux_class_logits is not None:
+        layers = [
+            sum(_what_is_heard(*logits, *settings).values())
+            for logits in zip(output.aux_presence_logits, output.aux_class_logits, strict=True)
+        ]
+        losses["aux"] = torch.stack(layers).mean()
     # One row per place for a source, empty or not, so that all processes have as many.
     batch = torch.arange(len(slots), device=slots.device)[:, None]
     flat_labels = targets.labels.masked_fill(~found, -1).flatten()
@@ -153,6 +151,29 @@ def separation_losses(
         weight = targets.mask_weight[rows]
         losses["mask"] = (error * weight).sum() / processes.mean_count(weight.sum())
     return losses, slots
+
+
+def _what_is_heard(
+    presence_logits: torch.Tensor,
+    class_logits: torch.Tensor,
+    labels: torch.Tensor,
+    slots: torch.Tensor,
+    label_smoothing: float,
+    processes: Processes,
+) -> dict[str, torch.Tensor]:
+    """Losses of presence and label, of sources matched with slots `(B, N)`."""
+    found = slots >= 0
+    rows, sources = found.nonzero(as_tuple=True)
+    matched = slots[rows, sources]
+    presence = torch.zeros_like(presence_logits, dtype=torch.float32)
+    presence[rows, matched] = 1.0
+    label_loss = F.cross_entropy(
+        class_logits[rows, matched].float(), labels[rows, sources], reduction="sum", label_smoothing=label_smoothing
+    )
+    return {
+        "presence": F.binary_cross_entropy_with_logits(presence_logits.float(), presence),
+        "label": label_loss / processes.mean_count(found.sum()),
+    }
 
 
 def single_embedding_losses(

@@ -66,6 +66,7 @@ class SoundscapeRunConfig(TrackedRunConfig):
     a2a_weight: float = setting(0.5, "of the audio-audio alignment; 0 spares the teacher")
     a2v_weight: float = setting(0.5, "of the audio-visual alignment")
     mask_weight: float = setting(2.0, "of the mask loss")
+    aux_weight: float = setting(1.0, "of presence and label before every layer of the separator")
     temperature: float = setting(0.07, "of both alignments")
     label_smoothing: float = setting(0.0, "of the label loss")
     push_to_hub: bool = setting(False, "publish the result")
@@ -73,7 +74,7 @@ class SoundscapeRunConfig(TrackedRunConfig):
 
     def loss_weights(self) -> dict[str, float]:
         """Of the separator's losses, by name."""
-        return {name: getattr(self, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask")}
+        return {name: getattr(self, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask", "aux")}
 
 
 def check_settings(config: RunConfig) -> None:

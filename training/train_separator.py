@@ -91,7 +91,7 @@ def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any
 def loss_weights(config: SeparatorConfig) -> dict[str, float]:
     """Of every loss. The paper's separator learns from A2A and A2V; presence and label only read it out."""
     if config.preset == "paper":
-        return {"presence": 0.01, "label": 0.01, "a2a": 1.0, "a2v": 1.0, "mask": 0.0}
+        return {"presence": 0.01, "label": 0.01, "a2a": 1.0, "a2v": 1.0, "mask": 0.0, "aux": 0.0}
     return config.loss_weights()
 
 

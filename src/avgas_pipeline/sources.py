@@ -128,7 +128,7 @@ def _assign(slots: list[Track], tracks: list[Track]) -> list[Track | None]:
         return assigned
     slot_embeds = F.normalize(torch.stack([slot.audio_embed for slot in slots]), dim=-1)
     track_embeds = F.normalize(torch.stack([track.audio_embed for track in tracks]), dim=-1)
-    similarity = (slot_embeds @ track_embeds.T).numpy()
+    similarity = (slot_embeds @ track_embeds.T).float().numpy()
     same_label = np.array([[slot.label_index == track.label_index for track in tracks] for slot in slots])
     eligible = (similarity >= MERGE_SIMILARITY) | same_label
     # A source is one sounding class, so a shared label counts as much as a similarity of 1.
