@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import soundfile
 import torch
+from datasets import Dataset, Image
 from hub_server import run_hub
 from launching import two_processes
 from listening import Hearing
@@ -14,6 +15,7 @@ from losses import diffusion_loss
 from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
 from train import Generator, GeneratorConfig, prepare_weights, set_mode
+from training_data import colourfulness, most_colourful
 from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, kill_after, train, weights
 from typer.testing import CliRunner
@@ -417,3 +419,21 @@ def test_empty_dataset(inputs, tmp_path):
     (tmp_path / "empty").mkdir()
     result = train(SCRIPT, inputs, tmp_path / "run", dataset=tmp_path / "empty")
     assert "empty: the folder is empty" in result.stderr
+
+
+def test_most_colourful_pictures():
+    def picture(*colours):
+        image = PIL.Image.new("RGBA", (2 * len(colours), 4), (255, 255, 255, 0))
+        for number, colour in enumerate(colours):
+            image.paste((*colour, 255), (2 * number, 0, 2 * number + 2, 4))
+        return image
+
+    grey, dull, vivid = [(90, 90, 90)], [(90, 80, 70)], [(255, 0, 0), (0, 0, 255)]
+    assert colourfulness(picture(*grey)) == 0
+    assert colourfulness(picture(*dull)) < 20 < 100 < colourfulness(picture(*vivid))
+    rows = [("dog", "a", grey), ("dog", "b", dull), ("dog", "b", vivid), ("dog", "c", dull), ("cat", "d", grey)]
+    names = ("label", "source_group", "image")
+    pictures = Dataset.from_list([dict(zip(names, (*row[:2], picture(*row[2])), strict=True)) for row in rows])
+    pictures = pictures.cast_column("image", Image())
+    assert most_colourful(pictures, 2)["source_group"] == ["b", "c", "d"]
+    assert colourfulness(most_colourful(pictures, 1)[0]["image"]) > 100

@@ -27,6 +27,7 @@ EXAMPLE_SETTINGS = (
         "num_sources",
         "augment",
         "mixture_target",
+        "max_pictures_per_label",
         "separated_fraction",
         "resolution",
     ),

@@ -84,6 +84,7 @@ def check_settings(config: RunConfig) -> None:
     """
     positive = ("train_batch_size", "max_train_steps", "checkpointing_steps", "checkpoints_total_limit")
     positive += ("validation_steps", "logging_steps", "num_examples", "gradient_accumulation_steps", "resolution")
+    positive += ("max_pictures_per_label",)
     for name in positive:
         value = getattr(config, name, None)
         if value is not None and value < 1:

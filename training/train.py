@@ -22,6 +22,7 @@ from accelerate import Accelerator
 from checkpoints import save_trainable_only
 from config import parse_config, run_script, setting
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel, cast_training_params
 from diffusers.utils.torch_utils import randn_tensor
 from example_cache import ExampleCache
@@ -35,7 +36,7 @@ from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
 from teachers import Lessons, Teacher, see_pictures
-from training_data import check_labels
+from training_data import check_labels, most_colourful
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.clips import load_clips
@@ -60,6 +61,9 @@ class GeneratorConfig(SoundscapeRunConfig):
     lora_dropout: float = setting(0.0, "in the LoRA layers")
     lora_target_modules: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"], "layers of the U-Net that get them")
     cache_examples: bool = setting(False, "hear and encode them once, and keep that on disk; implies repeat_examples")
+    max_pictures_per_label: int | None = setting(
+        None, "learn to draw so many pictures of each label, the most colourful; all if not given"
+    )
     mixture_target: str = setting("compose", "picture of a mixture: compose, collage or single")
     separated_fraction: float = setting(0.5, "of examples, which show one of their sources alone")
     resolution: int | None = setting(None, "side of the pictures, in pixels; the checkpoint's if not given")
@@ -255,6 +259,8 @@ def main(argv: list[str] | None = None) -> None:
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
     clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], pipe.separator.id2label, config.pretrained_model_name_or_path)
+    if config.max_pictures_per_label and pictures is not None:
+        pictures = most_colourful(pictures, config.max_pictures_per_label)
     resolution = config.resolution or pipe.default_size[0]
     extractor = pipe.audio_feature_extractor
     sampler = MixtureSampler(
@@ -291,6 +297,9 @@ def main(argv: list[str] | None = None) -> None:
         cache = ExampleCache(Path(config.output_dir) / "cache", run.settings | {"dataset": config.dataset}, models)
     generator = Generator(pipe.unet, Hearing(pipe.audio_encoder, pipe.separator))
     groups = prepare_weights(config, generator)
+    if accelerator.device.type == "cpu":
+        # The backward pass of PyTorch's fused attention takes half of a step there.
+        pipe.unet.set_attn_processor(AttnProcessor())
     if config.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}

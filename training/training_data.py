@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
+
+from avgas_pipeline.data.mixtures import open_picture
 
 
 def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, Any]:
@@ -30,6 +33,39 @@ def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, An
         clips.select([number for number, held_out in enumerate(is_held) if not held_out]),
         clips.select([number for number, held_out in enumerate(is_held) if held_out]),
     )
+
+
+def most_colourful(pictures: Any, count: int) -> Any:
+    """
+    Of every label `count` pictures, the most colourful ones of different source groups.
+
+    Args:
+        pictures (`datasets.Dataset`): With `label`, `image` and `source_group`.
+        count (`int`): Fewer where there are not so many groups.
+    """
+    best: dict[tuple[str, str], tuple[float, int]] = {}
+    for row, picture in enumerate(pictures):
+        key = (picture["label"], picture["source_group"])
+        found = (colourfulness(open_picture(picture["image"])), -row)
+        best[key] = max(best.get(key, found), found)
+    by_label: dict[str, list[tuple[float, int]]] = {}
+    for (label, _), found in best.items():
+        by_label.setdefault(label, []).append(found)
+    chosen = [-row for found in by_label.values() for _, row in sorted(found, reverse=True)[:count]]
+    return pictures.select(sorted(chosen))
+
+
+def colourfulness(picture: PIL.Image.Image) -> float:
+    """
+    Of a picture's opaque pixels: spread plus 0.3 times the distance of the mean from grey, of red - green and of
+    yellow - blue (Hasler and Süsstrunk, "Measuring colorfulness in natural images", 2003); from 0 on, above 100 is
+    vivid.
+    """
+    pixels = np.asarray(picture.convert("RGBA"), dtype=np.float32)
+    red, green, blue, _ = pixels[pixels[..., 3] >= 128].T
+    opponents = (red - green, (red + green) / 2 - blue)
+    spread = np.hypot(*(float(values.std()) for values in opponents))
+    return float(spread + 0.3 * np.hypot(*(float(values.mean()) for values in opponents)))
 
 
 def check_labels(labels: Sequence[str], id2label: Mapping[int, str], checkpoint: str) -> dict[str, int]:
