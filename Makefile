@@ -10,7 +10,7 @@ help:
 	@echo "make test-slow  the slow ones"
 	@echo "make lint       check style"
 	@echo "make format     mend style"
-	@echo "make demo       draw the example recordings (once there is a trained checkpoint)"
+	@echo "make demo       draw the example recordings"
 
 $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	test -x $(BIN)/python || python3 -m venv $(VENV)
@@ -33,8 +33,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 
 demo: $(VENV)/.installed
-	@echo "There is no trained checkpoint yet, so there is nothing to draw with: avgas-mini is to come."
-	@echo "With a checkpoint of your own: $(BIN)/avgas generate RECORDING --model CHECKPOINT --separate --out $(OUT)"
+	$(BIN)/avgas generate examples/*.wav examples/*.ogg examples/*.flac --separate --out $(OUT)
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info out

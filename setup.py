@@ -21,7 +21,7 @@ setup(
     keywords="audio-to-image diffusion sound-separation soundscape diffusers av-gas",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"avgas_pipeline": ["model_card/*.md"]},
+    package_data={"avgas_pipeline": ["model_card/*.md", "checkpoints/*/*", "checkpoints/*/*/*"]},
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.0",

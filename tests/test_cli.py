@@ -204,11 +204,6 @@ def test_names_of_files_do_not_lead_out_of_the_folder(checkpoint, recording, tmp
     assert sorted(path.name for path in (tmp_path / "deep/out").iterdir()) == ["recording", "sea and dog"]
 
 
-def test_no_default_checkpoint_yet(recording, tmp_path):
-    result = CliRunner().invoke(app, ["generate", str(recording), "--out", str(tmp_path / "out")])
-    fails_with_one_line(result, "no trained default checkpoint")
-
-
 def test_unwritable_output_folder(checkpoint, recording, tmp_path):
     (tmp_path / "file").write_text("in the way")
     fails_with_one_line(generate(checkpoint, recording, "--out", tmp_path / "file/out"), "file/out", "can't write")

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from transformers import AutoModel
@@ -12,6 +13,33 @@ from avgas_pipeline.audio_tokens import token_layout
 
 # Width of a condition token.
 CONDITION_DIM = 192
+# How the shipped checkpoint draws unless it is told otherwise.
+NUM_INFERENCE_STEPS = 20
+GUIDANCE_SCALE = 3.0
+
+
+# Steps of the noise schedule, and what its signal-to-noise ratio is divided by.
+NUM_TRAIN_TIMESTEPS = 1000
+SNR_DIVISOR = 16.0
+
+
+def sampler() -> DDIMScheduler:
+    """
+    Noise schedule and sampler: the cosine schedule (arXiv 2102.09672) with a lower signal-to-noise ratio (as in simple
+    diffusion, arXiv 2301.11093), since what the picture shows is decided at ratios below 0.05. Its last step is pure
+    noise, or white would be grey (arXiv 2305.08891).
+    """
+    steps = np.arange(NUM_TRAIN_TIMESTEPS + 1) / NUM_TRAIN_TIMESTEPS
+    ratio = 1 / np.tan(np.clip(steps, 1e-3, 0.9995) * np.pi / 2) ** 2 / SNR_DIVISOR
+    alphas_cumprod = ratio / (1 + ratio)
+    betas = np.clip(1 - alphas_cumprod[1:] / alphas_cumprod[:-1], 1e-6, 0.999)
+    return DDIMScheduler(
+        trained_betas=betas.round(8).tolist(),
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+    )
 
 
 def build_mini(
@@ -64,14 +92,7 @@ def build_mini(
     return AVGASPipeline(
         vae=vae,
         unet=unet,
-        # Its last step is pure noise, or white backgrounds would be grey (arXiv 2305.08891).
-        scheduler=DDIMScheduler(
-            beta_schedule="squaredcos_cap_v2",
-            prediction_type="v_prediction",
-            timestep_spacing="trailing",
-            rescale_betas_zero_snr=True,
-            clip_sample=False,
-        ),
+        scheduler=sampler(),
         audio_encoder=encoder,
         audio_feature_extractor=SoundEffectsFeatureExtractor.from_pretrained(audio_encoder),
         separator=separator,

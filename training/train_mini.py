@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from export_mini import export
 from mini_parts import build_mini
 
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
@@ -23,7 +24,7 @@ from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 TRAINING = Path(__file__).parent
 # The model, and what it is compared with: trained alike.
-SYSTEMS = ("separator", "single_embedding", "paper")
+SYSTEMS = ("separator", "single-embedding", "paper")
 
 
 @dataclass
@@ -83,20 +84,29 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
             "train_separator.py",
             configs / "mini-separator.yaml",
             dataset=data,
-            preset=system,
+            preset=system.replace("-", "_"),
             pretrained_model_name_or_path=out / "untrained",
             image_encoder=out / "image-teacher",
         )
+        stages.append(Stage(f"{system}-hearing", "model_index.json", hearing))
+        # The paper's separator has A2A from the beginning.
+        if system != "paper":
+            alignment = script(
+                "train_separator.py",
+                configs / "mini-alignment.yaml",
+                dataset=data,
+                pretrained_model_name_or_path=out / f"{system}-hearing",
+                image_encoder=out / "image-teacher",
+            )
+            stages.append(Stage(f"{system}-alignment", "model_index.json", alignment))
         drawing = script(
             "train.py",
             configs / "mini-generator.yaml",
             dataset=data,
-            pretrained_model_name_or_path=out / f"{system}-hearing",
+            pretrained_model_name_or_path=out / stages[-1].name,
         )
-        stages += [
-            Stage(f"{system}-hearing", "model_index.json", hearing),
-            Stage(system, "model_index.json", drawing),
-        ]
+        stages.append(Stage(system, "model_index.json", drawing))
+    stages.append(Stage("avgas-mini", "model_index.json", lambda folder: export(out / SYSTEMS[0], folder, data)))
     return stages
 
 

@@ -1,0 +1,128 @@
+"""The checkpoint that comes with the package, as people use it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.cli import app
+from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+from avgas_pipeline.hub import CHECKPOINTS, DEFAULT_CHECKPOINT
+from avgas_pipeline.metrics import load_judge
+
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+FOLDER = CHECKPOINTS / DEFAULT_CHECKPOINT
+
+
+@pytest.fixture(scope="module")
+def mini():
+    pipe = AVGASPipeline.from_pretrained(DEFAULT_CHECKPOINT)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_soundscapes_mini(ROOT / "data/soundscapes-mini", "train")
+
+
+def test_is_small_and_half_precision():
+    files = list(FOLDER.rglob("*.safetensors"))
+    assert len(files) == 4 and sum(path.stat().st_size for path in files) <= 28 * 2**20
+    for path in files:
+        header = path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")]
+        assert "F32" not in {value["dtype"] for key, value in json.loads(header).items() if key != "__metadata__"}
+
+
+def test_has_a_card_of_its_own():
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for word in ("CC BY 4.0", "aisfx", "soundscapes-mini", "Limits", "Intended use"):
+        assert word in card
+
+
+def test_knows_the_labels_of_its_data(mini, data):
+    assert sorted(mini.separator.id2label.values()) == sorted(set(data[0]["label"]))
+    assert mini.default_size == (128, 128) and mini.sampling_rate == 16000
+
+
+def test_gives_way_to_a_folder_of_its_name(tmp_path, monkeypatch):
+    (tmp_path / DEFAULT_CHECKPOINT).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no model_index\.json"):
+        AVGASPipeline.from_pretrained(DEFAULT_CHECKPOINT)
+
+
+def test_draws_what_known_clips_are(mini, data):
+    """One clip of every third class, heard and drawn alone; both halves are right far above chance (1 in 59)."""
+    clips, pictures = data
+    judge = load_judge(str(ROOT / "judges/soundscapes-mini"), sorted(set(clips["label"])))
+    sampler = MixtureSampler(clips, pictures, duration_s=mini.window_s, sampling_rate=mini.sampling_rate)
+    labels = sampler.labels[::3]
+    images, heard = [], []
+    for number, label in enumerate(labels):
+        clip = clips["id"][clips["label"].index(label)]
+        mixture = sampler.render(sampler.plan_single(clip))
+        out = mini(
+            mixture.waveform,
+            sampling_rate=mixture.sampling_rate,
+            num_sources=1,
+            generator=torch.Generator().manual_seed(number),
+        )
+        heard.append(out.sources[0][0].label)
+        images += out.images
+    assert np.mean([first == second for first, second in zip(heard, labels, strict=True)]) >= 0.7
+    seen = [judge.labels[index] for index in judge(images).scores.argmax(dim=1)]
+    assert np.mean([first == second for first, second in zip(seen, heard, strict=True)]) >= 0.7
+
+
+def test_generates_without_naming_a_model(tmp_path):
+    recording = EXAMPLES / "ship.ogg"
+    result = CliRunner().invoke(app, ["generate", str(recording), "--separate", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "out/sources.json").read_text())
+    config = json.loads((FOLDER / "model_index.json").read_text())
+    assert settings["steps"] == config["default_num_inference_steps"]
+    assert settings["guidance"] == config["default_guidance_scale"]
+    assert PIL.Image.open(tmp_path / "out/mixed.png").size == (128, 128)
+
+
+def test_same_seed_same_bytes_in_fresh_processes(tmp_path):
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "avgas_pipeline", "generate", str(EXAMPLES / "Farm1.wav"), "--separate"]
+        subprocess.run([*command, "--seed", "7", "--out", str(tmp_path / name)], check=True, capture_output=True)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")
+    )
+    assert first and first == second
+
+
+@pytest.mark.slow
+def test_works_from_the_wheel_without_network(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", str(ROOT)]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--no-deps", "--quiet", "--target", str(tmp_path / "site")]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    script = (
+        "import socket\n"
+        "def refuse(*_): raise OSError('no network')\n"
+        "socket.socket.connect = refuse\n"
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import avgas_pipeline\n"
+        f"assert avgas_pipeline.__file__.startswith({str(tmp_path)!r})\n"
+        "from avgas_pipeline.cli import app\n"
+        f"app(['generate', {str(EXAMPLES / 'Farm1.wav')!r}, '--separate', '--out', 'out'])\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/overview.png").exists()

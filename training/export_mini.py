@@ -1,0 +1,91 @@
+"""
+Make the shipped checkpoint of what `train_mini.py` trained: half precision, default sampler, model card with samples.
+
+    python training/export_mini.py runs/mini/separator src/avgas_pipeline/checkpoints/avgas-mini
+
+`--measured FILE.md` goes into the card as its measured quality.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import PIL.Image
+import torch
+from diffusers.utils import make_image_grid
+from mini_parts import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sampler
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.cards import create_model_card
+from avgas_pipeline.data.mixtures import MixtureSampler, read_manifest
+from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+
+
+CARD = Path(__file__).parent / "mini_card.md"
+# Rows and columns of the samples.
+GRID = 8
+
+
+def export(trained: Path, out: Path, data: Path, measured: Path | None = None) -> None:
+    """
+    Write the checkpoint.
+
+    Args:
+        trained (`Path`): Pipeline that `train.py` wrote.
+        out (`Path`): Folder, replaced if it is there.
+        data (`Path`): soundscapes-mini, for the samples.
+        measured (`Path`, *optional*): Markdown for the card.
+    """
+    pipe = AVGASPipeline.from_pretrained(trained)
+    mini = AVGASPipeline(
+        **{**pipe.components, "scheduler": sampler()},
+        default_num_inference_steps=NUM_INFERENCE_STEPS,
+        default_guidance_scale=GUIDANCE_SCALE,
+    )
+    text = CARD.read_text(encoding="utf-8")
+    text = text.replace("MEASURED", measured.read_text(encoding="utf-8").strip() if measured else "Nothing yet.")
+    card = create_model_card(mini, "avgas-mini", license="other", training=text)
+
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    mini.to(torch.float16).save_pretrained(partial)
+    card.save(partial / "README.md")
+    # What is drawn is what was saved.
+    draw_samples(AVGASPipeline.from_pretrained(partial), data).save(partial / "samples.jpg", quality=90)
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+
+
+def draw_samples(pipe: AVGASPipeline, data: Path) -> PIL.Image.Image:
+    """Mixed images of the first test mixtures of two sources, with seeds from 0 on, row by row."""
+    mixtures = MixtureSampler(*load_soundscapes_mini(data, "test"), sampling_rate=pipe.sampling_rate)
+    plans = read_manifest(data / "manifests/test-2.jsonl")[: GRID**2]
+    images = []
+    for start in range(0, len(plans), GRID):
+        seeds = range(start, start + GRID)
+        images += pipe(
+            [mixtures.render(plans[number]).waveform for number in seeds],
+            sampling_rate=pipe.sampling_rate,
+            num_sources=2,
+            return_audio=False,
+            generator=[torch.Generator().manual_seed(number) for number in seeds],
+        ).images
+    return make_image_grid(images, GRID, GRID)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trained", type=Path, help="folder of the trained pipeline")
+    parser.add_argument("out", type=Path, help="folder of the shipped checkpoint")
+    parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
+    parser.add_argument("--measured", type=Path, help="Markdown for the card")
+    args = parser.parse_args()
+    for path in (args.trained, args.dataset, args.measured):
+        if path is not None and not path.exists():
+            parser.error(f"{path}: no such file or folder.")
+    export(args.trained, args.out, args.dataset, args.measured)
+    print(f"{args.out}: {sum(file.stat().st_size for file in args.out.rglob('*')) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
