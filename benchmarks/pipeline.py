@@ -59,7 +59,9 @@ def main() -> None:
 
     @torch.no_grad()
     def bare() -> None:
-        inputs = encoder_inputs(pipe.audio_feature_extractor, pipe.audio_encoder, [Window(audio, 0, len(audio))])
+        inputs = encoder_inputs(
+            pipe.audio_feature_extractor, pipe.audio_encoder, [Window(samples=audio, start=0, num_valid=len(audio))]
+        )
         tokens = pipe.audio_encoder(**{name: value.to(device) for name, value in inputs.items()}).last_hidden_state
         spectrum = stft(torch.from_numpy(audio)[None].to(device), config.n_fft, config.hop_length)
         spectrogram = relative_log_mel(spectrum, pipe.sampling_rate, config.num_mask_bands)
