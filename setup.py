@@ -8,7 +8,16 @@ evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 train = [*evaluation, "tensorboard", "threadpoolctl>=3.0", "pyyaml"]
 demo = ["gradio>=5.0"]
 ray = ["ray[data]>=2.40", "datasets>=4.0"]
-tools = ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "selenium>=4.20", "torchsde>=0.2.6"]
+tools = [
+    "hypothesis>=6.100",
+    "psutil>=5.9",
+    "pytest>=8.0",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "selenium>=4.20",
+    "torchsde>=0.2.6",
+]
 dev = [*train, *demo, *ray, *tools]
 
 setup(

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from peft import LoraConfig
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
@@ -77,8 +76,6 @@ def build_pipeline(channels: list[int]) -> AVGASPipeline:
 def bare_step_s(unet: UNet2DConditionModel, args: argparse.Namespace) -> float:
     """Seconds of a step on ready latents and conditions."""
     unet.requires_grad_(False)
-    # As train.py has it on a CPU; with fused attention the bare step would be slower.
-    unet.set_attn_processor(AttnProcessor())
     unet.add_adapter(LoraConfig(r=16, lora_alpha=16, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
     weights = [weight for weight in unet.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights)

@@ -1,6 +1,5 @@
 """`train_autoencoder.py` learns pictures, goes on exactly, and ends with a VAE whose latents have unit scale."""
 
-import subprocess
 import sys
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from autoencoder_losses import discriminator_loss, edge_l1, multiscale_mse
 from diffusers import AutoencoderDC
 from scene_dataset import SceneDataset
-from training_runs import arguments, curve, environment, kill_after
+from training_runs import arguments, curve, environment, kill_after, run_to_the_end
 
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 
@@ -35,7 +34,7 @@ def command(out, **changed):
 
 
 def train(out, **changed):
-    return subprocess.run(command(out, **changed), env=environment(), capture_output=True, text=True)
+    return run_to_the_end(command(out, **changed), environment())
 
 
 def test_losses_by_hand():

@@ -208,11 +208,10 @@ def test_sigterm_to_one_process_ends_both(inputs, tmp_path):
             time.sleep(0.05)
         children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
         os.kill(int(children[-1]), signal.SIGTERM)
-        process.wait(timeout=120)
+        process.communicate(timeout=120)
         assert len(list(out.glob("checkpoint-*"))) == 1
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        runs.kill_family(process)
 
 
 @pytest.mark.slow
@@ -228,7 +227,8 @@ def test_sigterm_saves_and_ends(inputs, tmp_path):
     time.sleep(3)
     # Clusters signal all processes of a job.
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(timeout=60) == 0, process.stderr.read()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
     saved = list(out.glob("checkpoint-*"))
     assert len(saved) == 1 and (saved[0] / "trainer_state.json").exists()
 

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -57,8 +58,27 @@ def kill_after(checkpoint, arguments):
 
 
 def train(script, *args, variables=None, **changed):
-    variables = environment() | (variables or {})
-    return subprocess.run(command(script, *args, **changed), env=variables, capture_output=True, text=True)
+    return run_to_the_end(command(script, *args, **changed), environment() | (variables or {}))
+
+
+def run_to_the_end(arguments, variables):
+    """As `subprocess.run`; whatever goes wrong, no process of a launcher is left."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(arguments, env=variables, **pipes) as process:
+        try:
+            output, errors = process.communicate()
+        except BaseException:
+            kill_family(process)
+            raise
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def kill_family(process):
+    """A launcher's processes have sessions of their own."""
+    if process.poll() is None:
+        family = psutil.Process(process.pid)
+        for member in (*family.children(recursive=True), family):
+            member.kill()
 
 
 def curve(out, name):

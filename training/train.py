@@ -297,8 +297,9 @@ def main(argv: list[str] | None = None) -> None:
         cache = ExampleCache(Path(config.output_dir) / "cache", run.settings | {"dataset": config.dataset}, models)
     generator = Generator(pipe.unet, Hearing(pipe.audio_encoder, pipe.separator))
     groups = prepare_weights(config, generator)
-    if accelerator.device.type == "cpu":
-        # The backward pass of PyTorch's fused attention takes half of a step there.
+    num_pixels = (resolution // pipe.vae_scale_factor) ** 2
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16" and num_pixels <= 256:
+        # PyTorch's fused attention would take half of a step; in float32, and on larger latents, it is the faster one.
         pipe.unet.set_attn_processor(AttnProcessor())
     if config.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()

@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
         config.image_encoder if weights["a2v"] else None, pictures or clips, separator, accelerator.device
     )
     fewest, most = config.num_sources if config.preset != "paper" else (2, 2)
-    options = {"duration_s": window_s(extractor), "sampling_rate": extractor.sampling_rate}
+    options = {"duration_s": window_s(extractor), "sampling_rate": extractor.sampling_rate, "target": None}
     sampler = MixtureSampler(
         known,
         pictures,

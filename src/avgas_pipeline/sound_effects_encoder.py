@@ -6,6 +6,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy.fft
+import scipy.signal
 import torch
 from torch import nn
 from transformers import (
@@ -17,7 +19,7 @@ from transformers import (
     PreTrainedModel,
     SequenceFeatureExtractor,
 )
-from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
+from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 
 
@@ -94,18 +96,12 @@ class SoundEffectsFeatureExtractor(SequenceFeatureExtractor):
         waveform = np.pad(waveform, (0, padding), constant_values=self.padding_value)
         frame, hop = round(self.frame_s * self.sampling_rate), round(self.hop_s * self.sampling_rate)
         fft = 1 << (frame - 1).bit_length()
-        power = spectrogram(
-            waveform,
-            window_function(frame, "hann"),
-            frame_length=frame,
-            hop_length=hop,
-            fft_length=fft,
-            power=2.0,
-            mel_filters=reference_mel_filters(fft, self.sampling_rate, self.feature_size),
-            mel_floor=0.0,
-        )
+        padded = np.pad(waveform, frame // 2, mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]
+        spectrum = scipy.fft.rfft(frames * scipy.signal.get_window("hann", frame).astype(np.float32), n=fft)
+        power = np.square(np.abs(spectrum)) @ reference_mel_filters(fft, self.sampling_rate, self.feature_size)
         reference = _REFERENCE_RATE / self.sampling_rate
-        return (np.log10(1.0 + 10000.0 * reference**2 * power.T) / _SCALE).astype(np.float32)
+        return (np.log10(1.0 + 10000.0 * reference**2 * power) / _SCALE).astype(np.float32)
 
 
 @lru_cache(maxsize=4)
@@ -132,7 +128,7 @@ def reference_mel_filters(fft_length: int, sampling_rate: int, num_bands: int) -
     filters = filters / np.maximum(filters.sum(axis=0, keepdims=True), 1e-8)
     # Above 44.1 kHz, bins that are in no band.
     filters = np.pad(filters, ((0, max(fft_length // 2 + 1 - num_bins, 0)), (0, 0)))
-    return filters[: fft_length // 2 + 1]
+    return filters[: fft_length // 2 + 1].astype(np.float32)
 
 
 class SoundEffectsConfig(PretrainedConfig):

@@ -123,8 +123,8 @@ class MixtureSampler:
         augment (`bool`, defaults to `False`): Vary the clips; for training, never for test.
         balance (`str`, defaults to `"label"`):
             What is drawn evenly: labels, then their source groups (`"label"`), or source groups (`"source_group"`).
-        target (`str`, defaults to `"compose"`): `"compose"` (objects with transparency in one scene), `"collage"`, or
-            `"single"` (the loudest source's picture).
+        target (`str`, *optional*, defaults to `"compose"`): `"compose"` (objects with transparency in one scene),
+            `"collage"`, or `"single"` (the loudest source's picture); with `None` pictures are planned, but not read.
         image_size (`int`, defaults to 128): Side of the target picture, in pixels.
         cache_clips (`bool`, defaults to `True`):
             Keep decoded clips in memory, 4 bytes per sample in every worker; not for data sets that do not fit.
@@ -144,11 +144,11 @@ class MixtureSampler:
         gain_range_db: float = 6.0,
         augment: bool = False,
         balance: str = "label",
-        target: str = "compose",
+        target: str | None = "compose",
         image_size: int = 128,
         cache_clips: bool = True,
     ) -> None:
-        if target not in TARGETS:
+        if target not in (*TARGETS, None):
             raise ValueError(f"`target` has to be one of {TARGETS} but is {target!r}.")
         if balance not in BALANCES:
             raise ValueError(f"`balance` has to be one of {BALANCES} but is {balance!r}.")
@@ -218,7 +218,7 @@ class MixtureSampler:
         peak = max(float(np.abs(stems.sum(axis=0)).max()), float(np.abs(stems).max()))
         scale = min(0.99 / peak, 1.0)
         stems *= np.float32(scale)
-        pictures = self.render_pictures(plan)
+        pictures = self.render_pictures(plan) if self.target else []
         return Mixture(
             plan=plan,
             waveform=stems.sum(axis=0),
