@@ -14,7 +14,7 @@ from listening import Hearing
 from losses import diffusion_loss
 from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
-from train import Generator, GeneratorConfig, prepare_weights, set_mode
+from train import Generator, GeneratorConfig, RowRandom, blur, prepare_weights, set_mode
 from training_data import colourfulness, most_colourful
 from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, kill_after, train, weights
@@ -201,7 +201,7 @@ def test_checkpoints_hold_what_is_trained(straight):
 
 @pytest.mark.slow
 def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
-    options = {"max_train_steps": 10, "checkpointing_steps": 1000, "num_examples": 40}
+    options = {"max_train_steps": 10, "checkpointing_steps": 1000, "num_examples": 40, "slot_noise": 0.3}
     shared = train(SCRIPT, inputs, tmp_path / "two", two_processes(), train_batch_size=2, **options)
     assert shared.returncode == 0, shared.stderr
     alone = train(SCRIPT, inputs, tmp_path / "one", train_batch_size=4, **options)
@@ -354,6 +354,14 @@ def test_targets_and_predictions(inputs, tmp_path, mixture_target, scheduler):
     assert (tmp_path / "run/validation-2.png").exists()
 
 
+def test_slots_are_blurred_by_their_own_spread():
+    slots = torch.randn(2, 3, 4096) * torch.tensor([1.0, 10.0, 0.0])[:, None]
+    noise = blur(slots, 0.3, RowRandom(0, range(2))) - slots
+    assert noise.std(dim=-1).tolist() == [pytest.approx([0.3, 3.0, 0.0], rel=0.1)] * 2
+    alone = blur(slots[1:], 0.3, RowRandom(0, range(1, 2)))
+    torch.testing.assert_close(alone[0], (slots + noise)[1])
+
+
 def test_min_snr_weights_by_hand():
     from diffusers import DDPMScheduler
 
@@ -392,6 +400,7 @@ def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
         ({"pretrained_model_name_or_path": None}, "pretrained_model_name_or_path is needed"),
         ({"mixture_target": "magic"}, "mixture_target has to be one of compose, collage, single"),
         ({"cache_examples": True, "train_separator": True}, "do not go together"),
+        ({"slot_noise": 0.3, "train_separator": True}, "do not go together"),
         ({"use_8bit_adam": True}, "use_8bit_adam needs bitsandbytes"),
         ({"num_sources": "2"}, "num_sources has to be the fewest and the most, such as 1 3, but is [2]"),
         ({"logging_steps": 0}, "logging_steps has to be at least 1"),

@@ -64,6 +64,13 @@ def test_slots_are_matched_to_their_sources():
     assert slots.tolist() == [[2, 0, -1]]
 
 
+def test_of_two_slots_with_one_source_the_present_one_has_it():
+    output = output_of(torch.full((1, 3, 4), -5.0))
+    output.class_logits[0, 1:, 2] = 5.0
+    output.presence_logits[0] = torch.tensor([0.0, -2.0, 2.0])
+    assert match_sources(output, SeparationTargets(torch.tensor([[2]]))).tolist() == [[2]]
+
+
 def test_more_sources_than_slots_leave_some_out():
     slots = match_sources(output_of(torch.zeros(1, 2, 4)), SeparationTargets(torch.tensor([[0, 1, 2]])))
     assert sorted(slots[0].tolist()) == [-1, 0, 1]

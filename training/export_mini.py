@@ -1,19 +1,23 @@
 """
 Make the shipped checkpoint of what `train_mini.py` trained: half precision, default sampler, model card with samples.
 
-    python training/export_mini.py runs/mini/separator src/avgas_pipeline/checkpoints/avgas-mini
+    python training/export_mini.py runs/mini/separator src/avgas_pipeline/checkpoints/avgas-mini \\
+        --reports runs/mini/report-1 runs/mini/report-2 runs/mini/report-3
 
-`--measured FILE.md` goes into the card as its measured quality.
+The reports' tables go into the card.
 """
 
 import argparse
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import PIL.Image
 import torch
 from diffusers.utils import make_image_grid
 from mini_parts import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sampler
+from results_table import results_table
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cards import create_model_card
@@ -26,7 +30,7 @@ CARD = Path(__file__).parent / "mini_card.md"
 GRID = 8
 
 
-def export(trained: Path, out: Path, data: Path, measured: Path | None = None) -> None:
+def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -> None:
     """
     Write the checkpoint.
 
@@ -34,7 +38,7 @@ def export(trained: Path, out: Path, data: Path, measured: Path | None = None) -
         trained (`Path`): Pipeline that `train.py` wrote.
         out (`Path`): Folder, replaced if it is there.
         data (`Path`): soundscapes-mini, for the samples.
-        measured (`Path`, *optional*): Markdown for the card.
+        reports (`Sequence[Path]`): Folders that `avgas evaluate` wrote, for the card.
     """
     pipe = AVGASPipeline.from_pretrained(trained)
     mini = AVGASPipeline(
@@ -43,7 +47,7 @@ def export(trained: Path, out: Path, data: Path, measured: Path | None = None) -
         default_guidance_scale=GUIDANCE_SCALE,
     )
     text = CARD.read_text(encoding="utf-8")
-    text = text.replace("MEASURED", measured.read_text(encoding="utf-8").strip() if measured else "Nothing yet.")
+    text = text.replace("MEASURED", "\n\n".join(map(measured, reports)) or "Nothing yet.")
     card = create_model_card(mini, "avgas-mini", license="other", training=text)
 
     partial = out.with_name(f".{out.name}.partial")
@@ -54,6 +58,21 @@ def export(trained: Path, out: Path, data: Path, measured: Path | None = None) -
     draw_samples(AVGASPipeline.from_pretrained(partial), data).save(partial / "samples.jpg", quality=90)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
+
+
+def measured(report: Path) -> str:
+    """What a report says of a model, with the command that says it."""
+    found = json.loads((report / "report.json").read_text(encoding="utf-8"))
+    data, settings = found["data"], found["settings"]
+    command = f"avgas evaluate --model avgas-mini --data data/soundscapes-mini --manifest {data['manifest']}"
+    command += " --judge judges/soundscapes-mini --out report"
+    if settings["draw"]:
+        drawn = f"; {settings['num_inference_steps']} steps, guidance {settings['guidance_scale']:g}"
+    else:
+        command, drawn = f"{command} --no-draw", ""
+    amount = f"{data['num_soundscapes']} soundscapes of the test split"
+    about = f"{amount}, in percent with 95 % intervals (`{command}`{drawn}):"
+    return f"{about}\n\n{results_table(found)}"
 
 
 def draw_samples(pipe: AVGASPipeline, data: Path) -> PIL.Image.Image:
@@ -78,12 +97,12 @@ def main() -> None:
     parser.add_argument("trained", type=Path, help="folder of the trained pipeline")
     parser.add_argument("out", type=Path, help="folder of the shipped checkpoint")
     parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
-    parser.add_argument("--measured", type=Path, help="Markdown for the card")
+    parser.add_argument("--reports", type=Path, nargs="+", default=[], help="folders that avgas evaluate wrote")
     args = parser.parse_args()
-    for path in (args.trained, args.dataset, args.measured):
-        if path is not None and not path.exists():
+    for path in (args.trained, args.dataset, *(report / "report.json" for report in args.reports)):
+        if not path.exists():
             parser.error(f"{path}: no such file or folder.")
-    export(args.trained, args.out, args.dataset, args.measured)
+    export(args.trained, args.out, args.dataset, args.reports)
     print(f"{args.out}: {sum(file.stat().st_size for file in args.out.rglob('*')) / 1e6:.1f} MB")
 
 

@@ -6,7 +6,7 @@ import torch
 from losses import SeparationTargets, match_sources
 
 from avgas_pipeline import AudioVisualSeparator, AudioVisualSeparatorOutput
-from avgas_pipeline.spectrogram import mel_bands, relative_log_mel, stft
+from avgas_pipeline.spectrogram import mel_bands, power, relative_log_mel, stft
 
 
 class Hearing(torch.nn.Module):
@@ -41,8 +41,10 @@ def spectrograms(
     n_fft, hop, bands = config["n_fft"], config["hop_length"], config["num_mask_bands"]
     spectrum = stft(waveform, n_fft, hop)
     filters = mel_bands(n_fft, sampling_rate, bands).to(waveform)
-    mixture = (filters @ spectrum.abs().square()).sqrt()
-    sources = (filters @ stft(stems, n_fft, hop).abs().square()).sqrt()
+    mixture = (filters @ power(spectrum)).sqrt()
+    sources = waveform.new_zeros((*stems.shape[:2], bands, spectrum.shape[-1]))
+    sounding = stems.any(dim=-1)
+    sources[sounding] = (filters @ power(stft(stems[sounding], n_fft, hop))).sqrt()
     ratio = (sources / mixture[:, None].clamp_min(1e-6)).clamp(0, 1)
     loudest = mixture.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
     return relative_log_mel(spectrum, sampling_rate, bands), ratio, (mixture / loudest).sqrt()

@@ -40,13 +40,14 @@ class SeparationTargets:
 def match_sources(output: AudioVisualSeparatorOutput, targets: SeparationTargets) -> torch.Tensor:
     """
     The slot of every source, by the Hungarian algorithm on the cost of class, embeddings and mask, as in MaskFormer
-    (arXiv 2107.06278).
+    (arXiv 2107.06278). A slot's class counts as far as the slot is present: of two that hear the same source, the one
+    that says so gets it, and keeps it.
 
     Returns:
         `torch.Tensor` of shape `(B, N)`: Slot numbers; -1 where there is no source, or no slot is left for it.
     """
     labels = targets.labels
-    probs = output.class_logits.float().softmax(dim=-1)
+    probs = output.class_logits.float().softmax(dim=-1) * output.presence_logits.float().sigmoid()[..., None]
     # (B, K, N)
     cost = -probs.gather(2, labels.clamp(min=0)[:, None].expand(-1, probs.shape[1], -1))
     for own, others in ((output.audio_embeds, targets.audio_embeds), (output.visual_embeds, targets.visual_embeds)):

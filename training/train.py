@@ -74,6 +74,9 @@ class GeneratorConfig(SoundscapeRunConfig):
     lr_scheduler: str = setting("constant_with_warmup", "one of diffusers' schedules")
     use_8bit_adam: bool = setting(False, "AdamW of bitsandbytes")
     condition_dropout: float = setting(0.1, "of examples, which learn the null tokens, for guidance")
+    slot_noise: float = setting(
+        0.0, "on slots, as a multiple of their spread: recordings never heard have less certain ones"
+    )
     snr_gamma: float | None = setting(None, "min-SNR weighting; 5 is usual")
     noise_offset: float = setting(0.0, "of the noise's mean; 0.1 is usual")
     ema_decay: float = setting(0.0, "of averaged weights, which are saved; 0 does without")
@@ -401,6 +404,8 @@ def check(config: GeneratorConfig) -> None:
         raise ValueError(f"mixture_target has to be one of {', '.join(TARGETS)} but is {config.mixture_target!r}.")
     if config.cache_examples and config.train_separator:
         raise ValueError("cache_examples and train_separator do not go together: what is heard changes every step.")
+    if config.slot_noise and config.train_separator:
+        raise ValueError("slot_noise and train_separator do not go together: slots would learn to drown it.")
 
 
 class StepLosses:
@@ -450,6 +455,8 @@ class StepLosses:
                 with torch.no_grad():
                     slots, found, _ = hear_sources(self.hearing, **heard)
                 shown, heard = shown & found, None
+        if config.slot_noise:
+            slots = blur(slots, config.slot_noise, random)
         prediction, output = self.model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, heard)
         losses = {"diffusion": diffusion_loss(prediction, target, timesteps, self.noise.scheduler, config.snr_gamma)}
         if config.train_separator:
@@ -458,6 +465,11 @@ class StepLosses:
             )
             losses |= separation[0]
         return losses
+
+
+def blur(slots: torch.Tensor, amount: float, random: RowRandom) -> torch.Tensor:
+    """Slots `(B, N, D)` with noise, a multiple of each one's spread (conditioning augmentation, arXiv 2106.15282)."""
+    return slots + amount * slots.std(dim=-1, keepdim=True) * random.normal(slots.shape, slots.device)
 
 
 def encode_pictures(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom) -> torch.Tensor:

@@ -5,8 +5,8 @@ avgas-mini from nothing but soundscapes-mini and the wheel of aisfx: every stage
     python training/train_mini.py --wheel aisfx-0.1.2-py2.py3-none-any.whl --output_dir runs/mini
 
 A stage whose result is there is skipped, one that was interrupted goes on from its last checkpoint, so the command is
-given again until it is through. `--only STAGE …` runs some of them. Its recipes (`configs/mini-*.yaml`) are first
-guesses, and it has not been run from end to end yet.
+given again until it is through. `--only STAGE …` runs some of them. The judge is not among them: `train_judge.py`
+makes it once for all models that are to be compared.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export_mini import export
-from mini_parts import build_mini
+from mini_parts import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, build_mini
 
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
@@ -25,6 +25,8 @@ from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 TRAINING = Path(__file__).parent
 # The model, and what it is compared with: trained alike.
 SYSTEMS = ("separator", "single-embedding", "paper")
+# Test sets of soundscapes-mini, by their number of sources.
+TEST_SETS = (1, 2, 3)
 
 
 @dataclass
@@ -80,6 +82,8 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
         Stage("untrained", "model_index.json", assemble),
     ]
     for system in SYSTEMS:
+        # The paper's encoder begins with nothing.
+        whole = {"encoder_trainable": ""} if system == "paper" else {}
         hearing = script(
             "train_separator.py",
             configs / "mini-separator.yaml",
@@ -87,6 +91,7 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
             preset=system.replace("-", "_"),
             pretrained_model_name_or_path=out / "untrained",
             image_encoder=out / "image-teacher",
+            **whole,
         )
         stages.append(Stage(f"{system}-hearing", "model_index.json", hearing))
         # The paper's separator has A2A from the beginning.
@@ -106,14 +111,37 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
             pretrained_model_name_or_path=out / stages[-1].name,
         )
         stages.append(Stage(system, "model_index.json", drawing))
-    stages.append(Stage("avgas-mini", "model_index.json", lambda folder: export(out / SYSTEMS[0], folder, data)))
+    trained = out / SYSTEMS[0]
+    stages.append(Stage("draft", "model_index.json", lambda folder: export(trained, folder, data)))
+    reports = [out / f"report-{number}" for number in TEST_SETS]
+    stages += [Stage(folder.name, "report.json", evaluation(folder.name, args)) for folder in reports]
+    stages.append(
+        Stage("avgas-mini", "model_index.json", lambda folder: export(out / SYSTEMS[0], folder, data, reports))
+    )
     return stages
+
+
+def evaluation(name: str, args: argparse.Namespace) -> Callable[[Path], None]:
+    """A stage that measures all systems on a test set."""
+
+    def run(folder: Path) -> None:
+        command = [sys.executable, "-m", "avgas_pipeline", "evaluate", "--model", args.output_dir / "draft"]
+        command += ["--baseline", "oracle"]
+        for system in SYSTEMS[1:]:
+            command += ["--baseline", f"{system}={args.output_dir / system}"]
+        manifest = args.dataset / "manifests" / f"{name.replace('report', 'test')}.jsonl"
+        command += ["--data", args.dataset, "--manifest", manifest, "--judge", args.judge, "--out", folder]
+        command += ["--steps", NUM_INFERENCE_STEPS, "--guidance", GUIDANCE_SCALE, "--batch-size", 8]
+        subprocess.run(list(map(str, command)), check=True)
+
+    return run
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=Path, required=True, help="aisfx-0.1.2-py2.py3-none-any.whl")
     parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
+    parser.add_argument("--judge", type=Path, default=Path("judges/soundscapes-mini"), help="image classifier")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/mini"), help="of all stages")
     parser.add_argument("--configs", type=Path, default=TRAINING / "configs", help="folder of the mini recipes")
     parser.add_argument("--only", nargs="+", help="names of stages")

@@ -171,8 +171,8 @@ class SoundEffectsEncoder(PreTrainedModel):
         Returns:
             `last_hidden_state` of shape `(batch, channels, bands / 8, frames / 8)` with four blocks.
         """
-        # (batch, 1, bands, frames)
-        hidden_states = input_features.transpose(1, 2)[:, None]
+        # (batch, 1, bands, frames), with strides of channels last: convolutions on a CPU are several times faster so.
+        hidden_states = input_features.transpose(1, 2).contiguous()[..., None].permute(0, 3, 1, 2)
         for number, block in enumerate(self.blocks):
             hidden_states = block(hidden_states)
             if number < len(self.blocks) - 1:
@@ -191,9 +191,7 @@ class SoundEffectsBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        # Convolutions on a CPU are several times faster so; a single channel alone can't say which layout it has.
-        hidden_states = self.conv1(hidden_states).contiguous(memory_format=torch.channels_last)
-        hidden_states = nn.functional.relu(self.norm1(hidden_states))
+        hidden_states = nn.functional.relu(self.norm1(self.conv1(hidden_states)))
         return nn.functional.relu(self.norm2(self.conv2(hidden_states)))
 
 

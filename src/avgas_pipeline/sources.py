@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from .audio import Window
 from .pipeline_output import SoundSource
 from .separator import AudioVisualSeparatorOutput
-from .spectrogram import frame_activity, istft, mask_to_bins, stft
+from .spectrogram import frame_activity, istft, mask_to_bins, power, stft
 
 
 # Slots of different windows are one source from this cosine similarity of their audio embeddings on.
@@ -239,7 +239,7 @@ class _Spectra:
 
     def power(self, number: int) -> torch.Tensor:
         """Power spectrogram `(bins, frames)` of window `number`."""
-        return self.spectrum(number).abs().square()
+        return power(self.spectrum(number))
 
 
 def _triangle(length: int) -> np.ndarray:

@@ -39,6 +39,11 @@ def istft(spectrum: torch.Tensor, n_fft: int, hop_length: int, length: int) -> t
     return waveform.reshape(*spectrum.shape[:-2], length)
 
 
+def power(spectrum: torch.Tensor) -> torch.Tensor:
+    """Squared magnitude of a complex spectrum, several times faster than by its `abs()`."""
+    return spectrum.real.square() + spectrum.imag.square()
+
+
 @lru_cache(maxsize=16)
 def mel_bands(n_fft: int, sampling_rate: int, num_bands: int) -> torch.Tensor:
     """
@@ -76,10 +81,9 @@ def relative_log_mel(spectrum: torch.Tensor, sampling_rate: int, num_bands: int)
     Returns:
         `torch.Tensor` of shape `(..., num_bands, frames)` in [0, 1]: 1 is the loudest, 0 is 80 dB below it or less.
     """
-    power = spectrum.abs().square()
     n_fft = 2 * (spectrum.shape[-2] - 1)
-    mel_power = mel_bands(n_fft, sampling_rate, num_bands).to(power) @ power
-    loudest = mel_power.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(power.dtype).tiny)
+    mel_power = mel_bands(n_fft, sampling_rate, num_bands).to(spectrum.real) @ power(spectrum)
+    loudest = mel_power.amax(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(mel_power.dtype).tiny)
     decibels = 10.0 * torch.log10((mel_power / loudest).clamp_min(10.0 ** (-DYNAMIC_RANGE_DB / 10)))
     return 1.0 + decibels / DYNAMIC_RANGE_DB
 
