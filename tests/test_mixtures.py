@@ -157,6 +157,14 @@ def test_clips_of_any_data_set_with_pictures_of_their_own():
     assert silent_film.image is None and silent_film.pictures == []
 
 
+def test_without_target_pictures_are_planned_and_not_read():
+    clips, pictures = toy_clips(), toy_pictures()
+    mixture = MixtureSampler(clips, pictures, num_sources=2, target=None).sample(0)
+    assert mixture.image is None and mixture.pictures == []
+    assert mixture.plan == MixtureSampler(clips, pictures, num_sources=2).plan(0)
+    assert all(source.picture for source in mixture.plan.sources)
+
+
 def test_manifest_round_trip(sampler, tmp_path):
     plans = [sampler.plan(index) for index in range(5)]
     write_manifest(plans, tmp_path / "deep/set.jsonl")
