@@ -98,7 +98,8 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
     # What a process leaves that was killed in the middle of a write.
     (killed / ".partial-1-train-00000-00000.parquet").write_bytes(b"half")
 
-    assert prepare(data, killed).exit_code == 0
+    result = prepare(data, killed)
+    assert result.exit_code == 0, result.output
 
     assert contents(killed) == contents(whole)
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps

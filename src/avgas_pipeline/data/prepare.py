@@ -29,6 +29,8 @@ from .video import SkipClipError
 
 FORMATS = ("parquet", "webdataset")
 ENGINES = ("local", "ray")
+# A run that was killed a moment ago may still hold the folder.
+LOCK_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> I
     del wanted["data_dir"]
     (output_dir / "done").mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(output_dir / ".lock").acquire(blocking=False)
+        held = FileLock(output_dir / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout:
         raise ValueError(f"{output_dir}: another run is at work there.") from None
     with held:
