@@ -1,5 +1,6 @@
 """What all training runs share: their settings, folder, accelerator, checkpoints, data in order, curves."""
 
+import gc
 import json
 import math
 from collections.abc import Callable, Sized
@@ -171,6 +172,13 @@ class Run:
                 generator=torch.Generator().manual_seed(self.config.seed),
             )
         )
+
+    def end(self) -> None:
+        """Close trackers and the process group, once the caller has let go of the prepared model."""
+        # If the model were the last to hold the group, it would wait for gloo's threads, and they for the interpreter.
+        self.accelerator.free_memory()
+        gc.collect()
+        self.accelerator.end_training()
 
     def progress_bar(self, step: int) -> tqdm:
         """Of the whole run, in its main process, from some step on."""

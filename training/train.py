@@ -390,7 +390,8 @@ def main(argv: list[str] | None = None) -> None:
             ema.copy_to(trained)
         save(pipe, config, weight_dtype)
         finish(run, pipe, Path(__file__).name)
-    accelerator.end_training()
+    del model, compute_losses
+    run.end()
 
 
 def check(config: GeneratorConfig) -> None:

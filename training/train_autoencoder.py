@@ -151,7 +151,8 @@ def main(argv: list[str] | None = None) -> None:
 
     if step == config.max_train_steps and accelerator.is_main_process:
         save(accelerator, autoencoder, ema, scenes, config)
-    accelerator.end_training()
+    del model
+    run.end()
 
 
 class NoisyAutoencoder(torch.nn.Module):

@@ -208,7 +208,8 @@ def main(argv: list[str] | None = None) -> None:
     if step == config.max_train_steps and accelerator.is_main_process:
         save(teacher, pipe, extractor, config)
         finish(run, pipe, Path(__file__).name)
-    accelerator.end_training()
+    del model
+    run.end()
 
 
 @torch.no_grad()
