@@ -159,7 +159,10 @@ def test_clips_of_any_data_set_with_pictures_of_their_own():
 
 def test_without_target_pictures_are_planned_and_not_read():
     clips, pictures = toy_clips(), toy_pictures()
-    mixture = MixtureSampler(clips, pictures, num_sources=2, target=None).sample(0)
+    sampler = MixtureSampler(clips, pictures, num_sources=2, target=None)
+    mixture = sampler.sample(0)
+    with pytest.raises(ValueError, match="target=None"):
+        sampler.render_image(mixture.plan)
     assert mixture.image is None and mixture.pictures == []
     assert mixture.plan == MixtureSampler(clips, pictures, num_sources=2).plan(0)
     assert all(source.picture for source in mixture.plan.sources)

@@ -151,7 +151,7 @@ def main(argv: list[str] | None = None) -> None:
 
     if step == config.max_train_steps and accelerator.is_main_process:
         save(accelerator, autoencoder, ema, scenes, config)
-    del model
+    del model, adversary
     run.end()
 
 

@@ -87,8 +87,8 @@ class Mixture:
         labels (`list[str]`): Of the sources.
         scale_db (`float`): What all stems were turned down by so that nothing clips, 0 or negative: a stem's level
             is that of its `gain_db` plus this.
-        pictures (`list[PIL.Image.Image]`): Of the sources, as the data set has them; empty without pictures.
-        image (`PIL.Image.Image`, *optional*): The target picture, RGB; `None` without pictures.
+        pictures (`list[PIL.Image.Image]`): Of the sources, as the data set has them; empty without pictures or target.
+        image (`PIL.Image.Image`, *optional*): The target picture, RGB; `None` without pictures or target.
     """
 
     plan: MixturePlan
@@ -282,7 +282,14 @@ class MixtureSampler:
         return [self._picture(source) for source in plan.sources] if self._has_pictures else []
 
     def render_image(self, plan: MixturePlan) -> PIL.Image.Image:
-        """A plan's target picture alone, RGB."""
+        """
+        A plan's target picture alone, RGB.
+
+        Raises:
+            ValueError: If the sampler has no target.
+        """
+        if self.target is None:
+            raise ValueError("A sampler with `target=None` draws no pictures.")
         return self._target_image(plan, self.render_pictures(plan))
 
     @property
