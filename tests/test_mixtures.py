@@ -157,6 +157,20 @@ def test_clips_of_any_data_set_with_pictures_of_their_own():
     assert silent_film.image is None and silent_film.pictures == []
 
 
+def test_a_collage_has_an_order():
+    clips = [
+        {**clip, "image": PIL.Image.new("RGB", (60, 60), "red" if clip["label"] == "dog" else "blue")}
+        for clip in toy_clips((1.0,))
+    ]
+    sampler = MixtureSampler(clips, num_sources=2, target="collage", image_size=64)
+    mixtures = [sampler.sample(index) for index in range(20)]
+    mixed = [mixture for mixture in mixtures if "dog" in mixture.labels]
+    assert len({mixture.labels[0] == "dog" for mixture in mixed}) == 2
+    for mixture in mixed:
+        place = sorted(mixture.labels).index("dog")
+        assert mixture.image.getpixel((48 if place else 16, 32)) == (255, 0, 0)
+
+
 def test_without_target_pictures_are_planned_and_not_read():
     clips, pictures = toy_clips(), toy_pictures()
     sampler = MixtureSampler(clips, pictures, num_sources=2, target=None)

@@ -44,6 +44,34 @@ def test_tuple_output(separator):
     assert torch.equal(separator(tokens(), return_dict=False)[0], out.presence_logits)
 
 
+def test_a_cold_label_temperature_draws_the_likeliest_label():
+    separator = tiny_separator(label_temperature=0.01)
+    separator.token_head.requires_grad_(False)
+    for weight in separator.token_head.parameters():
+        weight.zero_()
+    slots = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    drawn = separator.condition(slots).flatten(1)
+    labels = separator.class_head(slots).argmax(dim=-1)
+    same = labels[:, None] == labels
+    assert 40 < same.sum() < 1600
+    # Some slots lie between two labels even so.
+    close = torch.cdist(drawn, drawn) < 0.05
+    assert (close == same).float().mean() > 0.9
+
+
+def test_without_label_temperature_labels_do_not_matter():
+    separator = tiny_separator(label_temperature=None)
+    slots = torch.randn(3, 16)
+    before = separator.condition(slots)
+    separator.class_head.weight.data.normal_()
+    assert separator.label_tokens is None and torch.equal(separator.condition(slots), before)
+
+
+def test_label_temperature_has_to_be_above_zero():
+    with pytest.raises(ValueError, match="`label_temperature` has to be above 0 but is 0"):
+        tiny_separator(label_temperature=0)
+
+
 @pytest.mark.parametrize("shape", [(2, 16, 3, 7), (2, 16, 1, 1)])
 def test_four_dimensional_hidden_states(shape):
     separator = tiny_separator(num_prefix_tokens=0, num_frequency_patches=1)

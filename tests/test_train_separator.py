@@ -260,6 +260,7 @@ def test_presets_are_the_baselines(inputs, tmp_path, preset):
     pipe = AVGASPipeline.from_pretrained(tmp_path / "run")
     assert pipe.separator.config.num_layers == 0
     assert pipe.separator.config.num_slots == {"single_embedding": 1, "paper": 2}[preset]
+    assert pipe.separator.config.label_temperature == {"single_embedding": 1.0, "paper": 0.5}[preset]
     if preset == "paper":
         assert pipe.audio_encoder.config.model_type == "resnet"
     assert pipe.separate_audio(np.random.default_rng(0).normal(0, 0.1, 16000), 16000, num_sources=1)
@@ -268,7 +269,7 @@ def test_presets_are_the_baselines(inputs, tmp_path, preset):
 def test_what_the_generator_trains_stays(inputs, straight):
     before, after = weights(inputs / "untrained"), weights(straight)
     for name, tensor in before.items():
-        generator_only = name.startswith(("token_head", "token_norm", "null_tokens"))
+        generator_only = name.startswith(("token_head", "token_norm", "label_tokens", "null_tokens"))
         assert torch.equal(tensor, after[name]) == generator_only, name
     for part in ("unet", "vae"):
         for name, tensor in weights(inputs / "untrained", part).items():

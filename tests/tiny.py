@@ -106,6 +106,7 @@ def tiny_separator(audio_dim=16, num_prefix_tokens=2, num_frequency_patches=2, *
         "num_attention_heads": 2,
         "num_condition_tokens": 2,
         "cross_attention_dim": 16,
+        "label_temperature": 0.5,
         "audio_embed_dim": 8,
         "visual_embed_dim": 8,
         "id2label": dict(enumerate(LABELS)),

@@ -23,6 +23,12 @@ class Hearing(torch.nn.Module):
         return self.separator(tokens, spectrogram=spectrogram, return_dict=False)
 
 
+def drawing_weights(separator: AudioVisualSeparator) -> list[torch.nn.Parameter]:
+    """What makes condition tokens of slots: the generator's training moves it, the separator's does not."""
+    parts = (separator.token_head, separator.token_norm, separator.label_tokens)
+    return [separator.null_tokens, *(weight for part in parts if part is not None for weight in part.parameters())]
+
+
 def train_mode(hearing: Hearing) -> None:
     """Training mode, but for batch norms that are frozen: their statistics are, too."""
     hearing.train()

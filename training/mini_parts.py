@@ -72,6 +72,7 @@ def build_mini(
         dropout=0.1,
         num_condition_tokens=4,
         cross_attention_dim=CONDITION_DIM,
+        label_temperature=0.1,
         audio_embed_dim=128,
         visual_embed_dim=teacher.config.hidden_sizes[-1],
         id2label=dict(enumerate(labels)),

@@ -27,7 +27,7 @@ from diffusers.training_utils import EMAModel, cast_training_params
 from diffusers.utils.torch_utils import randn_tensor
 from example_cache import ExampleCache
 from latents import encode
-from listening import Hearing, hear_sources, train_mode
+from listening import Hearing, drawing_weights, hear_sources, train_mode
 from losses import diffusion_loss, losses_for
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -46,7 +46,8 @@ from avgas_pipeline.data.scenes import collage
 
 # Of the averaged audio encoder and separator that teach A2A.
 TEACHER_DECAY = 0.999
-TOKEN_HEAD = ["token_head.0", "token_head.2"]
+# Layers of the separator that get LoRA; the last only if it has them.
+TOKEN_LAYERS = ["token_head.0", "token_head.2", "label_tokens"]
 
 
 @dataclass
@@ -157,19 +158,17 @@ def prepare_weights(config: GeneratorConfig, generator: Generator) -> list[dict[
     if config.train_separator:
         hearing.requires_grad_(True)
     elif config.full:
-        for part in (separator.token_head, separator.token_norm):
-            part.requires_grad_(True)
-        separator.null_tokens.requires_grad_(True)
+        for weight in drawing_weights(separator):
+            weight.requires_grad_(True)
     else:
-        separator.add_adapter(LoraConfig(target_modules=TOKEN_HEAD, **lora))
-    drawing = [w for name, w in generator.named_parameters() if w.requires_grad and _draws(name)]
-    listening = [w for name, w in generator.named_parameters() if w.requires_grad and not _draws(name)]
+        layers = TOKEN_LAYERS if separator.label_tokens is not None else TOKEN_LAYERS[:-1]
+        separator.add_adapter(LoraConfig(target_modules=layers, **lora))
+    draws = {id(weight) for weight in (*unet.parameters(), *drawing_weights(separator))}
+    trained = [weight for weight in generator.parameters() if weight.requires_grad]
+    drawing = [weight for weight in trained if id(weight) in draws]
+    listening = [weight for weight in trained if id(weight) not in draws]
     groups = [{"params": drawing, "lr": config.learning_rate}]
     return [*groups, {"params": listening, "lr": config.separator_learning_rate}] if listening else groups
-
-
-def _draws(name: str) -> bool:
-    return name.startswith("unet.") or any(part in name for part in ("token_head", "token_norm", "null_tokens"))
 
 
 def set_mode(generator: Generator, config: GeneratorConfig) -> None:

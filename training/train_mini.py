@@ -105,11 +105,14 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
                 image_encoder=out / "image-teacher",
             )
             stages.append(Stage(f"{system}-alignment", "model_index.json", alignment))
+        # One embedding of all sources can't tell which of them a picture shows alone.
+        mixed = {"separated_fraction": 0.0} if system == "single-embedding" else {}
         drawing = script(
             "train.py",
             configs / "mini-generator.yaml",
             dataset=data,
             pretrained_model_name_or_path=out / stages[-1].name,
+            **mixed,
         )
         stages.append(Stage(system, "model_index.json", drawing))
     trained = out / SYSTEMS[0]

@@ -22,7 +22,7 @@ import torch
 from accelerate.utils import send_to_device
 from config import parse_config, run_script, setting
 from diffusers.training_utils import EMAModel
-from listening import Hearing, train_mode
+from listening import Hearing, drawing_weights, train_mode
 from losses import SeparationTargets, losses_for, match_sources
 from processes import Processes
 from run import Run, SoundscapeRunConfig
@@ -72,6 +72,9 @@ def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any
         return extractor, encoder, separator
     slots = {"single_embedding": 1, "paper": 2}[config.preset]
     settings = {**separator.config, "num_slots": slots, "num_layers": 0, "mask_channels": 0}
+    if config.preset == "single_embedding" and settings["label_temperature"]:
+        # Its one slot has all labels, not one of them.
+        settings["label_temperature"] = 1.0
     if config.preset == "paper":
         extractor = ASTFeatureExtractor(num_mel_bins=64, max_length=round(100 * pipe.window_s))
         encoder = ResNetModel(
@@ -97,9 +100,8 @@ def loss_weights(config: SeparatorConfig) -> dict[str, float]:
 
 def parameter_groups(config: SeparatorConfig, hearing: Hearing) -> list[dict[str, Any]]:
     """The separator without what only the generator trains, and the trainable part of the encoder."""
-    hearing.separator.token_head.requires_grad_(False)
-    hearing.separator.token_norm.requires_grad_(False)
-    hearing.separator.null_tokens.requires_grad_(False)
+    for weight in drawing_weights(hearing.separator):
+        weight.requires_grad_(False)
     prefixes = tuple(config.encoder_trainable.replace(" ", "").split(",")) if config.encoder_trainable else ("",)
     rate = config.learning_rate if config.preset == "paper" else config.encoder_learning_rate
     if not any(name.startswith(prefixes) for name, _ in hearing.audio_encoder.named_parameters()):

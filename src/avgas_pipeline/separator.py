@@ -188,6 +188,10 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             Condition tokens per source, M.
         cross_attention_dim (`int`, defaults to 768):
             Width of a condition token: the U-Net's `cross_attention_dim`.
+        label_temperature (`float`, *optional*):
+            If given, condition tokens are the sum of what the slot's embedding says and of a learned embedding of its
+            label: the mean over labels, by their probabilities at this temperature. Near 0 a source that may be one of
+            several is drawn as the likeliest, not as something between them; 1 suits a slot that holds all sources.
         audio_embed_dim (`int`, defaults to 512):
             Width of the A2A embedding.
         visual_embed_dim (`int`, defaults to 512):
@@ -226,6 +230,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         dropout: float = 0.0,
         num_condition_tokens: int = 8,
         cross_attention_dim: int = 768,
+        label_temperature: float | None = None,
         audio_embed_dim: int = 512,
         visual_embed_dim: int = 512,
         num_labels: int = 309,
@@ -243,6 +248,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"`hidden_dim` has to be a multiple of 4 and of `num_attention_heads` but is {hidden_dim} with"
                 f" {num_attention_heads} heads."
             )
+        if label_temperature is not None and label_temperature <= 0:
+            raise ValueError(f"`label_temperature` has to be above 0 but is {label_temperature}.")
         if id2label is not None and sorted(int(index) for index in id2label) != list(range(len(id2label))):
             raise ValueError(f"`id2label` has to number its {len(id2label)} labels from 0 without gaps.")
         if id2label is not None:
@@ -262,10 +269,16 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.class_head = nn.Linear(hidden_dim, num_labels)
         self.audio_embed_head = nn.Linear(hidden_dim, audio_embed_dim)
         self.visual_embed_head = nn.Linear(hidden_dim, visual_embed_dim)
+        token_dims = num_condition_tokens * cross_attention_dim
         self.token_head = nn.Sequential(
             nn.Linear(hidden_dim, 2 * hidden_dim),
             nn.GELU(),
-            nn.Linear(2 * hidden_dim, num_condition_tokens * cross_attention_dim),
+            nn.Linear(2 * hidden_dim, token_dims),
+        )
+        self.label_tokens = (
+            nn.Linear(num_labels, num_condition_tokens * cross_attention_dim, bias=False)
+            if label_temperature
+            else None
         )
         # U-Nets are used to text encoders' normalised outputs.
         self.token_norm = nn.LayerNorm(cross_attention_dim)
@@ -353,7 +366,11 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
     def condition(self, slots: torch.Tensor) -> torch.Tensor:
         """Condition tokens `(..., num_condition_tokens, cross_attention_dim)` of slots `(..., hidden_dim)`."""
-        return self.token_norm(self.token_head(slots).unflatten(-1, (self.config.num_condition_tokens, -1)))
+        tokens = self.token_head(slots)
+        if self.label_tokens is not None:
+            logits = self.class_head(slots).float() / self.config.label_temperature
+            tokens = tokens + self.label_tokens(logits.softmax(dim=-1).to(slots.dtype))
+        return self.token_norm(tokens.unflatten(-1, (self.config.num_condition_tokens, -1)))
 
     def _split_grid(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Prefix tokens `(B, P, D)` and the time-frequency grid `(B, D, rows, columns)` of an audio hidden state."""

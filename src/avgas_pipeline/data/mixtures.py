@@ -124,7 +124,8 @@ class MixtureSampler:
         balance (`str`, defaults to `"label"`):
             What is drawn evenly: labels, then their source groups (`"label"`), or source groups (`"source_group"`).
         target (`str`, *optional*, defaults to `"compose"`): `"compose"` (objects with transparency in one scene),
-            `"collage"`, or `"single"` (the loudest source's picture); with `None` pictures are planned, but not read.
+            `"collage"` (side by side, in the order of their labels), or `"single"` (the loudest source's picture);
+            with `None` pictures are planned, but not read.
         image_size (`int`, defaults to 128): Side of the target picture, in pixels.
         cache_clips (`bool`, defaults to `True`):
             Keep decoded clips in memory, 4 bytes per sample in every worker; not for data sets that do not fit.
@@ -395,7 +396,9 @@ class MixtureSampler:
         if self.target == "compose":
             return compose_scene(pictures, self.image_size, np.random.default_rng(plan.scene_seed))[0]
         if self.target == "collage":
-            return collage(pictures, self.image_size)
+            # A generator is given sources without an order; in that of the labels it can know each one's place.
+            order = sorted(range(len(pictures)), key=lambda number: plan.sources[number].label)
+            return collage([pictures[number] for number in order], self.image_size)
         loudest = max(range(len(pictures)), key=lambda number: plan.sources[number].gain_db)
         return collage([pictures[loudest]], self.image_size)
 
