@@ -177,8 +177,10 @@ def set_mode(generator: Generator, config: GeneratorConfig) -> None:
     if config.train_separator:
         train_mode(generator.hearing)
     else:
-        generator.hearing.eval()
-        generator.hearing.separator.token_head.train()
+        separator = generator.hearing.eval().separator
+        for part in (separator.token_head, separator.label_tokens):
+            if part is not None:
+                part.train()
 
 
 def build_optimizer(config: GeneratorConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
