@@ -23,10 +23,15 @@ class Hearing(torch.nn.Module):
         return self.separator(tokens, spectrogram=spectrogram, return_dict=False)
 
 
-def drawing_weights(separator: AudioVisualSeparator) -> list[torch.nn.Parameter]:
+def drawing_layers(separator: AudioVisualSeparator) -> list[torch.nn.Module]:
     """What makes condition tokens of slots: the generator's training moves it, the separator's does not."""
-    parts = (separator.token_head, separator.token_norm, separator.label_tokens)
-    return [separator.null_tokens, *(weight for part in parts if part is not None for weight in part.parameters())]
+    layers = (separator.token_head, separator.token_norm, separator.label_tokens)
+    return [layer for layer in layers if layer is not None]
+
+
+def drawing_weights(separator: AudioVisualSeparator) -> list[torch.nn.Parameter]:
+    """The weights of [`drawing_layers`] and the null tokens."""
+    return [separator.null_tokens, *(weight for layer in drawing_layers(separator) for weight in layer.parameters())]
 
 
 def train_mode(hearing: Hearing) -> None:

@@ -27,7 +27,7 @@ from diffusers.training_utils import EMAModel, cast_training_params
 from diffusers.utils.torch_utils import randn_tensor
 from example_cache import ExampleCache
 from latents import encode
-from listening import Hearing, drawing_weights, hear_sources, train_mode
+from listening import Hearing, drawing_layers, drawing_weights, hear_sources, train_mode
 from losses import diffusion_loss, losses_for
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -177,10 +177,9 @@ def set_mode(generator: Generator, config: GeneratorConfig) -> None:
     if config.train_separator:
         train_mode(generator.hearing)
     else:
-        separator = generator.hearing.eval().separator
-        for part in (separator.token_head, separator.label_tokens):
-            if part is not None:
-                part.train()
+        generator.hearing.eval()
+        for layer in drawing_layers(generator.hearing.separator):
+            layer.train()
 
 
 def build_optimizer(config: GeneratorConfig, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -275,11 +275,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             nn.GELU(),
             nn.Linear(2 * hidden_dim, token_dims),
         )
-        self.label_tokens = (
-            nn.Linear(num_labels, num_condition_tokens * cross_attention_dim, bias=False)
-            if label_temperature
-            else None
-        )
+        self.label_tokens = nn.Linear(num_labels, token_dims, bias=False) if label_temperature else None
         # U-Nets are used to text encoders' normalised outputs.
         self.token_norm = nn.LayerNorm(cross_attention_dim)
         self.null_tokens = nn.Parameter(torch.randn(num_condition_tokens, cross_attention_dim) * 0.02)
