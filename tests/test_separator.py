@@ -59,12 +59,21 @@ def test_a_cold_label_temperature_draws_the_likeliest_label():
     assert (close == same).float().mean() > 0.9
 
 
+def test_another_label_can_be_drawn():
+    separator = tiny_separator(label_temperature=0.1)
+    slots = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
+    own = separator.class_head(slots)
+    torch.testing.assert_close(separator.condition(slots, own), separator.condition(slots))
+    assert (separator.condition(slots, own.flip(-1)) - separator.condition(slots)).abs().max() > 0.01
+
+
 def test_without_label_temperature_labels_do_not_matter():
     separator = tiny_separator(label_temperature=None)
     slots = torch.randn(3, 16)
     before = separator.condition(slots)
     separator.class_head.weight.data.normal_()
     assert separator.label_tokens is None and torch.equal(separator.condition(slots), before)
+    assert torch.equal(separator.condition(slots, torch.randn(3, separator.config.num_labels)), before)
 
 
 def test_label_temperature_has_to_be_above_zero():

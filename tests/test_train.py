@@ -14,7 +14,7 @@ from listening import Hearing
 from losses import diffusion_loss
 from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
-from train import Generator, GeneratorConfig, RowRandom, blur, prepare_weights, set_mode
+from train import Generator, GeneratorConfig, RowRandom, blur, prepare_weights, set_mode, shuffle
 from training_data import colourfulness, most_colourful
 from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, kill_after, train, weights
@@ -201,7 +201,13 @@ def test_checkpoints_hold_what_is_trained(straight):
 
 @pytest.mark.slow
 def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
-    options = {"max_train_steps": 10, "checkpointing_steps": 1000, "num_examples": 40, "slot_noise": 0.3}
+    options = {
+        "max_train_steps": 10,
+        "checkpointing_steps": 1000,
+        "num_examples": 40,
+        "slot_noise": 0.3,
+        "slot_shuffle": 0.5,
+    }
     shared = train(SCRIPT, inputs, tmp_path / "two", two_processes(), train_batch_size=2, **options)
     assert shared.returncode == 0, shared.stderr
     alone = train(SCRIPT, inputs, tmp_path / "one", train_batch_size=4, **options)
@@ -362,6 +368,27 @@ def test_slots_are_blurred_by_their_own_spread():
     torch.testing.assert_close(alone[0], (slots + noise)[1])
 
 
+def test_slots_are_shuffled_within_their_mixture():
+    slots = torch.arange(600.0).reshape(200, 3, 1)
+    shuffled = shuffle(slots, 0.5, RowRandom(0, range(200)))
+    assert (shuffled // 3 == slots // 3).all()
+    # In half of the mixtures, one in 27 of which stays as it was.
+    assert 70 < (shuffled != slots).any(dim=1).sum() < 125
+    assert torch.equal(shuffle(slots, 0.0, RowRandom(0, range(200))), slots)
+    assert torch.equal(shuffle(slots[50:], 0.5, RowRandom(0, range(50, 200))), shuffled[50:])
+
+
+def test_slots_are_not_shuffled_where_they_alone_say_what_to_draw(inputs, tmp_path):
+    pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
+    labels = pipe.separator.id2label
+    pipe.register_modules(separator=tiny_separator(id2label=labels, visual_embed_dim=16, label_temperature=None))
+    pipe.save_pretrained(tmp_path / "unlabelled")
+    options = {"pretrained_model_name_or_path": tmp_path / "unlabelled", "slot_shuffle": 0.5}
+    result = train(SCRIPT, inputs, tmp_path / "run", **options)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert f"slot_shuffle: {tmp_path / 'unlabelled'} draws by slots alone, not by labels" in result.stderr
+
+
 def test_min_snr_weights_by_hand():
     from diffusers import DDPMScheduler
 
@@ -401,6 +428,7 @@ def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
         ({"mixture_target": "magic"}, "mixture_target has to be one of compose, collage, single"),
         ({"cache_examples": True, "train_separator": True}, "do not go together"),
         ({"slot_noise": 0.3, "train_separator": True}, "do not go together"),
+        ({"slot_shuffle": 0.5, "train_separator": True}, "do not go together"),
         ({"use_8bit_adam": True}, "use_8bit_adam needs bitsandbytes"),
         ({"num_sources": "2"}, "num_sources has to be the fewest and the most, such as 1 3, but is [2]"),
         ({"logging_steps": 0}, "logging_steps has to be at least 1"),

@@ -78,6 +78,9 @@ class GeneratorConfig(SoundscapeRunConfig):
     slot_noise: float = setting(
         0.0, "on slots, as a multiple of their spread: recordings never heard have less certain ones"
     )
+    slot_shuffle: float = setting(
+        0.0, "of mixtures, whose sources get each other's slots but keep their labels, so that labels decide"
+    )
     snr_gamma: float | None = setting(None, "min-SNR weighting; 5 is usual")
     noise_offset: float = setting(0.0, "of the noise's mean; 0.1 is usual")
     ema_decay: float = setting(0.0, "of averaged weights, which are saved; 0 does without")
@@ -107,6 +110,7 @@ class Generator(torch.nn.Module):
         shown: torch.Tensor,
         dropped: torch.Tensor,
         slots: torch.Tensor | None = None,
+        class_logits: torch.Tensor | None = None,
         heard: dict[str, Any] | None = None,
     ) -> tuple[torch.Tensor, tuple | None]:
         """
@@ -116,6 +120,7 @@ class Generator(torch.nn.Module):
             shown (`torch.Tensor` of shape `(B, N)`): Which sources the picture shows.
             dropped (`torch.Tensor` of shape `(B,)`): Which rows see the null tokens instead.
             slots (`torch.Tensor` of shape `(B, N, D)`, *optional*): The sources' slots, heard before.
+            class_logits (`torch.Tensor` of shape `(B, N, num_labels)`, *optional*): Their labels, if not by `slots`.
             heard (`dict`, *optional*): What to hear, in place of `slots`: see [`hear_sources`].
 
         Returns:
@@ -127,7 +132,7 @@ class Generator(torch.nn.Module):
             shown = shown & found
         separator = self.hearing.separator
         # (B, N, M, C)
-        tokens = separator.condition(slots.to(separator.null_tokens.dtype))
+        tokens = separator.condition(slots.to(separator.null_tokens.dtype), class_logits)
         nothing = dropped | ~shown.any(dim=1)
         tokens = torch.where(nothing[:, None, None, None], separator.null_tokens.expand_as(tokens), tokens)
         first = torch.zeros_like(shown)
@@ -260,6 +265,8 @@ def main(argv: list[str] | None = None) -> None:
     run = Run(config)
     accelerator = run.accelerator
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
+    if config.slot_shuffle and pipe.separator.label_tokens is None:
+        raise ValueError(f"slot_shuffle: {config.pretrained_model_name_or_path} draws by slots alone, not by labels.")
     clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], pipe.separator.id2label, config.pretrained_model_name_or_path)
     if config.max_pictures_per_label and pictures is not None:
@@ -407,6 +414,8 @@ def check(config: GeneratorConfig) -> None:
         raise ValueError("cache_examples and train_separator do not go together: what is heard changes every step.")
     if config.slot_noise and config.train_separator:
         raise ValueError("slot_noise and train_separator do not go together: slots would learn to drown it.")
+    if config.slot_shuffle and config.train_separator:
+        raise ValueError("slot_shuffle and train_separator do not go together: sources would learn to be alike.")
 
 
 class StepLosses:
@@ -445,7 +454,7 @@ class StepLosses:
             latents = encode_pictures(self.vae, batch, random)
         noisy, timesteps, target = self.noise.add(latents, random)
         dropped = random.uniform(shown.device) < config.condition_dropout
-        heard = slots = None
+        heard = slots = class_logits = None
         if "slots" in batch:
             slots = batch["slots"]
         else:
@@ -456,9 +465,14 @@ class StepLosses:
                 with torch.no_grad():
                     slots, found, _ = hear_sources(self.hearing, **heard)
                 shown, heard = shown & found, None
+        if config.slot_noise or config.slot_shuffle:
+            with torch.no_grad():
+                class_logits = self.hearing.separator.class_head(slots)
         if config.slot_noise:
             slots = blur(slots, config.slot_noise, random)
-        prediction, output = self.model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, heard)
+        if config.slot_shuffle:
+            slots = shuffle(slots, config.slot_shuffle, random)
+        prediction, output = self.model(noisy.to(latents.dtype), timesteps, shown, dropped, slots, class_logits, heard)
         losses = {"diffusion": diffusion_loss(prediction, target, timesteps, self.noise.scheduler, config.snr_gamma)}
         if config.train_separator:
             separation = losses_for(output)(
@@ -471,6 +485,15 @@ class StepLosses:
 def blur(slots: torch.Tensor, amount: float, random: RowRandom) -> torch.Tensor:
     """Slots `(B, N, D)` with noise, a multiple of each one's spread (conditioning augmentation, arXiv 2106.15282)."""
     return slots + amount * slots.std(dim=-1, keepdim=True) * random.normal(slots.shape, slots.device)
+
+
+def shuffle(slots: torch.Tensor, fraction: float, random: RowRandom) -> torch.Tensor:
+    """Slots `(B, N, D)`, in a fraction of the rows each from any place of its row, even from one of no source."""
+    places = torch.arange(slots.shape[1], device=slots.device).expand(slots.shape[:2])
+    anywhere = torch.stack([random.integers(slots.shape[1], slots.device) for _ in range(slots.shape[1])], dim=1)
+    moved = random.uniform(slots.device) < fraction
+    places = torch.where(moved[:, None], anywhere, places)
+    return slots.gather(1, places[..., None].expand_as(slots))
 
 
 def encode_pictures(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom) -> torch.Tensor:

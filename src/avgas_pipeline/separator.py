@@ -360,12 +360,24 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             return output
         return tuple(getattr(output, field.name) for field in fields(output))
 
-    def condition(self, slots: torch.Tensor) -> torch.Tensor:
-        """Condition tokens `(..., num_condition_tokens, cross_attention_dim)` of slots `(..., hidden_dim)`."""
+    def condition(self, slots: torch.Tensor, class_logits: torch.Tensor | None = None) -> torch.Tensor:
+        r"""
+        What slots hand to the U-Net's cross-attention.
+
+        Args:
+            slots (`torch.Tensor` of shape `(..., hidden_dim)`):
+                As [`AudioVisualSeparatorOutput`] has them.
+            class_logits (`torch.Tensor` of shape `(..., num_labels)`, *optional*):
+                The labels to draw, in place of the slots' own. Without `label_temperature` they do nothing.
+
+        Returns:
+            `torch.Tensor` of shape `(..., num_condition_tokens, cross_attention_dim)`.
+        """
         tokens = self.token_head(slots)
         if self.label_tokens is not None:
-            logits = self.class_head(slots).float() / self.config.label_temperature
-            tokens = tokens + self.label_tokens(logits.softmax(dim=-1).to(slots.dtype))
+            class_logits = self.class_head(slots) if class_logits is None else class_logits
+            likely = (class_logits.float() / self.config.label_temperature).softmax(dim=-1)
+            tokens = tokens + self.label_tokens(likely.to(slots.dtype))
         return self.token_norm(tokens.unflatten(-1, (self.config.num_condition_tokens, -1)))
 
     def _split_grid(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
