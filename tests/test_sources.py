@@ -87,6 +87,13 @@ def test_windows_are_merged_by_embedding_whatever_the_slot():
     assert found[0].condition_tokens.item() == 3
 
 
+def test_a_source_is_drawn_as_the_label_that_it_is_given():
+    # Most certain in window 1, as label 2; in all, label 0.
+    found = track(slots([[0.8, 0.1], [0.9, 0.1], [0.7, 0.1]], [[0, 1], [2, 1], [0, 1]], [[X, Y]] * 3))
+    assert [(t.label_index, t.condition_tokens.item()) for t in found] == [(0, 0)]
+    assert found[0].score == pytest.approx(0.9, abs=1e-5)
+
+
 def test_different_sources_stay_apart():
     found = track(slots([[0.9, 0.1], [0.8, 0.1]], [[0, 1], [1, 2]], [[X, Y], [Y, Z]]))
     assert [t.label_index for t in found] == [0, 1]

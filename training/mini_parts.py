@@ -14,7 +14,7 @@ from avgas_pipeline.audio_tokens import token_layout
 # Width of a condition token.
 CONDITION_DIM = 192
 # How the shipped checkpoint draws unless it is told otherwise.
-NUM_INFERENCE_STEPS = 20
+NUM_INFERENCE_STEPS = 10
 GUIDANCE_SCALE = 3.0
 
 

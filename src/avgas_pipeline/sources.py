@@ -24,14 +24,15 @@ class Track:
 
     Attributes:
         score (`float`): Highest presence probability in any window.
-        condition_tokens (`torch.Tensor` of shape `(M, C)`): Those of the window with that score.
+        tokens_by_label (`dict[int, tuple[float, torch.Tensor]]`): Presence probability and condition tokens
+            `(M, C)` of the window that is most certain, for every label it is heard as.
         audio_embed (`torch.Tensor` of shape `(E,)`): Sum of the windows' embeddings, weighted by presence.
         class_probs (`torch.Tensor` of shape `(num_labels,)`): Sum of the label probabilities, weighted by presence.
         masks (`dict[int, np.ndarray]`): Spectrogram mask `(bands, frames)`, float16, by number of the window.
     """
 
     score: float
-    condition_tokens: torch.Tensor
+    tokens_by_label: dict[int, tuple[float, torch.Tensor]]
     audio_embed: torch.Tensor
     class_probs: torch.Tensor
     masks: dict[int, np.ndarray] = field(default_factory=dict)
@@ -41,11 +42,18 @@ class Track:
         """Index of the most probable label."""
         return int(self.class_probs.argmax())
 
+    @property
+    def condition_tokens(self) -> torch.Tensor:
+        """Those of shape `(M, C)` of the most certain window, among windows that hear the label it is given in all."""
+        views = self.tokens_by_label
+        return views.get(self.label_index, max(views.values(), key=lambda view: view[0]))[1]
+
     def absorb(self, other: "Track") -> None:
         """Take in the same source of a later window."""
-        if other.score > self.score:
-            self.score = other.score
-            self.condition_tokens = other.condition_tokens
+        self.score = max(self.score, other.score)
+        for label, view in other.tokens_by_label.items():
+            if label not in self.tokens_by_label or view[0] > self.tokens_by_label[label][0]:
+                self.tokens_by_label[label] = view
         self.audio_embed = self.audio_embed + other.audio_embed
         self.class_probs = self.class_probs + other.class_probs
         self.masks.update(other.masks)
@@ -100,11 +108,12 @@ class SourceTracker:
 def _track(slots: AudioVisualSeparatorOutput, row: int, slot: int, score: float, number: int) -> Track:
     # A source forced by `num_sources` may have a probability of 0, and still needs a label and a direction.
     weight = max(score, 1e-6)
+    class_probs = slots.class_logits[row, slot].detach().float().softmax(dim=-1).cpu()
     track = Track(
         score=score,
-        condition_tokens=slots.condition_tokens[row, slot],
+        tokens_by_label={int(class_probs.argmax()): (score, slots.condition_tokens[row, slot])},
         audio_embed=weight * slots.audio_embeds[row, slot].detach().float().cpu(),
-        class_probs=weight * slots.class_logits[row, slot].detach().float().softmax(dim=-1).cpu(),
+        class_probs=weight * class_probs,
     )
     if slots.mask_logits is not None:
         mask = slots.mask_logits[row, slot].detach().float().sigmoid()
