@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import yaml
+from mini_parts import NUM_INFERENCE_STEPS
 from results_table import results_table
 from training_runs import TRAINING, environment, run_to_the_end
 
@@ -53,7 +54,7 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == "audio-encoder: is there."
     pipe = AVGASPipeline.from_pretrained(tmp_path / "mini/draft")
-    assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (20, 4)
+    assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (NUM_INFERENCE_STEPS, 4)
     assert (tmp_path / "mini/draft/samples.jpg").exists()
 
     again = run_to_the_end([*command, "--only", *stages], environment())
