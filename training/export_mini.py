@@ -66,6 +66,8 @@ def measured(report: Path) -> str:
     data, settings = found["data"], found["settings"]
     command = f"avgas evaluate --model avgas-mini --data data/soundscapes-mini --manifest {data['manifest']}"
     command += " --judge judges/soundscapes-mini --out report"
+    for name in list(found["results"]["sound"])[1:]:
+        command += f" --baseline {name}" if name == "oracle" else f" --baseline {name}=CHECKPOINT"
     if settings["draw"]:
         drawn = f"; {settings['num_inference_steps']} steps, guidance {settings['guidance_scale']:g}"
     else:
