@@ -21,7 +21,7 @@ def slots(presence, labels, directions, masks=None):
     )
     return AudioVisualSeparatorOutput(
         presence_logits=torch.logit(presence),
-        class_logits=10.0 * F.one_hot(labels, 3).float(),
+        class_logits=10.0 * F.one_hot(labels, 4).float(),
         audio_embeds=embeds,
         visual_embeds=embeds,
         condition_tokens=torch.arange(presence.numel()).float().view(*presence.shape, 1, 1),
@@ -74,7 +74,7 @@ def test_pairs_that_are_too_far_apart_do_not_spoil_the_others():
     # Similarities .60 .45 / .48 -.60: the sum is largest for pairs that are both below 0.5.
     first = [(1, 0, 0, 0), (0, 1, 0, 0)]
     second = [(0.6, 0.48, 0.64, 0), (0.45, -0.6, 0, 0.66)]
-    output = slots([[0.9, 0.9], [0.9, 0.9]], [[0, 1], [2, 2]], [first, second])
+    output = slots([[0.9, 0.9], [0.9, 0.9]], [[0, 1], [2, 3]], [first, second])
     assert len(track(output)) == 3
 
 
@@ -103,8 +103,23 @@ def test_a_shared_label_is_one_source():
     assert len(track(slots([[0.9, 0.1], [0.8, 0.1]], [[0, 1], [0, 2]], [[X, Y], [Z, Y]]))) == 1
 
 
-def test_slots_of_one_window_are_never_merged():
-    assert len(track(slots([[0.9, 0.9], [0.9, 0.9]], [[0, 0], [0, 0]], [[X, X], [X, X]]))) == 2
+def test_slots_of_one_window_with_one_label_are_one_source():
+    masks = torch.stack([torch.full((BANDS, 5), value) for value in (0.6, 0.8, 0.9)])[None]
+    found = track(slots([[0.8, 0.9, 0.7]], [[0, 0, 1]], [[X, Y, Z]], masks))
+    assert [(t.label_index, t.condition_tokens.item()) for t in found] == [(0, 1), (1, 2)]
+    assert found[0].score == pytest.approx(0.9, abs=1e-5)
+    # Their shares of energy add up: 0.36 and 0.64.
+    assert np.allclose(found[0].masks[0], 1.0, atol=1e-3) and np.allclose(found[1].masks[0], 0.9, atol=1e-3)
+
+
+def test_num_sources_takes_other_labels_before_one_twice():
+    output = slots([[0.95, 0.9, 0.1]], [[0, 0, 1]], [[X, X, Y]])
+    assert [t.label_index for t in track(output, num_sources=2)] == [0, 1]
+    assert [t.label_index for t in track(output, num_sources=3)] == [0, 0, 1]
+
+
+def test_slots_of_one_window_are_never_merged_by_their_embeddings():
+    assert len(track(slots([[0.9, 0.9], [0.9, 0.9]], [[0, 1], [0, 1]], [[X, X], [X, X]]))) == 2
 
 
 def test_stft_is_inverted():

@@ -49,26 +49,30 @@ class Track:
         return views.get(self.label_index, max(views.values(), key=lambda view: view[0]))[1]
 
     def absorb(self, other: "Track") -> None:
-        """Take in the same source of a later window."""
+        """Take in the same source of a later window, or another slot of the same window that hears it."""
         self.score = max(self.score, other.score)
         for label, view in other.tokens_by_label.items():
             if label not in self.tokens_by_label or view[0] > self.tokens_by_label[label][0]:
                 self.tokens_by_label[label] = view
         self.audio_embed = self.audio_embed + other.audio_embed
         self.class_probs = self.class_probs + other.class_probs
-        self.masks.update(other.masks)
+        for number, mask in other.masks.items():
+            own = self.masks.get(number)
+            # Ratios of amplitude: shares of energy add up.
+            self.masks[number] = mask if own is None else np.minimum(np.hypot(own, mask), 1).astype(mask.dtype)
 
 
 class SourceTracker:
     """
     Chooses the present slots of one recording's windows, in their order, and merges them to sources.
 
-    A slot is present if its probability reaches `presence_threshold`. A window's present slots are assigned to the
-    sources known so far by the cosine similarity of their audio embeddings (Hungarian algorithm; at most one slot of
-    a window to each source); a slot with a similarity below 0.5 and another label begins a new source.
+    A slot is present if its probability reaches `presence_threshold`. A source is one sounding class, so a window's
+    present slots with the same label are one. They are assigned to the sources known so far by the cosine similarity
+    of their audio embeddings (Hungarian algorithm; at most one of a window to each source); one with a similarity
+    below 0.5 and another label begins a new source.
 
-    With `num_sources`, the most certain sources are kept, and where a window has fewer present slots, its next
-    probable ones stand by: they become sources only if the whole recording has too few.
+    With `num_sources`, the most certain sources are kept, and a window's other slots stand by: they become sources
+    only if the whole recording has too few, those with a label that it has already the last.
 
     Args:
         num_sources (`int`, *optional*): Exactly how many sources to find.
@@ -86,10 +90,17 @@ class SourceTracker:
         presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
         order = torch.sort(presence, descending=True, stable=True).indices.tolist()
         num_present = int((presence >= self.presence_threshold).sum())
-        chosen = order[: max(num_present, self.num_sources or 0)]
+        chosen = order[:num_present] if self.num_sources is None else order
         tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in chosen]
-        _merge(tracks[:num_present], self._present)
-        _merge(tracks[num_present:], self._standby)
+        present: dict[int, Track] = {}
+        repeated = [
+            track for track in tracks[:num_present] if present.setdefault(track.label_index, track) is not track
+        ]
+        if self.num_sources is None:
+            for track in repeated:
+                present[track.label_index].absorb(track)
+        _merge(list(present.values()), self._present)
+        _merge(repeated + tracks[num_present:], self._standby)
 
     def tracks(self) -> list[Track]:
         """The sources, the most certain first; empty if no slot was present."""
