@@ -14,7 +14,7 @@ from listening import Hearing
 from losses import diffusion_loss
 from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
-from train import Generator, GeneratorConfig, RowRandom, blur, prepare_weights, set_mode, shuffle
+from train import Generator, GeneratorConfig, RowRandom, blur, correct, prepare_weights, set_mode, shuffle
 from training_data import colourfulness, most_colourful
 from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, kill_after, train, weights
@@ -376,6 +376,13 @@ def test_slots_are_shuffled_within_their_mixture():
     assert 70 < (shuffled != slots).any(dim=1).sum() < 125
     assert torch.equal(shuffle(slots, 0.0, RowRandom(0, range(200))), slots)
     assert torch.equal(shuffle(slots[50:], 0.5, RowRandom(0, range(50, 200))), shuffled[50:])
+
+
+def test_misheard_sources_are_drawn_as_what_they_are():
+    heard = torch.tensor([[[3.0, 1.0, 0.0], [0.5, 2.0, 1.9], [9.0, 0.0, 0.0]]])
+    corrected = correct(heard, torch.tensor([[0, 2, -1]]))
+    assert torch.equal(corrected[0, [0, 2]], heard[0, [0, 2]])
+    assert corrected[0, 1].softmax(dim=-1).tolist() == pytest.approx([0, 0, 1], abs=1e-3)
 
 
 def test_slots_are_not_shuffled_where_they_alone_say_what_to_draw(inputs, tmp_path):

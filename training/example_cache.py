@@ -1,4 +1,4 @@
-"""What an example costs most to make, on disk: the slots of its sources and the latents of its picture."""
+"""What an example costs most to make, on disk: its sources' slots and labels, and the latents of its picture."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from avgas_pipeline.metrics.judges import weights_digest
 
 
-FIELDS = ("latent_mean", "latent_std", "slots", "shown")
+FIELDS = ("latent_mean", "latent_std", "slots", "labels", "shown")
 BATCH_SIZE = 16
 EXAMPLE_SETTINGS = (
     *(
@@ -89,6 +89,7 @@ class ExampleCache:
             "latent_mean": mean.float().cpu().numpy().astype(np.float16),
             "latent_std": deviation.float().cpu().numpy().astype(np.float16),
             "slots": slots.float().cpu().numpy(),
+            "labels": batch["labels"].numpy(),
             "shown": (batch["shown"].to(device) & found).cpu().numpy(),
         }
 

@@ -147,8 +147,9 @@ def separation_losses(
             own = own[batch, slots.clamp(min=0)].flatten(0, 1)
             losses[name] = info_nce(own, others.flatten(0, 1), flat_labels, temperature, processes)
     if output.mask_logits is not None and targets.mask_ratio is not None:
-        masks = output.mask_logits[rows, matched].float().sigmoid()
-        error = (masks - targets.mask_ratio[rows, sources]).abs()
+        ratio = targets.mask_ratio[rows, sources]
+        # Least where the mask is the mean of what it may be, as Wiener's is; absolute error would want its median.
+        error = F.binary_cross_entropy_with_logits(output.mask_logits[rows, matched].float(), ratio, reduction="none")
         weight = targets.mask_weight[rows]
         losses["mask"] = (error * weight).sum() / processes.mean_count(weight.sum())
     return losses, slots

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from checkpoints import save_trainable_only
 from config import parse_config, run_script, setting
@@ -46,6 +47,8 @@ from avgas_pipeline.data.scenes import collage
 
 # Of the averaged audio encoder and separator that teach A2A.
 TEACHER_DECAY = 0.999
+# Of a label that is known, beside zeros.
+CERTAIN_LOGIT = 10.0
 # Layers of the separator that get LoRA; the last only if it has them.
 TOKEN_LAYERS = ["token_head.0", "token_head.2", "label_tokens"]
 
@@ -467,9 +470,13 @@ class StepLosses:
                 with torch.no_grad():
                     slots, found, _ = hear_sources(self.hearing, **heard)
                 shown, heard = shown & found, None
-        if config.slot_noise or config.slot_shuffle:
+        separator = self.hearing.separator
+        if slots is not None and separator.label_tokens is not None:
             with torch.no_grad():
-                class_logits = self.hearing.separator.class_head(slots)
+                class_logits = separator.class_head(slots)
+            # One slot has the labels of all sources.
+            if separator.config.num_slots > 1:
+                class_logits = correct(class_logits, batch["labels"])
         if config.slot_noise:
             slots = blur(slots, config.slot_noise, random)
         if config.slot_shuffle:
@@ -482,6 +489,16 @@ class StepLosses:
             )
             losses |= separation[0]
         return losses
+
+
+def correct(class_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """
+    Label logits `(B, N, num_labels)` of sources with labels `(B, N)`, -1 for none: where they are wrong, those of the
+    true label, since that is what the picture shows.
+    """
+    right = class_logits.argmax(dim=-1) == labels
+    true = CERTAIN_LOGIT * F.one_hot(labels.clamp(min=0), class_logits.shape[-1]).to(class_logits)
+    return torch.where((right | (labels < 0))[..., None], class_logits, true)
 
 
 def blur(slots: torch.Tensor, amount: float, random: RowRandom) -> torch.Tensor:
