@@ -16,6 +16,7 @@ from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTokenizer,
+    MobileNetV1Model,
     ResNetConfig,
     ResNetModel,
     Wav2Vec2Config,
@@ -26,11 +27,11 @@ from transformers import (
     WhisperModel,
 )
 
-from avgas_pipeline import AVGASPipeline, SoundEffectsEncoder, SoundEffectsFeatureExtractor, WhisperAudioEncoder
+from avgas_pipeline import AVGASPipeline, WhisperAudioEncoder, YamnetEncoder, YamnetFeatureExtractor
 from avgas_pipeline.assemble import build_separator
 from avgas_pipeline.audio import Window
 from avgas_pipeline.audio_tokens import encoder_inputs
-from avgas_pipeline.sound_effects_encoder import SoundEffectsConfig
+from avgas_pipeline.yamnet import YamnetConfig
 
 
 def tiny_whisper_config():
@@ -79,9 +80,9 @@ def wav2vec2():
     return Wav2Vec2Model(config).eval(), Wav2Vec2FeatureExtractor(return_attention_mask=True)
 
 
-def sound_effects():
-    encoder = SoundEffectsEncoder(SoundEffectsConfig(hidden_sizes=[4, 8, 16])).eval()
-    return encoder, SoundEffectsFeatureExtractor(window_s=1.0)
+def yamnet():
+    encoder = YamnetEncoder(YamnetConfig(depth_multiplier=0.01, min_depth=4)).eval()
+    return encoder, YamnetFeatureExtractor(window_s=1.0)
 
 
 ENCODERS = {
@@ -90,7 +91,7 @@ ENCODERS = {
     "whisper": whisper,
     "resnet": resnet,
     "wav2vec2": wav2vec2,
-    "sound_effects": sound_effects,
+    "yamnet": yamnet,
 }
 
 
@@ -149,47 +150,52 @@ def test_fused_clap_is_deterministic():
     assert inputs["input_features"].shape[1] == 4 and not inputs["is_longer"].any()
 
 
-# -- the sound-effects encoder --------------------------------------------------------------------------------------
+# -- YAMNet ---------------------------------------------------------------------------------------------------------
 
 
 def test_front_end_by_hand():
-    """A tone in its band, as the definition has it: power of a Hann frame of 2048 samples at 44.1 kHz, in log."""
+    """A tone in its band, as the definition has it: log of the magnitude of a Hann frame of 25 ms, and 0.001."""
     amplitude, frequency = 0.1, 1000.0
-    heights = []
-    for rate in (16000, 44100, 96000):
-        tone = amplitude * np.sin(2 * np.pi * frequency * np.arange(rate) / rate)
-        extractor = SoundEffectsFeatureExtractor(sampling_rate=rate, window_s=1.0)
-        features = extractor(tone, sampling_rate=rate, return_tensors="np")["input_features"][0]
-        assert features.shape == (extractor.n_samples // round(extractor.hop_s * rate) + 1, 96)
-        middle = features[10:-10].mean(axis=0)
-        mel = 2595 * np.log10(1 + np.array([frequency, 22050.0]) / 700)
-        assert abs(middle.argmax() + 1 - mel[0] / mel[1] * 97) <= 1
-        heights.append(middle)
-    # The tone's power over the two or three bins of its band: between a tenth of the peak bin's and all of it.
-    peak = (amplitude * 2048 / 4) ** 2
-    for middle in heights:
-        assert np.log10(1 + 1e4 * 0.1 * peak) / 9.4578 < middle.max() < np.log10(1 + 1e4 * peak) / 9.4578
-    for middle in heights[1:]:
-        assert np.abs(heights[0] - middle)[:40].max() < 0.06
-    # There is nothing above half the rate.
-    assert heights[0][77:].max() == 0.0
+    tone = amplitude * np.sin(2 * np.pi * frequency * np.arange(16000) / 16000)
+    features = YamnetFeatureExtractor(window_s=1.0)(tone, return_tensors="np")["input_features"][0]
+    assert features.shape == (100, 64)
+    middle = features[10:-10].mean(axis=0)
+    low, high, own = 2595 * np.log10(1 + np.array([125.0, 7500.0, frequency]) / 700)
+    assert abs(middle.argmax() + 1 - 65 * (own - low) / (high - low)) <= 1
+    # A frame of 400 samples in an FFT of 512: a main lobe of five bins, 500 to 600 Hz above the band's two edges.
+    peak = amplitude * 400 / 4
+    assert np.log(0.5 * peak) < middle.max() < np.log(3 * peak)
+    assert np.allclose(
+        YamnetFeatureExtractor(window_s=1.0)(np.zeros(16000), return_tensors="np").input_features, np.log(0.001)
+    )
 
 
 def test_front_end_pads_and_cuts_to_its_window():
-    extractor = SoundEffectsFeatureExtractor(window_s=1.0)
+    extractor = YamnetFeatureExtractor(window_s=1.0)
     noise = np.random.default_rng(0).normal(0, 0.1, 24000).astype(np.float32)
     whole, first, short = extractor([noise, noise[:16000], noise[:8000]], return_tensors="np")["input_features"]
     assert np.array_equal(whole, first)
-    assert short[25:].max() == 0.0 and np.array_equal(short[:20], first[:20])
+    assert np.allclose(short[50:], np.log(0.001)) and np.array_equal(short[:48], first[:48])
     with pytest.raises(ValueError, match="at 8000 Hz, but has to be at 16000 Hz"):
         extractor(noise, sampling_rate=8000)
 
 
-def test_sound_effects_encoder_is_found_by_name(tmp_path):
-    encoder, extractor = sound_effects()
+def test_yamnet_shows_its_last_map_and_a_finer_one():
+    torch.manual_seed(0)
+    encoder = YamnetEncoder(YamnetConfig(depth_multiplier=0.125)).eval()
+    spectrogram = torch.randn(2, 1, 64, 500)
+    hidden = encoder(spectrogram).last_hidden_state
+    assert hidden.shape == (2, 128 + 64, 4, 32) and hidden.shape[1] == encoder.config.hidden_size
+    maps = MobileNetV1Model.forward(encoder, spectrogram, output_hidden_states=True)
+    assert torch.equal(hidden[:, :128, ::2, ::2], maps.last_hidden_state)
+    assert torch.equal(hidden[:, 128:], maps.hidden_states[21])
+
+
+def test_yamnet_is_found_by_name(tmp_path):
+    encoder, extractor = yamnet()
     encoder.save_pretrained(tmp_path)
     extractor.save_pretrained(tmp_path)
-    assert isinstance(AutoModel.from_pretrained(tmp_path), SoundEffectsEncoder)
+    assert isinstance(AutoModel.from_pretrained(tmp_path), YamnetEncoder)
     assert AutoFeatureExtractor.from_pretrained(tmp_path).n_samples == 16000
 
 

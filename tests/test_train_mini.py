@@ -9,9 +9,9 @@ from mini_parts import NUM_INFERENCE_STEPS
 from results_table import results_table
 from training_runs import TRAINING, environment, run_to_the_end
 
-from avgas_pipeline import AVGASPipeline, SoundEffectsEncoder, SoundEffectsFeatureExtractor
+from avgas_pipeline import AVGASPipeline, YamnetEncoder, YamnetFeatureExtractor
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini
-from avgas_pipeline.sound_effects_encoder import SoundEffectsConfig
+from avgas_pipeline.yamnet import YamnetConfig
 
 
 SMALL = {
@@ -40,8 +40,8 @@ def recipes(folder):
 
 @pytest.mark.slow
 def test_from_nothing_to_a_checkpoint(tmp_path):
-    encoder = SoundEffectsEncoder(SoundEffectsConfig(hidden_sizes=(4, 8, 8, 8)))
-    for part in (encoder, SoundEffectsFeatureExtractor()):
+    encoder = YamnetEncoder(YamnetConfig(depth_multiplier=0.02))
+    for part in (encoder, YamnetFeatureExtractor()):
         part.save_pretrained(tmp_path / "mini/audio-encoder")
     command = [sys.executable, TRAINING / "train_mini.py", "--wheel", "none.whl", "--output_dir", tmp_path / "mini"]
     command += ["--dataset", find_soundscapes_mini(), "--configs", recipes(tmp_path / "configs")]

