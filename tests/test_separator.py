@@ -81,25 +81,6 @@ def test_label_temperature_has_to_be_above_zero():
         tiny_separator(label_temperature=0)
 
 
-def test_presence_is_calibrated_by_rank():
-    # At least two if the second and third logits add up to more than 1; at least three if the third passes -2.
-    separator = tiny_separator(presence_calibration=[[0, 1, 1, 0, -1], [0, 0, 1, 0, 2]])
-    logits = torch.tensor([[-3.0, 5.0, -1.0, 1.0], [-4.0, -6.0, 3.0, 1.5], [-2.0, -1.0, -1.5, -0.5]])
-    expected = torch.tensor([[-3.0, 5.0, -1.0, -1.0], [-3.5, -6.0, 3.0, -3.5], [-3.5, -3.5, -3.5, -0.5]])
-    torch.testing.assert_close(separator.calibrate_presence(logits), expected)
-
-
-def test_without_calibration_presence_is_as_it_was():
-    logits = torch.tensor([[-3.0, 5.0, -1.0, 1.0]])
-    assert tiny_separator().calibrate_presence(logits) is logits
-
-
-@pytest.mark.parametrize("rows", [[[1.0, 0.0]], [[0.0] * 5] * 4])
-def test_calibration_has_to_fit_the_slots(rows):
-    with pytest.raises(ValueError, match="`presence_calibration` has to have at most 3 rows of 5 numbers"):
-        tiny_separator(presence_calibration=rows)
-
-
 @pytest.mark.parametrize("shape", [(2, 16, 3, 7), (2, 16, 1, 1)])
 def test_four_dimensional_hidden_states(shape):
     separator = tiny_separator(num_prefix_tokens=0, num_frequency_patches=1)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
-from calibrate_presence import CalibrationConfig
 from config import parse_config
 from train import GeneratorConfig
 from train_autoencoder import AutoencoderConfig
@@ -14,12 +13,7 @@ from train_separator import SeparatorConfig
 
 TRAINING = Path(__file__).parents[1] / "training"
 FOLDER = TRAINING / "configs"
-CONFIGS = {
-    "generator": GeneratorConfig,
-    "autoencoder": AutoencoderConfig,
-    "image-teacher": JudgeConfig,
-    "calibration": CalibrationConfig,
-}
+CONFIGS = {"generator": GeneratorConfig, "autoencoder": AutoencoderConfig, "image-teacher": JudgeConfig}
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)

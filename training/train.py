@@ -165,8 +165,6 @@ def prepare_weights(config: GeneratorConfig, generator: Generator) -> list[dict[
         unet.add_adapter(LoraConfig(target_modules=config.lora_target_modules, **lora))
     if config.train_separator:
         hearing.requires_grad_(True)
-        # It is of the weights as they were.
-        separator.register_to_config(presence_calibration=None)
     elif config.full:
         for weight in drawing_weights(separator):
             weight.requires_grad_(True)

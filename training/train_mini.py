@@ -47,19 +47,14 @@ class Stage:
 
 
 def script(name: str, config: Path, **settings: object) -> Callable[[Path], None]:
-    """A stage that is a script with a recipe."""
+    """A stage that is a training script with a recipe."""
 
     def run(out: Path) -> None:
         command = [sys.executable, str(TRAINING / name), "--config", str(config), f"--output_dir={out}"]
         command += [f"--{key}={value}" for key, value in settings.items()]
-        subprocess.run(command, check=True)
+        subprocess.run([*command, "--resume_from_checkpoint=latest"], check=True)
 
     return run
-
-
-def training(name: str, config: Path, **settings: object) -> Callable[[Path], None]:
-    """A stage that is a training run, which goes on where it was interrupted."""
-    return script(name, config, resume_from_checkpoint="latest", **settings)
 
 
 def build_stages(args: argparse.Namespace) -> list[Stage]:
@@ -80,19 +75,17 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
         Stage(
             "autoencoder",
             "config.json",
-            training("train_autoencoder.py", configs / "mini-autoencoder.yaml", dataset=data),
+            script("train_autoencoder.py", configs / "mini-autoencoder.yaml", dataset=data),
         ),
         Stage(
-            "image-teacher",
-            "config.json",
-            training("train_judge.py", configs / "mini-image-teacher.yaml", dataset=data),
+            "image-teacher", "config.json", script("train_judge.py", configs / "mini-image-teacher.yaml", dataset=data)
         ),
         Stage("untrained", "model_index.json", assemble),
     ]
     for system in SYSTEMS:
         # The paper's encoder begins with nothing.
         whole = {"encoder_trainable": ""} if system == "paper" else {}
-        hearing = training(
+        hearing = script(
             "train_separator.py",
             configs / "mini-separator.yaml",
             dataset=data,
@@ -104,7 +97,7 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
         stages.append(Stage(f"{system}-hearing", "model_index.json", hearing))
         # The paper's separator has A2A from the beginning.
         if system != "paper":
-            alignment = training(
+            alignment = script(
                 "train_separator.py",
                 configs / "mini-alignment.yaml",
                 dataset=data,
@@ -112,18 +105,9 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
                 image_encoder=out / "image-teacher",
             )
             stages.append(Stage(f"{system}-alignment", "model_index.json", alignment))
-        # The baselines have as many slots as they are to find.
-        if system == "separator":
-            calibration = script(
-                "calibrate_presence.py",
-                configs / "mini-calibration.yaml",
-                dataset=data,
-                pretrained_model_name_or_path=out / stages[-1].name,
-            )
-            stages.append(Stage(f"{system}-calibration", "model_index.json", calibration))
         # One embedding of all sources can't tell which of them a picture shows alone.
         mixed = {"separated_fraction": 0.0} if system == "single-embedding" else {}
-        drawing = training(
+        drawing = script(
             "train.py",
             configs / "mini-generator.yaml",
             dataset=data,

@@ -69,12 +69,9 @@ def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any
         raise ValueError(f"preset has to be one of {', '.join(PRESETS)} but is {config.preset!r}.")
     extractor, encoder, separator = pipe.audio_feature_extractor, pipe.audio_encoder, pipe.separator
     if config.preset == "separator":
-        # It is of the weights as they were.
-        separator.register_to_config(presence_calibration=None)
         return extractor, encoder, separator
     slots = {"single_embedding": 1, "paper": 2}[config.preset]
     settings = {**separator.config, "num_slots": slots, "num_layers": 0, "mask_channels": 0}
-    settings["presence_calibration"] = None
     if config.preset == "single_embedding" and settings["label_temperature"]:
         # Its one slot has all labels, not one of them.
         settings["label_temperature"] = 1.0

@@ -175,10 +175,8 @@ class Listener:
             fractions = [window.num_valid / len(window.samples) for window in windows]
             valid_fraction = torch.tensor(fractions, device=self.device)
         # Offloading hooks rebuild outputs, which only works for tuples.
-        output = AudioVisualSeparatorOutput(
+        return AudioVisualSeparatorOutput(
             *self.separator(
                 tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False
             )
         )
-        output.presence_logits = self.separator.calibrate_presence(output.presence_logits)
-        return output

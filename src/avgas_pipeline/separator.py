@@ -192,9 +192,6 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             If given, condition tokens are the sum of what the slot's embedding says and of a learned embedding of its
             label: the mean over labels, by their probabilities at this temperature. Near 0 a source that may be one of
             several is drawn as the likeliest, not as something between them; 1 suits a slot that holds all sources.
-        presence_calibration (`list[list[float]]`, *optional*):
-            For 2 sources, 3 and so on a row of K weights and a bias: how the presence logits of a window, from the
-            highest to the lowest, tell whether there are at least so many. See `calibrate_presence`.
         audio_embed_dim (`int`, defaults to 512):
             Width of the A2A embedding.
         visual_embed_dim (`int`, defaults to 512):
@@ -234,7 +231,6 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_condition_tokens: int = 8,
         cross_attention_dim: int = 768,
         label_temperature: float | None = None,
-        presence_calibration: list[list[float]] | None = None,
         audio_embed_dim: int = 512,
         visual_embed_dim: int = 512,
         num_labels: int = 309,
@@ -254,11 +250,6 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
         if label_temperature is not None and label_temperature <= 0:
             raise ValueError(f"`label_temperature` has to be above 0 but is {label_temperature}.")
-        rows = presence_calibration or []
-        if len(rows) > num_slots - 1 or any(len(row) != num_slots + 1 for row in rows):
-            raise ValueError(
-                f"`presence_calibration` has to have at most {num_slots - 1} rows of {num_slots + 1} numbers."
-            )
         if id2label is not None and sorted(int(index) for index in id2label) != list(range(len(id2label))):
             raise ValueError(f"`id2label` has to number its {len(id2label)} labels from 0 without gaps.")
         if id2label is not None:
@@ -368,32 +359,6 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if return_dict:
             return output
         return tuple(getattr(output, field.name) for field in fields(output))
-
-    def calibrate_presence(self, presence_logits: torch.Tensor) -> torch.Tensor:
-        r"""
-        Presence logits that take the window's other slots into account: by how sure all of them are, not one by one.
-        Sources met in training are heard with more certainty than others, so that of several unknown ones some stay
-        below any threshold that suits single ones.
-
-        The slot with the k-th highest logit gets that of there being at least k sources, by a logistic regression for
-        every k (as in Frank and Hall, "A Simple Approach to Ordinal Classification", ECML 2001), but never more than
-        the slot before it. The highest one stays as it is, as do those beyond `presence_calibration`'s rows.
-
-        Args:
-            presence_logits (`torch.Tensor` of shape `(..., K)`):
-                As [`AudioVisualSeparatorOutput`] has them.
-
-        Returns:
-            `torch.Tensor` of shape `(..., K)`: of the same slots; without `presence_calibration` the same.
-        """
-        if not self.config.presence_calibration:
-            return presence_logits
-        ranked, slots = presence_logits.float().sort(dim=-1, descending=True, stable=True)
-        table = torch.tensor(self.config.presence_calibration, dtype=ranked.dtype, device=ranked.device)
-        at_least = F.linear(ranked, table[:, :-1], table[:, -1])
-        ranked = torch.cat([ranked[..., :1], at_least, ranked[..., 1 + len(table) :]], dim=-1)
-        ranked = ranked.cummin(dim=-1).values
-        return torch.zeros_like(ranked).scatter(-1, slots, ranked)
 
     def condition(self, slots: torch.Tensor, class_logits: torch.Tensor | None = None) -> torch.Tensor:
         r"""
