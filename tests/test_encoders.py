@@ -80,8 +80,11 @@ def wav2vec2():
     return Wav2Vec2Model(config).eval(), Wav2Vec2FeatureExtractor(return_attention_mask=True)
 
 
-def yamnet():
-    encoder = YamnetEncoder(YamnetConfig(depth_multiplier=0.01, min_depth=4)).eval()
+def yamnet(**config):
+    encoder = YamnetEncoder(YamnetConfig(**({"depth_multiplier": 0.01} | config))).eval()
+    for layer in (encoder.conv_stem, *encoder.layer):
+        # So that after 27 layers there is something left.
+        torch.nn.init.kaiming_normal_(layer.convolution.weight)
     return encoder, YamnetFeatureExtractor(window_s=1.0)
 
 
@@ -182,13 +185,22 @@ def test_front_end_pads_and_cuts_to_its_window():
 
 def test_yamnet_shows_its_last_map_and_a_finer_one():
     torch.manual_seed(0)
-    encoder = YamnetEncoder(YamnetConfig(depth_multiplier=0.125)).eval()
+    encoder, _ = yamnet(depth_multiplier=0.125)
     spectrogram = torch.randn(2, 1, 64, 500)
     hidden = encoder(spectrogram).last_hidden_state
     assert hidden.shape == (2, 128 + 64, 4, 32) and hidden.shape[1] == encoder.config.hidden_size
     maps = MobileNetV1Model.forward(encoder, spectrogram, output_hidden_states=True)
-    assert torch.equal(hidden[:, :128, ::2, ::2], maps.last_hidden_state)
-    assert torch.equal(hidden[:, 128:], maps.hidden_states[21])
+    torch.testing.assert_close(hidden[:, :128, ::2, ::2], maps.last_hidden_state)
+    torch.testing.assert_close(hidden[:, 128:], maps.hidden_states[21])
+
+
+def test_yamnet_keeps_its_statistics_in_training():
+    torch.manual_seed(0)
+    encoder = yamnet()[0].train()
+    before = encoder.conv_stem.normalization.running_var.clone()
+    encoder(torch.randn(2, 1, 64, 100))
+    after = encoder.conv_stem.normalization.running_var
+    assert not torch.equal(before, after) and (after / before - 1).abs().max() < 0.1
 
 
 def test_yamnet_is_found_by_name(tmp_path):

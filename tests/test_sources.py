@@ -112,10 +112,38 @@ def test_slots_of_one_window_with_one_label_are_one_source():
     assert np.allclose(found[0].masks[0], 1.0, atol=1e-3) and np.allclose(found[1].masks[0], 0.9, atol=1e-3)
 
 
-def test_num_sources_takes_other_labels_before_one_twice():
-    output = slots([[0.95, 0.9, 0.1]], [[0, 0, 1]], [[X, X, Y]])
-    assert [t.label_index for t in track(output, num_sources=2)] == [0, 1]
-    assert [t.label_index for t in track(output, num_sources=3)] == [0, 0, 1]
+@pytest.mark.parametrize(
+    ("presence", "labels", "expected"),
+    [
+        ([0.95, 0.9, 0.1], [0, 0, 1], [[0], [0, 1], [0, 0, 1]]),
+        ([0.95, 0.9, 0.85, 0.1], [0, 0, 0, 1], [[0], [0, 1], [0, 0, 1], [0, 0, 0, 1]]),
+        ([0.95, 0.3, 0.25, 0.1], [0, 0, 0, 1], [[0], [0, 1], [0, 0, 1]]),
+        ([0.95, 0.3, 0.25, 0.1], [0, 1, 1, 2], [[0], [0, 1], [0, 1, 2], [0, 1, 1, 2]]),
+    ],
+)
+def test_num_sources_takes_other_labels_before_one_twice(presence, labels, expected):
+    output = slots([presence], [labels], [np.eye(4)[: len(labels)]])
+    for count, wanted in enumerate(expected, start=1):
+        assert [t.label_index for t in track(output, num_sources=count)] == wanted
+
+
+@pytest.mark.parametrize("num_sources", [None, 1])
+def test_a_source_has_all_the_sound_of_its_label(num_sources):
+    masks = torch.stack([torch.full((BANDS, 5), value) for value in (0.6, 0.8)])[None]
+    (found,) = track(slots([[0.9, 0.8]], [[0, 0]], [[X, Y]], masks), num_sources=num_sources)
+    assert np.allclose(found.masks[0], 1.0, atol=1e-3)
+
+
+def test_sources_that_come_to_be_heard_as_the_same_are_one():
+    output = slots([[0.9, 0.8], [0.9, 0.1]], [[0, 1], [0, 2]], [[X, Y], [X, Z]])
+    # The first slot may be 0 or 1 in window 0, and 1 or 2 in window 1.
+    output.class_logits[0, 0] = torch.tensor([0.50, 0.45, 0.04, 0.01]).log()
+    output.class_logits[1, 0] = torch.tensor([0.01, 0.47, 0.51, 0.01]).log()
+    tracker = SourceTracker()
+    for row in range(2):
+        tracker.add_window(output, row, row)
+    assert [t.label_index for t in tracker.tracks()] == [1]
+    assert [t.label_index for t in tracker.tracks()] == [1]
 
 
 def test_slots_of_one_window_are_never_merged_by_their_embeddings():

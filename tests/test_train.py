@@ -380,9 +380,10 @@ def test_slots_are_shuffled_within_their_mixture():
 
 def test_misheard_sources_are_drawn_as_what_they_are():
     heard = torch.tensor([[[3.0, 1.0, 0.0], [0.5, 2.0, 1.9], [9.0, 0.0, 0.0]]])
-    corrected = correct(heard, torch.tensor([[0, 2, -1]]))
-    assert torch.equal(corrected[0, [0, 2]], heard[0, [0, 2]])
-    assert corrected[0, 1].softmax(dim=-1).tolist() == pytest.approx([0, 0, 1], abs=1e-3)
+    for temperature in (0.1, 1.0, 5.0):
+        corrected = correct(heard, torch.tensor([[0, 2, -1]]), temperature)
+        assert torch.equal(corrected[0, [0, 2]], heard[0, [0, 2]])
+        assert (corrected[0, 1] / temperature).softmax(dim=-1).tolist() == pytest.approx([0, 0, 1], abs=1e-3)
 
 
 def test_slots_are_not_shuffled_where_they_alone_say_what_to_draw(inputs, tmp_path):

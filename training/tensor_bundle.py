@@ -27,8 +27,16 @@ def read_variables(index: bytes, data: bytes) -> dict[str, np.ndarray]:
         data (`bytes`): Of `variables.data-00000-of-00001`.
 
     Raises:
-        ValueError: If the index is not one, or is compressed, or the data end too early.
+        ValueError: If the index is not one, or is damaged or compressed, or the data end too early.
     """
+    try:
+        return _read(index, data)
+    except (IndexError, KeyError, OverflowError, TypeError, UnicodeDecodeError, struct.error):
+        # What a wrong byte leads to depends on where it is.
+        raise ValueError("the index is damaged") from None
+
+
+def _read(index: bytes, data: bytes) -> dict[str, np.ndarray]:
     if len(index) < _FOOTER_BYTES or struct.unpack("<Q", index[-8:])[0] != _TABLE_MAGIC:
         raise ValueError("not the index of a TensorFlow checkpoint")
     # The footer has the places of two blocks: of one that is not used, and of the index of blocks.

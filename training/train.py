@@ -47,8 +47,8 @@ from avgas_pipeline.data.scenes import collage
 
 # Of the averaged audio encoder and separator that teach A2A.
 TEACHER_DECAY = 0.999
-# Of a label that is known, beside zeros.
-CERTAIN_LOGIT = 10.0
+# Of a label that is known, beside zeros, at a temperature of 1.
+CERTAIN_LOGIT = 20.0
 # Layers of the separator that get LoRA; the last only if it has them.
 TOKEN_LAYERS = ["token_head.0", "token_head.2", "label_tokens"]
 
@@ -474,7 +474,7 @@ class StepLosses:
                 class_logits = separator.class_head(slots)
             # One slot has the labels of all sources.
             if separator.config.num_slots > 1:
-                class_logits = correct(class_logits, batch["labels"])
+                class_logits = correct(class_logits, batch["labels"], separator.config.label_temperature)
         if config.slot_noise:
             slots = blur(slots, config.slot_noise, random)
         if config.slot_shuffle:
@@ -489,13 +489,13 @@ class StepLosses:
         return losses
 
 
-def correct(class_logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def correct(class_logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
     """
     Label logits `(B, N, num_labels)` of sources with labels `(B, N)`, -1 for none: where they are wrong, those of the
-    true label, since that is what the picture shows.
+    true label, since that is what the picture shows. `temperature` is what they will be divided by.
     """
     right = class_logits.argmax(dim=-1) == labels
-    true = CERTAIN_LOGIT * F.one_hot(labels.clamp(min=0), class_logits.shape[-1]).to(class_logits)
+    true = CERTAIN_LOGIT * temperature * F.one_hot(labels.clamp(min=0), class_logits.shape[-1]).to(class_logits)
     return torch.where((right | (labels < 0))[..., None], class_logits, true)
 
 

@@ -76,7 +76,8 @@ def _write_code(folder: Path) -> None:
     for component, (library, class_name) in read_components(index_path).items():
         if library != _PACKAGE.name:
             continue
-        module = next((module for module in modules if _defines(module, class_name)), None)
+        candidates = sorted(path.stem for path in _PACKAGE.glob("*.py"))
+        module = next((module for module in candidates if _defines(module, class_name)), None)
         if module is None:
             raise ValueError(f"{index_path}: this package has no class {class_name!r}.")
         # diffusers looks for a component's class in a file named after its library, inside its folder.

@@ -1,6 +1,6 @@
 """From the separator's slots, window by window, to the sources of a whole recording."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -66,10 +66,10 @@ class SourceTracker:
     """
     Chooses the present slots of one recording's windows, in their order, and merges them to sources.
 
-    A slot is present if its probability reaches `presence_threshold`. A source is one sounding class, so a window's
-    present slots with the same label are one. They are assigned to the sources known so far by the cosine similarity
-    of their audio embeddings (Hungarian algorithm; at most one of a window to each source); one with a similarity
-    below 0.5 and another label begins a new source.
+    A slot is present if its probability reaches `presence_threshold`. A window's present slots are assigned to the
+    sources known so far by the cosine similarity of their audio embeddings (Hungarian algorithm; at most one slot of
+    a window to each source); a slot with a similarity below 0.5 and another label begins a new source. A source is one
+    sounding class, so slots of a window, and in the end sources, with the same label are one.
 
     With `num_sources`, the most certain sources are kept, and a window's other slots stand by: they become sources
     only if the whole recording has too few, those with a label that it has already the last.
@@ -92,28 +92,41 @@ class SourceTracker:
         num_present = int((presence >= self.presence_threshold).sum())
         chosen = order[:num_present] if self.num_sources is None else order
         tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in chosen]
-        present: dict[int, Track] = {}
-        repeated = [
-            track for track in tracks[:num_present] if present.setdefault(track.label_index, track) is not track
-        ]
-        if self.num_sources is None:
-            for track in repeated:
-                present[track.label_index].absorb(track)
-        _merge(list(present.values()), self._present)
-        _merge(repeated + tracks[num_present:], self._standby)
+        present, repeated = _one_per_label(tracks[:num_present])
+        _merge(present, self._present)
+        if self.num_sources is not None:
+            _merge(repeated + tracks[num_present:], self._standby)
 
     def tracks(self) -> list[Track]:
         """The sources, the most certain first; empty if no slot was present."""
-        found = sorted(self._present, key=lambda track: -track.score)
+        # What a source is heard as can change from window to window, until it is what another one is.
+        found, repeated = _one_per_label(sorted(self._present, key=lambda track: -track.score))
         if self.num_sources is None:
             return found
         # What stands by may be a present source's quiet moments.
         standby = sorted(self._standby, key=lambda track: -track.score)
-        known = _assign(standby, found)
-        strangers = [track for track, same in zip(standby, known, strict=True) if same is None]
-        relatives = [track for track, same in zip(standby, known, strict=True) if same is not None]
-        chosen = (found + strangers + relatives)[: self.num_sources]
+        labels = {track.label_index for track in found}
+        strangers, relatives = [], []
+        for track, known in zip(standby, _assign(standby, found), strict=True):
+            is_new = known is None and track.label_index not in labels
+            (strangers if is_new else relatives).append(track)
+            labels.add(track.label_index)
+        chosen = (found + strangers + repeated + relatives)[: self.num_sources]
         return sorted(chosen, key=lambda track: -track.score)
+
+
+def _one_per_label(tracks: list[Track]) -> tuple[list[Track], list[Track]]:
+    """Tracks with the same label as one, that of the first; and those that went into another, as they were."""
+    sources: dict[int, Track] = {}
+    repeated = []
+    for track in tracks:
+        if track.label_index in sources:
+            sources[track.label_index].absorb(track)
+            repeated.append(track)
+        else:
+            views, masks = dict(track.tokens_by_label), dict(track.masks)
+            sources[track.label_index] = replace(track, tokens_by_label=views, masks=masks)
+    return list(sources.values()), repeated
 
 
 def _track(slots: AudioVisualSeparatorOutput, row: int, slot: int, score: float, number: int) -> Track:

@@ -23,6 +23,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 # What the front end adds to the bands before the logarithm.
 _LOG_OFFSET = 0.001
+# The share of a batch in the running statistics.
+_BATCH_NORM_MOMENTUM = 0.01
 # The last layer before the map is halved for the fifth time.
 _FINE_LAYER = 21
 
@@ -152,6 +154,10 @@ class YamnetEncoder(MobileNetV1Model):
 
     def __init__(self, config: YamnetConfig) -> None:
         super().__init__(config, add_pooling_layer=False)
+        for module in self.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                # transformers gives TensorFlow's 0.9997, which here would keep no more than the last batch.
+                module.momentum = _BATCH_NORM_MOMENTUM
 
     def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> BaseModelOutput | tuple:
         """
