@@ -9,9 +9,10 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from hub_server import run_python
 from typer.testing import CliRunner
 
-from avgas_pipeline import AVGASPipeline
+from avgas_pipeline import AVGASPipeline, export_remote_code
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
@@ -46,7 +47,7 @@ def test_is_small_and_half_precision():
 
 def test_has_a_card_of_its_own():
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for word in ("CC BY 4.0", "aisfx", "soundscapes-mini", "Limits", "Intended use"):
+    for word in ("Apache 2.0", "YAMNet", "AudioSet", "soundscapes-mini", "Limits", "Intended use"):
         assert word in card
 
 
@@ -104,6 +105,32 @@ def test_same_seed_same_bytes_in_fresh_processes(tmp_path):
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("first", "second")
     )
     assert first and first == second
+
+
+def test_remote_code_without_the_package(mini, tmp_path):
+    export_remote_code(FOLDER, tmp_path / "remote")
+    load = """
+from diffusers import DiffusionPipeline
+pipe = DiffusionPipeline.from_pretrained("remote", trust_remote_code=True)
+print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
+""".replace("EXAMPLE", repr(str(EXAMPLES / "mixture-dog-bird.flac")))
+    labels = [source.label for source in mini.separate_audio(EXAMPLES / "mixture-dog-bird.flac")[0]]
+    assert run_python(load, tmp_path, without_package=True).strip().splitlines()[-1] == "|".join(labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("Farm1.wav", "sheep bleating"),
+        ("Shanty5.wav", "dog barking"),
+        ("SportsCroud1.wav", "people clapping"),
+        ("morning.ogg", "chicken crowing"),
+        ("ship.ogg", "raining"),
+    ],
+)
+def test_finds_what_natural_recordings_are_of(mini, name, label):
+    sources = mini.separate_audio(EXAMPLES / name, return_audio=False)[0]
+    assert label in {source.label for source in sources if source.score > 0.9}
 
 
 @pytest.mark.slow

@@ -14,7 +14,6 @@ with quiet_imports():
     from .registration import register
     from .remote_code import export_remote_code
     from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
-    from .sound_effects_encoder import SoundEffectsEncoder, SoundEffectsFeatureExtractor
     from .yamnet import YamnetEncoder, YamnetFeatureExtractor
 
 
@@ -26,8 +25,6 @@ __all__ = [
     "AudioVisualSeparator",
     "AudioVisualSeparatorOutput",
     "EncodedAudio",
-    "SoundEffectsEncoder",
-    "SoundEffectsFeatureExtractor",
     "SoundSource",
     "WhisperAudioEncoder",
     "YamnetEncoder",

@@ -5,14 +5,7 @@ from types import ModuleType
 import diffusers
 
 
-COMPONENTS = (
-    "AudioVisualSeparator",
-    "SoundEffectsEncoder",
-    "SoundEffectsFeatureExtractor",
-    "WhisperAudioEncoder",
-    "YamnetEncoder",
-    "YamnetFeatureExtractor",
-)
+COMPONENTS = ("AudioVisualSeparator", "WhisperAudioEncoder", "YamnetEncoder", "YamnetFeatureExtractor")
 
 
 def register(package: ModuleType) -> None:
