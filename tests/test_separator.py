@@ -31,6 +31,13 @@ def test_masks_without_a_spectrogram_follow_the_token_grid(separator):
     assert separator(tokens()).mask_logits.shape == (2, 4, 16, 8)
 
 
+def test_masks_of_the_first_windows_alone(separator):
+    spectrogram = torch.rand(2, 16, 40)
+    both, first = (separator(tokens(), spectrogram=rows).mask_logits for rows in (spectrogram, spectrogram[:1]))
+    assert first.shape == (1, 4, 16, 40)
+    assert torch.allclose(first, both[:1], atol=1e-5)
+
+
 def test_every_layer_is_taught_in_training(separator):
     assert separator.eval()(tokens()).aux_class_logits is None
     output = separator.train()(tokens())

@@ -19,6 +19,10 @@ from training_runs import environment, weights
 from avgas_pipeline import AudioVisualSeparatorOutput, AVGASPipeline
 
 
+# Weights that `train_separator.py` leaves to `train.py`.
+GENERATOR_ONLY = ("token_head", "token_norm", "label_tokens", "null_tokens")
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """Read-only by convention."""
@@ -117,6 +121,22 @@ def test_masks_are_best_at_the_ideal_ratio():
     # -(r ln r + (1 - r) ln(1 - r)): 0.3251 for 0.1 and 0.9, ln 2 for 0.5; what weighs nothing does not count.
     assert loss(ratio) == pytest.approx((0.3251 + 2 * 0.6931 + 3 * 0.3251) / 6, abs=1e-3)
     assert all(loss((ratio + change).clamp(0, 1)) > loss(ratio) for change in (-0.05, 0.05))
+
+
+def test_masks_of_the_first_mixtures_alone():
+    torch.manual_seed(0)
+    labels = torch.tensor([[0, 1], [2, -1], [3, 1]])
+    ratio, weight, masks = torch.rand(3, 2, 4, 5), torch.rand(3, 4, 5), torch.randn(3, 3, 4, 5)
+
+    def losses(mixtures, masked):
+        output = output_of(logits[:mixtures], embeds[:mixtures])
+        output.mask_logits = masks[:masked]
+        targets = SeparationTargets(labels[:mixtures], mask_ratio=ratio[:masked], mask_weight=weight[:masked])
+        return separation_losses(output, targets)[0]
+
+    logits, embeds = torch.randn(3, 3, 4), torch.nn.functional.normalize(torch.randn(3, 3, 4), dim=-1)
+    assert losses(3, 2)["mask"].item() == pytest.approx(losses(2, 2)["mask"].item())
+    assert losses(3, 2)["label"].item() != pytest.approx(losses(2, 2)["label"].item())
 
 
 def test_presence_and_label_losses_by_hand():
@@ -286,13 +306,15 @@ def test_presets_are_the_baselines(inputs, tmp_path, preset):
     if preset == "paper":
         assert pipe.audio_encoder.config.model_type == "resnet"
     assert pipe.separate_audio(np.random.default_rng(0).normal(0, 0.1, 16000), 16000, num_sources=1)
+    # It is drawn by the U-Net of the checkpoint it began with.
+    before, after = weights(inputs / "untrained"), weights(tmp_path / "run")
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(GENERATOR_ONLY))
 
 
 def test_what_the_generator_trains_stays(inputs, straight):
     before, after = weights(inputs / "untrained"), weights(straight)
     for name, tensor in before.items():
-        generator_only = name.startswith(("token_head", "token_norm", "label_tokens", "null_tokens"))
-        assert torch.equal(tensor, after[name]) == generator_only, name
+        assert torch.equal(tensor, after[name]) == name.startswith(GENERATOR_ONLY), name
     for part in ("unet", "vae"):
         for name, tensor in weights(inputs / "untrained", part).items():
             assert torch.equal(tensor, weights(straight, part)[name])

@@ -23,8 +23,9 @@ class SeparationTargets:
 
     Attributes:
         labels (`torch.Tensor` of shape `(B, N)`): Label indices; -1 where there is no source.
-        mask_ratio (`torch.Tensor` of shape `(B, N, F, T)`, *optional*): Ideal ratio masks in [0, 1].
-        mask_weight (`torch.Tensor` of shape `(B, F, T)`, *optional*): What each bin counts.
+        mask_ratio (`torch.Tensor` of shape `(M, N, F, T)`, *optional*): Ideal ratio masks in [0, 1] of the first M
+            mixtures.
+        mask_weight (`torch.Tensor` of shape `(M, F, T)`, *optional*): What each bin counts.
         audio_embeds (`torch.Tensor` of shape `(B, N, E)`, *optional*): The teacher's, of the clean clips; unit norm.
         visual_embeds (`torch.Tensor` of shape `(B, N, V)`, *optional*): The image encoder's; unit norm.
     """
@@ -59,7 +60,7 @@ def match_sources(output: AudioVisualSeparatorOutput, targets: SeparationTargets
         weight = weight / weight.sum(dim=1, keepdim=True).clamp_min(1e-8)
         for number in range(labels.shape[1]):
             error = (masks - targets.mask_ratio[:, number].flatten(1)[:, None]).abs()
-            cost[:, :, number] += (error * weight[:, None]).sum(dim=2)
+            cost[: len(error), :, number] += (error * weight[:, None]).sum(dim=2)
 
     slots = torch.full_like(labels, -1)
     for row, (row_cost, row_labels) in enumerate(zip(cost.cpu().numpy(), labels.cpu(), strict=True)):
@@ -148,6 +149,8 @@ def separation_losses(
             own = own[batch, slots.clamp(min=0)].flatten(0, 1)
             losses[name] = info_nce(own, others.flatten(0, 1), flat_labels, temperature, processes)
     if output.mask_logits is not None and targets.mask_ratio is not None:
+        masked = rows < len(targets.mask_ratio)
+        rows, sources, matched = rows[masked], sources[masked], matched[masked]
         ratio = targets.mask_ratio[rows, sources]
         # Least where the mask is the mean of what it may be, as Wiener's is; absolute error would want its median.
         error = F.binary_cross_entropy_with_logits(output.mask_logits[rows, matched].float(), ratio, reduction="none")

@@ -69,7 +69,6 @@ def build_mini(
         num_layers=3,
         hidden_dim=192,
         num_attention_heads=8,
-        dropout=0.1,
         num_condition_tokens=4,
         cross_attention_dim=CONDITION_DIM,
         label_temperature=0.1,

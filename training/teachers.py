@@ -1,5 +1,6 @@
 """What the separator is taught: which sources there are, their masks, and how teachers hear and see them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -58,6 +59,7 @@ class Lessons:
         picture_embeds (`torch.Tensor` of shape `(P, V)`, *optional*): Of all pictures, for A2V.
         sampling_rate (`int`): Of the waveforms, in Hz.
         accelerator (`Accelerator`): The run's, whose precision the teacher hears in.
+        mask_fraction (`float`, defaults to 1.0): Of a batch's mixtures, whose masks are taught; one at least.
     """
 
     def __init__(
@@ -66,19 +68,22 @@ class Lessons:
         picture_embeds: torch.Tensor | None,
         sampling_rate: int,
         accelerator: Accelerator,
+        mask_fraction: float = 1.0,
     ) -> None:
         self.teacher = teacher
         self.picture_embeds = picture_embeds
         self.sampling_rate = sampling_rate
         self.accelerator = accelerator
+        self.mask_fraction = mask_fraction
 
     def of(self, batch: dict[str, Any], config: dict[str, Any]) -> tuple[torch.Tensor | None, SeparationTargets]:
-        """What the mask decoder sees, `(B, F, T)`, and the targets, for a separator of some configuration."""
+        """What the mask decoder sees, `(M, F, T)`, and the targets, for a separator of some configuration."""
         labels = batch["labels"]
         targets, spectrogram = SeparationTargets(labels), None
         if config["mask_channels"]:
+            count = math.ceil(self.mask_fraction * len(labels))
             spectrogram, targets.mask_ratio, targets.mask_weight = spectrograms(
-                batch["waveform"], batch["stems"], config, self.sampling_rate
+                batch["waveform"][:count], batch["stems"][:count], config, self.sampling_rate
             )
         if self.teacher is not None:
             with self.accelerator.autocast():

@@ -58,6 +58,7 @@ class SeparatorConfig(SoundscapeRunConfig):
     encoder_trainable: str | None = setting(
         None, "train only encoder weights whose name begins with one of these, ','"
     )
+    mask_fraction: float = setting(1.0, "of a batch's mixtures, whose masks are learnt: they cost half of a step")
     ema_decay: float = setting(0.999, "of the averaged weights, which teach A2A and are saved")
     validation_fraction: float = setting(0.1, "of every label's source groups, held out to validate on; 0 for none")
     num_validation_mixtures: int = setting(200, "mixtures of held-out clips")
@@ -88,7 +89,12 @@ def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any
         )
         settings = {**settings, "num_prefix_tokens": 0, "num_frequency_patches": 1, **token_layout(encoder)}
     settings = {key: value for key, value in settings.items() if not key.startswith("_")}
-    return extractor, encoder, AudioVisualSeparator(**settings)
+    baseline = AudioVisualSeparator(**settings)
+    # The checkpoint's U-Net goes on with the condition tokens it knows.
+    with torch.no_grad():
+        for own, known in zip(drawing_weights(baseline), drawing_weights(separator), strict=True):
+            own.copy_(known)
+    return extractor, encoder, baseline
 
 
 def loss_weights(config: SeparatorConfig) -> dict[str, float]:
@@ -159,7 +165,13 @@ def main(argv: list[str] | None = None) -> None:
     schedule = run.schedule(optimizer)
     ema = EMAModel(hearing.parameters(), decay=config.ema_decay)
     teacher = Teacher(hearing, ema)
-    lessons = Lessons(teacher if weights["a2a"] else None, picture_embeds, extractor.sampling_rate, accelerator)
+    lessons = Lessons(
+        teacher if weights["a2a"] else None,
+        picture_embeds,
+        extractor.sampling_rate,
+        accelerator,
+        config.mask_fraction,
+    )
     model, optimizer, schedule = accelerator.prepare(hearing, optimizer, schedule)
     teacher.to(accelerator.device)
     accelerator.register_for_checkpointing(ema)

@@ -306,8 +306,9 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 How much of each window, from its start, is recording and not padding, in (0, 1]. Tokens of the
                 padding are masked.
             spectrogram (`torch.Tensor` of shape `(B, num_mask_bands, frames)`, *optional*):
-                The mixture, as [`~avgas_pipeline.spectrogram.relative_log_mel`] gives it. Masks have its shape.
-                Without it they see only the audio tokens, at the resolution of their grid in time.
+                The mixture, as [`~avgas_pipeline.spectrogram.relative_log_mel`] gives it. Masks have its shape; if it
+                has fewer rows than B, only the first windows get masks. Without it masks see only the audio tokens, at
+                the resolution of their grid in time.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`AudioVisualSeparatorOutput`] or a tuple of its values.
 
@@ -444,5 +445,5 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if spectrogram is None:
             spectrogram = slots.new_zeros((slots.shape[0], self.config.num_mask_bands, num_columns))
         token_grid = grid_tokens.transpose(1, 2).unflatten(-1, (num_rows, num_columns))
-        bins = self.pixel_decoder(token_grid, spectrogram.to(slots.dtype))
-        return torch.einsum("bkc,bcft->bkft", self.mask_head(slots), bins)
+        bins = self.pixel_decoder(token_grid[: len(spectrogram)], spectrogram.to(slots.dtype))
+        return torch.einsum("bkc,bcft->bkft", self.mask_head(slots[: len(spectrogram)]), bins)
