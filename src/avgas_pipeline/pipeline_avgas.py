@@ -237,6 +237,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
         lora_scale: float | None = None,
+        device: torch.device | None = None,
     ) -> EncodedAudio:
         r"""
         Hear soundscapes: separate their sources and get what draws them. `pipe(**pipe.encode_audio(audio))` draws
@@ -249,6 +250,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 The most windows that go through the audio encoder at a time; never more than 32.
             lora_scale (`float`, *optional*):
                 Factor on the separator's LoRA layers.
+            device (`torch.device`, *optional*):
+                Where the models run; the pipeline's device, or that of its offloading, if not given.
 
         Returns:
             [`EncodedAudio`], whose names are those of `__call__`'s arguments.
@@ -256,7 +259,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         check_hearing(self, num_sources, presence_threshold)
         if max_batch_rows is not None:
             check_count("max_batch_rows", max_batch_rows)
-        listener = Listener(self.audio_feature_extractor, self.audio_encoder, self.separator, self._execution_device)
+        device = device or self._execution_device
+        listener = Listener(self.audio_feature_extractor, self.audio_encoder, self.separator, device)
         hint = "; pass `num_sources` to draw anyway"
         soundscapes = listener.load(audio, sampling_rate, max_duration_s, num_sources, presence_threshold, hint)
         negatives = []
@@ -662,6 +666,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         self._interrupt = False
 
         # 2. Define call parameters
+        # Looking for it among offloading hooks takes milliseconds.
         device = self._execution_device
         lora_scale = (cross_attention_kwargs or {}).get("scale")
 
@@ -677,6 +682,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 max_duration_s=max_duration_s,
                 max_batch_rows=max_batch_rows,
                 lora_scale=lora_scale,
+                device=device,
             )
             audio_embeds = encoded.audio_embeds
             audio_attention_mask = encoded.audio_attention_mask
@@ -696,6 +702,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             weights_per_soundscape(source_weights, batch_size, None),
             num_images_per_prompt,
             separate,
+            device,
         )
         audio_embeds, attention_mask, negative_audio_embeds, negative_attention_mask = self._prepare_conditions(
             rows,
@@ -708,6 +715,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             negative_prompt_embeds,
             batch_size,
             lora_scale,
+            device,
         )
 
         # 5. Prepare timesteps
@@ -807,9 +815,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         weights: list[dict[str, float] | list[float] | None],
         num_images_per_prompt: int,
         separate: bool,
+        device: torch.device,
     ) -> tuple[Rows, list[list[SoundSource]]]:
         """Weighs the sources and lays out the rows; returns them with the sources that are left."""
-        audio_embeds = audio_embeds.to(self._execution_device, self.unet.dtype)
+        audio_embeds = audio_embeds.to(device, self.unet.dtype)
         if audio_attention_mask is None:
             audio_attention_mask = torch.ones(audio_embeds.shape[:2])
         mask = audio_attention_mask.to(audio_embeds.device, torch.bool)
@@ -841,6 +850,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         negative_prompt_embeds: torch.Tensor | None,
         batch_size: int,
         lora_scale: float | None,
+        device: torch.device,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """Tokens and mask of every row, and those that guidance leads away from, `None` without guidance."""
         hidden_states, mask = rows.hidden_states, rows.mask
@@ -863,7 +873,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 negative_prompt = [negative_prompt] * batch_size
             text, negative_text = self.encode_prompt(
                 prompt,
-                self._execution_device,
+                device,
                 1,
                 self.do_classifier_free_guidance,
                 negative_prompt,
