@@ -123,6 +123,8 @@ def main(argv: list[str] | None = None) -> None:
     config = parse_config(SeparatorConfig, __doc__, argv)
     if config.pretrained_model_name_or_path is None:
         raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
+    if not 0 < config.mask_fraction <= 1:
+        raise ValueError(f"mask_fraction has to be above 0 and at most 1 but is {config.mask_fraction}.")
     run = Run(config)
     accelerator = run.accelerator
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
