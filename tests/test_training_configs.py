@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.commands.config.config_args import load_config_from_file
 from config import parse_config
+from run import precision
 from train import GeneratorConfig
 from train_autoencoder import AutoencoderConfig
 from train_judge import JudgeConfig
@@ -22,6 +24,15 @@ def test_recipe(path):
     config = parse_config(config_class, "", ["--config", str(path), "--seed", "7"])
     assert config.seed == 7
     assert config != config_class(seed=7)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX2", "no"), ("AVX512", "bf16")])
+def test_a_cpu_without_fast_bfloat16_trains_in_float32(monkeypatch, caplog, capability, expected):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert precision(SeparatorConfig(mixed_precision="bf16")) == expected
+    assert ("float32" in caplog.text) == (expected == "no")
+    assert precision(SeparatorConfig()) is None
 
 
 @pytest.mark.parametrize("path", sorted((TRAINING / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import math
 from collections.abc import Callable, Sized
 from dataclasses import asdict, dataclass
@@ -16,6 +17,12 @@ from diffusers.optimization import get_scheduler
 from huggingface_hub import HfApi
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+
+
+logger = logging.getLogger(__name__)
+
+# PyTorch's names of instruction sets for which oneDNN has no kernels in bfloat16.
+SLOW_IN_BF16 = ("NO AVX", "DEFAULT", "AVX2")
 
 
 @dataclass
@@ -97,6 +104,15 @@ def check_settings(config: RunConfig) -> None:
         raise ValueError(f"num_sources has to be the fewest and the most, such as 1 3, but is {numbers}.")
 
 
+def precision(config: TrackedRunConfig) -> str | None:
+    """The configured precision, or float32 where bfloat16 on this CPU would be several times slower than that."""
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu and config.mixed_precision == "bf16" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16:
+        logger.warning("This CPU has no fast bfloat16: training in float32 instead.")
+        return "no"
+    return config.mixed_precision
+
+
 class Run:
     """
     A run's accelerator and folder, and what is made with them.
@@ -114,7 +130,7 @@ class Run:
         self.accumulation = getattr(config, "gradient_accumulation_steps", 1)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),
-            mixed_precision=config.mixed_precision,
+            mixed_precision=precision(config),
             gradient_accumulation_steps=self.accumulation,
             log_with=None if config.report_to == "none" else config.report_to,
             project_config=ProjectConfiguration(config.output_dir, logging_dir=f"{config.output_dir}/logs"),
