@@ -47,6 +47,36 @@ def test_slots_from_the_threshold_on_are_present_most_certain_first():
     assert track(slots([[0.6, 0.2, 0.9]], [[0, 1, 2]], [[X, Y, Z]]), presence_threshold=0.95) == []
 
 
+@pytest.mark.parametrize(
+    ("presence", "labels", "expected"),
+    [
+        # 1.9 are expected.
+        ([0.9, 0.45, 0.35, 0.2], [0, 1, 2, 3], [0, 1]),
+        # 1.4, and 1.6.
+        ([0.9, 0.3, 0.2, 0.0], [0, 1, 2, 3], [0]),
+        ([0.9, 0.45, 0.25, 0.0], [0, 1, 2, 3], [0, 1]),
+        # 0.49, and 0.51.
+        ([0.3, 0.1, 0.05, 0.04], [0, 1, 2, 3], []),
+        ([0.3, 0.1, 0.06, 0.05], [0, 1, 2, 3], [0]),
+        # None is likely, however many there are.
+        ([0.19, 0.18, 0.17, 0.16], [0, 1, 2, 3], []),
+        # Another label takes the place of one that is there already.
+        ([0.9, 0.8, 0.3, 0.25], [0, 0, 1, 2], [0, 1]),
+        # The likelier of two that are expected as one.
+        ([0.55, 0.52, 0.1, 0.1], [0, 1, 2, 3], [0]),
+    ],
+)
+def test_as_many_sources_as_are_expected_without_a_threshold(presence, labels, expected):
+    output = slots([presence], [labels], [np.eye(4)])
+    assert [t.label_index for t in track(output)] == expected
+
+
+def test_expected_sources_have_all_the_sound_of_their_labels():
+    masks = torch.stack([torch.full((BANDS, 5), value) for value in (0.6, 0.8, 0.9, 0.5)])[None]
+    first, second = track(slots([[0.9, 0.4, 0.8, 0.1]], [[0, 0, 1, 0]], [np.eye(4)], masks))
+    assert np.allclose(first.masks[0], 1.0, atol=1e-3) and np.allclose(second.masks[0], 0.9, atol=1e-3)
+
+
 def test_num_sources_takes_the_most_probable():
     output = slots([[0.1, 0.2, 0.05], [0.3, 0.1, 0.9]], [[0, 1, 2], [0, 1, 2]], [[X, Y, Z], [X, Y, Z]])
     assert [t.label_index for t in track(output, num_sources=1)] == [2]

@@ -77,7 +77,9 @@ def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any
         # Its one slot has all labels, not one of them.
         settings["label_temperature"] = 1.0
     if config.preset == "paper":
-        extractor = ASTFeatureExtractor(num_mel_bins=64, max_length=round(100 * pipe.window_s))
+        if encoder.main_input_name != "pixel_values":
+            # The checkpoint's own features are no pictures of one channel.
+            extractor = ASTFeatureExtractor(num_mel_bins=64, max_length=round(100 * pipe.window_s))
         encoder = ResNetModel(
             ResNetConfig(
                 num_channels=1,
@@ -252,7 +254,7 @@ def validate(
     )
     drawings = []
     for number in range(len(validation)):
-        drawings += hear(listening, [validation[number]], presence_threshold=0.5)[1]
+        drawings += hear(listening, [validation[number]], presence_threshold=None)[1]
     values = score_sound(drawings, validation)
     result = {
         "val/label_recall": float(np.nanmean(values["label_recall"])),

@@ -197,8 +197,11 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(min=1, help=_STEPS_HELP)] = None,
     guidance: Annotated[float | None, typer.Option(help=_GUIDANCE_HELP)] = None,
     presence_threshold: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="From which probability on a source is present.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="From which probability on a source is present; the expected number if not given."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the mixtures and of the pictures.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")] = 4,
     image_size: Annotated[int, typer.Option(min=8, help="Side of the real pictures to compare with.")] = 128,

@@ -23,6 +23,10 @@ SILENT_PEAK = 1e-5
 SILENT_RATIO = 1e-4
 
 
+class NoSourceError(ValueError):
+    """A recording is not silent, but no source in it is probable enough to be present."""
+
+
 @dataclass
 class Recording:
     """
@@ -85,7 +89,7 @@ class Listener:
         sampling_rate: int | None,
         max_duration_s: float,
         num_sources: int | None,
-        presence_threshold: float,
+        presence_threshold: float | None,
         hint: str,
     ) -> list[Recording]:
         """One recording, or a list or tuple of them, ready to hear; silence passes only with `num_sources`."""
@@ -118,7 +122,7 @@ class Listener:
             `torch.Tensor` of shape `(M, C)`: the separator's null tokens.
 
         Raises:
-            ValueError: If a recording has no present source.
+            NoSourceError: If a recording has no present source.
         """
         queue = [(recording, *window) for recording in recordings for window in recording.audible_windows()]
         batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
@@ -130,10 +134,8 @@ class Listener:
         for recording in recordings:
             if not recording.tracks:
                 threshold = recording.tracker.presence_threshold
-                raise ValueError(
-                    f"{recording.name}: no source is present (none reaches `presence_threshold` ="
-                    f" {threshold:g}){recording.hint}."
-                )
+                why = "none is probable enough" if threshold is None else f"none reaches {threshold:g}"
+                raise NoSourceError(f"{recording.name}: no source is present ({why}){recording.hint}.")
         return slots.null_tokens
 
     def render(self, recording: Recording, return_audio: bool) -> list[SoundSource]:

@@ -15,7 +15,7 @@ def check_count(name: str, number: Any) -> None:
         raise ValueError(f"`{name}` has to be a positive integer but is {number!r}.")
 
 
-def check_hearing(pipeline: DiffusionPipeline, num_sources: int | None, presence_threshold: float) -> None:
+def check_hearing(pipeline: DiffusionPipeline, num_sources: int | None, presence_threshold: float | None) -> None:
     """Raises `ValueError` if the pipeline can't hear, or not that many sources."""
     for name in ("audio_feature_extractor", "audio_encoder", "separator"):
         if getattr(pipeline, name) is None:
@@ -25,6 +25,8 @@ def check_hearing(pipeline: DiffusionPipeline, num_sources: int | None, presence
         check_count("num_sources", num_sources)
         if num_sources > num_slots:
             raise ValueError(f"`num_sources` has to be from 1 to {num_slots}, the separator's slots: {num_sources}.")
+    if presence_threshold is None:
+        return
     if not isinstance(presence_threshold, Real) or not 0 <= presence_threshold <= 1:
         raise ValueError(f"`presence_threshold` has to be in [0, 1] but is {presence_threshold!r}.")
 

@@ -47,7 +47,6 @@ from .separator import AudioVisualSeparator
 
 logger = logging.get_logger(__name__)
 
-PRESENCE_THRESHOLD = 0.5
 
 EXAMPLE_DOC_STRING = """
     Examples:
@@ -231,7 +230,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         audio: Any,
         sampling_rate: int | None = None,
         num_sources: int | None = None,
-        presence_threshold: float = PRESENCE_THRESHOLD,
+        presence_threshold: float | None = None,
         negative_audio: Any = None,
         return_audio: bool = True,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
@@ -303,7 +302,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         audio: Any,
         sampling_rate: int | None = None,
         num_sources: int | None = None,
-        presence_threshold: float = PRESENCE_THRESHOLD,
+        presence_threshold: float | None = None,
         return_audio: bool = True,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
@@ -343,7 +342,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         null_audio_embeds: torch.Tensor | None = None,
         sources: list[list[SoundSource]] | None = None,
         num_sources: int | None = None,
-        presence_threshold: float = PRESENCE_THRESHOLD,
+        presence_threshold: float | None = None,
         source_weights: Any = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
@@ -376,7 +375,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         if (audio is None) == (audio_embeds is None):
             raise ValueError("Pass exactly one of `audio` and `audio_embeds`.")
         if audio_embeds is not None and (
-            negative_audio is not None or num_sources is not None or presence_threshold != PRESENCE_THRESHOLD
+            negative_audio is not None or num_sources is not None or presence_threshold is not None
         ):
             raise ValueError(
                 "With `audio_embeds`, pass `negative_audio`, `num_sources` and `presence_threshold` to `encode_audio`."
@@ -500,7 +499,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         negative_audio: Any = None,
         num_images_per_prompt: int = 1,
         num_sources: int | None = None,
-        presence_threshold: float = PRESENCE_THRESHOLD,
+        presence_threshold: float | None = None,
         source_weights: dict[str, float] | list | None = None,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -557,8 +556,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 The number of images per soundscape, and per source with `separate`.
             num_sources (`int`, *optional*):
                 How many sources to draw: the most probable ones. `None` takes those that are present.
-            presence_threshold (`float`, *optional*, defaults to 0.5):
-                Probability from which on a source is present, in [0, 1].
+            presence_threshold (`float`, *optional*):
+                Probability from which on a source is present, in [0, 1]. `None` takes as many sources as are to be
+                expected in each window, the sum of all presence probabilities, rounded: the most probable ones, but
+                none below 0.2.
             source_weights (`dict[str, float]` or `list`, *optional*):
                 How strongly sources show in the mixed image: by label, or one number per source in the order of
                 `sources`; for a batch, a dict for all, or a list with one of these for each soundscape. 1 changes

@@ -1,5 +1,7 @@
 """From the separator's slots, window by window, to the sources of a whole recording."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +17,8 @@ from .spectrogram import frame_activity, istft, mask_to_bins, power, stft
 
 # Slots of different windows are one source from this cosine similarity of their audio embeddings on.
 MERGE_SIMILARITY = 0.5
+# What is less probable is no source, even if more are expected.
+LEAST_PRESENCE = 0.2
 
 
 @dataclass
@@ -66,20 +70,24 @@ class SourceTracker:
     """
     Chooses the present slots of one recording's windows, in their order, and merges them to sources.
 
-    A slot is present if its probability reaches `presence_threshold`. A window's present slots are assigned to the
-    sources known so far by the cosine similarity of their audio embeddings (Hungarian algorithm; at most one slot of
-    a window to each source); a slot with a similarity below 0.5 and another label begins a new source. A source is one
-    sounding class, so slots of a window, and in the end sources, with the same label are one.
+    A window has as many sources as are to be expected, the sum of its slots' presence probabilities, rounded: the most
+    probable slots that have as many labels are present, but none below 0.2. With a `presence_threshold` all slots that
+    reach it are present, and no other.
+
+    A window's present slots are assigned to the sources known so far by the cosine similarity of their audio
+    embeddings (Hungarian algorithm; at most one slot of a window to each source); a slot with a similarity below 0.5
+    and another label begins a new source. A source is one sounding class, so slots of a window, and in the end
+    sources, with the same label are one.
 
     With `num_sources`, the most certain sources are kept, and a window's other slots stand by: they become sources
     only if the whole recording has too few, those with a label that it has already the last.
 
     Args:
         num_sources (`int`, *optional*): Exactly how many sources to find.
-        presence_threshold (`float`, defaults to 0.5): In [0, 1].
+        presence_threshold (`float`, *optional*): Probability from which on a slot is present, in [0, 1].
     """
 
-    def __init__(self, num_sources: int | None = None, presence_threshold: float = 0.5) -> None:
+    def __init__(self, num_sources: int | None = None, presence_threshold: float | None = None) -> None:
         self.num_sources = num_sources
         self.presence_threshold = presence_threshold
         self._present: list[Track] = []
@@ -89,13 +97,13 @@ class SourceTracker:
         """Take in the next window: row `row` of the separator's output, window `number` of the recording."""
         presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
         order = torch.sort(presence, descending=True, stable=True).indices.tolist()
-        num_present = int((presence >= self.presence_threshold).sum())
-        chosen = order[:num_present] if self.num_sources is None else order
-        tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in chosen]
-        present, repeated = _one_per_label(tracks[:num_present])
+        tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in order]
+        is_present = self._are_present(tracks)
+        present, repeated = _one_per_label([track for track, so in zip(tracks, is_present, strict=True) if so])
         _merge(present, self._present)
         if self.num_sources is not None:
-            _merge(repeated + tracks[num_present:], self._standby)
+            absent = [track for track, so in zip(tracks, is_present, strict=True) if not so]
+            _merge(repeated + absent, self._standby)
 
     def tracks(self) -> list[Track]:
         """The sources, the most certain first; empty if no slot was present."""
@@ -113,6 +121,20 @@ class SourceTracker:
             labels.add(track.label_index)
         chosen = (found + strangers + repeated + relatives)[: self.num_sources]
         return sorted(chosen, key=lambda track: -track.score)
+
+    def _are_present(self, tracks: Sequence[Track]) -> list[bool]:
+        """Of a window's slots, the most probable first."""
+        if self.presence_threshold is not None:
+            return [track.score >= self.presence_threshold for track in tracks]
+        num_expected = math.floor(sum(track.score for track in tracks) + 0.5)
+        labels: set[int] = set()
+        are_present = []
+        for track in tracks:
+            has_place = track.label_index in labels or len(labels) < num_expected
+            are_present.append(has_place and track.score >= LEAST_PRESENCE)
+            if are_present[-1]:
+                labels.add(track.label_index)
+        return are_present
 
 
 def _one_per_label(tracks: list[Track]) -> tuple[list[Track], list[Track]]:

@@ -232,6 +232,6 @@ def _extras(report: Mapping[str, Any]) -> list[str]:
         named = ", ".join(f"{name} {count}" for name, count in silent.items())
         lines += [
             "",
-            f"Soundscapes in which no source reached the threshold, so that the likeliest was drawn: {named}.",
+            f"Soundscapes in which no source was present, so that the likeliest was drawn: {named}.",
         ]
     return lines

@@ -14,6 +14,7 @@ import PIL.Image
 import soxr
 import torch
 
+from ..hearing import NoSourceError
 from ..metrics.judges import weights_digest
 from ..metrics.sound import match_slots, si_sdr_improvement
 from ..pipeline_avgas import AVGASPipeline
@@ -30,7 +31,7 @@ class Drawing:
         mixed (`PIL.Image.Image`, *optional*): The image of all sources.
         separated (`list[PIL.Image.Image]`): One image per source.
         labels (`list[str]`, *optional*): Of the sources found, in the order of `separated`; `None` if unknown.
-        nothing_heard (`bool`): No source reached the threshold, and the most probable one was drawn.
+        nothing_heard (`bool`): No source was present, and the most probable one was drawn.
         slot_scores (`list[float]`): Presence of every slot.
         slot_holds_source (`list[bool]`): Whether it is matched to a true source.
         si_sdri_db (`list[float]`): SI-SDR improvement of every true source; empty where it is not defined.
@@ -57,14 +58,14 @@ class DrawingSettings:
     Attributes:
         num_inference_steps (`int`): Denoising steps.
         guidance_scale (`float`): Weight of classifier-free guidance.
-        presence_threshold (`float`): From which probability on a source is present.
+        presence_threshold (`float`, *optional*): As of the pipeline.
         seed (`int`): Soundscape number i is drawn from noise of seed + i, by every system.
         draw (`bool`): Whether to draw at all, or only to hear.
     """
 
     num_inference_steps: int = 50
     guidance_scale: float = 7.5
-    presence_threshold: float = 0.5
+    presence_threshold: float | None = None
     seed: int = 0
     draw: bool = True
 
@@ -177,7 +178,7 @@ class PipelineSystem:
 
 @torch.no_grad()
 def hear(
-    pipe: AVGASPipeline, soundscapes: Sequence[Soundscape], presence_threshold: float
+    pipe: AVGASPipeline, soundscapes: Sequence[Soundscape], presence_threshold: float | None
 ) -> tuple[EncodedAudio, list[Drawing]]:
     """
     Hear soundscapes as a pipeline does, or where no source is present the most probable one; and all slots, for
@@ -188,11 +189,15 @@ def hear(
     """
     recordings = [_as_audio(soundscape.waveform, soundscape) for soundscape in soundscapes]
     slots = pipe.separate_audio(recordings, num_sources=pipe.separator.config.num_slots, return_audio=False)
-    is_silent = [max(source.score for source in sources) < presence_threshold for sources in slots]
-    encoded = [
-        pipe.encode_audio(recording, presence_threshold=presence_threshold, num_sources=1 if nothing else None)
-        for recording, nothing in zip(recordings, is_silent, strict=True)
-    ]
+    encoded, is_silent = [], []
+    for recording in recordings:
+        try:
+            one, nothing = pipe.encode_audio(recording, presence_threshold=presence_threshold), False
+        except NoSourceError:
+            one = pipe.encode_audio(recording, presence_threshold=presence_threshold, num_sources=1)
+            nothing = True
+        encoded.append(one)
+        is_silent.append(nothing)
     label2id = {label: index for index, label in pipe.separator.id2label.items()}
     drawings = [
         Drawing(
