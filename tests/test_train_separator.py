@@ -13,8 +13,10 @@ import torch
 import training_runs as runs
 from launching import two_processes
 from losses import SeparationTargets, info_nce, match_sources, separation_losses, single_embedding_losses
+from train_separator import SeparatorConfig, build_models
 from training_inputs import write_training_inputs
 from training_runs import environment, weights
+from transformers import ASTFeatureExtractor
 
 from avgas_pipeline import AudioVisualSeparatorOutput, AVGASPipeline
 
@@ -309,6 +311,15 @@ def test_presets_are_the_baselines(inputs, tmp_path, preset):
     # It is drawn by the U-Net of the checkpoint it began with.
     before, after = weights(inputs / "untrained"), weights(tmp_path / "run")
     assert all(torch.equal(before[name], after[name]) for name in before if name.startswith(GENERATOR_ONLY))
+
+
+def test_the_papers_separator_hears_the_checkpoints_spectrogram_if_it_has_one(inputs):
+    config = SeparatorConfig(preset="paper")
+    mini, tiny = AVGASPipeline.from_pretrained("avgas-mini"), AVGASPipeline.from_pretrained(inputs / "untrained")
+    assert build_models(config, mini)[0] is mini.audio_feature_extractor
+    assert tiny.audio_encoder.main_input_name != "pixel_values"
+    extractor, encoder, _ = build_models(config, tiny)
+    assert (type(extractor), encoder.config.num_channels) == (ASTFeatureExtractor, 1)
 
 
 def test_what_the_generator_trains_stays(inputs, straight):

@@ -78,7 +78,7 @@ def build_models(config: SeparatorConfig, pipe: AVGASPipeline) -> tuple[Any, Any
         settings["label_temperature"] = 1.0
     if config.preset == "paper":
         if encoder.main_input_name != "pixel_values":
-            # The checkpoint's own features are no pictures of one channel.
+            # Features of encoders that take no pictures need not be spectrograms.
             extractor = ASTFeatureExtractor(num_mel_bins=64, max_length=round(100 * pipe.window_s))
         encoder = ResNetModel(
             ResNetConfig(

@@ -1,7 +1,6 @@
 """From the separator's slots, window by window, to the sources of a whole recording."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -97,12 +96,23 @@ class SourceTracker:
         """Take in the next window: row `row` of the separator's output, window `number` of the recording."""
         presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
         order = torch.sort(presence, descending=True, stable=True).indices.tolist()
-        tracks = [_track(slots, row, slot, float(presence[slot]), number) for slot in order]
-        is_present = self._are_present(tracks)
-        present, repeated = _one_per_label([track for track, so in zip(tracks, is_present, strict=True) if so])
+        least, most = self.presence_threshold, len(order)
+        if least is None:
+            least, most = LEAST_PRESENCE, math.floor(float(presence.sum()) + 0.5)
+        present, absent, labels = [], [], set()
+        for slot in order:
+            is_probable = bool(presence[slot] >= least)
+            if not is_probable and self.num_sources is None:
+                break
+            track = _track(slots, row, slot, float(presence[slot]), number)
+            if is_probable and (track.label_index in labels or len(labels) < most):
+                present.append(track)
+                labels.add(track.label_index)
+            else:
+                absent.append(track)
+        present, repeated = _one_per_label(present)
         _merge(present, self._present)
         if self.num_sources is not None:
-            absent = [track for track, so in zip(tracks, is_present, strict=True) if not so]
             _merge(repeated + absent, self._standby)
 
     def tracks(self) -> list[Track]:
@@ -121,20 +131,6 @@ class SourceTracker:
             labels.add(track.label_index)
         chosen = (found + strangers + repeated + relatives)[: self.num_sources]
         return sorted(chosen, key=lambda track: -track.score)
-
-    def _are_present(self, tracks: Sequence[Track]) -> list[bool]:
-        """Of a window's slots, the most probable first."""
-        if self.presence_threshold is not None:
-            return [track.score >= self.presence_threshold for track in tracks]
-        num_expected = math.floor(sum(track.score for track in tracks) + 0.5)
-        labels: set[int] = set()
-        are_present = []
-        for track in tracks:
-            has_place = track.label_index in labels or len(labels) < num_expected
-            are_present.append(has_place and track.score >= LEAST_PRESENCE)
-            if are_present[-1]:
-                labels.add(track.label_index)
-        return are_present
 
 
 def _one_per_label(tracks: list[Track]) -> tuple[list[Track], list[Track]]:
