@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -103,6 +104,19 @@ def test_a_mixture_depends_on_seed_epoch_and_index_alone():
     assert forward == backward
     assert forward[0].sources != plans(1, 0, [0])[0].sources
     assert forward[0].sources != plans(0, 1, [0])[0].sources
+
+
+def test_a_fraction_of_the_mixtures_is_varied_and_nothing_else_changes():
+    def plans(augment):
+        return [MixtureSampler(toy_clips(), seed=0, augment=augment).plan(index) for index in range(200)]
+
+    varied = plans(0.25)
+    assert 30 <= sum(plan.augment for plan in varied) <= 70
+    for plain, half, full in zip(plans(False), varied, plans(True), strict=True):
+        assert not plain.augment and full.augment
+        assert plain == replace(half, augment=False) == replace(full, augment=False)
+    with pytest.raises(ValueError, match=r"`augment` has to be from 0 to 1 but is 1\.5"):
+        MixtureSampler(toy_clips(), augment=1.5)
 
 
 def test_placement_follows_the_length_of_a_clip():

@@ -316,7 +316,7 @@ def test_overfits_four_pictures(inputs, tmp_path):
         num_sources="1 1",
         num_examples=4,
         cache_examples=True,
-        augment=False,
+        augment_fraction=0,
         train_batch_size=16,
         max_train_steps=500,
         learning_rate=2e-3,

@@ -187,7 +187,7 @@ def test_overfits_eight_mixtures(inputs, tmp_path):
         inputs,
         tmp_path / "run",
         repeat_examples=True,
-        augment=False,
+        augment_fraction=0,
         train_batch_size=8,
         max_train_steps=150,
         learning_rate=3e-3,
@@ -392,7 +392,7 @@ def test_config_file(inputs, tmp_path):
     for text, word in (
         ("learning_rte: 1", "there is no setting 'learning_rte'"),
         ("max_train_steps: many", "max_train_steps can't be 'many'"),
-        ("augment: 1", "augment can't be 1"),
+        ("repeat_examples: 1", "repeat_examples can't be 1"),
     ):
         (tmp_path / "bad.yaml").write_text(text)
         result = train(inputs, tmp_path / "bad", config=tmp_path / "bad.yaml")

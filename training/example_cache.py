@@ -25,7 +25,7 @@ EXAMPLE_SETTINGS = (
         "seed",
         "num_examples",
         "num_sources",
-        "augment",
+        "augment_fraction",
         "mixture_target",
         "max_pictures_per_label",
         "separated_fraction",

@@ -65,7 +65,7 @@ class SoundscapeRunConfig(TrackedRunConfig):
     num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture")
     num_examples: int = setting(10000, "mixtures in an epoch")
     repeat_examples: bool = setting(False, "every epoch has the same mixtures")
-    augment: bool = setting(True, "vary the clips")
+    augment_fraction: float = setting(1.0, "of mixtures, whose clips are varied")
     gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
     gradient_checkpointing: bool = setting(False, "less memory, more time")
     image_encoder: str | None = setting(None, "A2V teacher, of transformers; without it there is no A2V loss")

@@ -283,7 +283,7 @@ def main(argv: list[str] | None = None) -> None:
         num_sources=tuple(config.num_sources),
         duration_s=window_s(extractor),
         sampling_rate=extractor.sampling_rate,
-        augment=config.augment,
+        augment=config.augment_fraction,
         target=config.mixture_target,
         image_size=resolution,
     )

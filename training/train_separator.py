@@ -146,7 +146,7 @@ def main(argv: list[str] | None = None) -> None:
         seed=config.seed,
         num_sources=(fewest, most),
         gain_range_db=config.gain_range_db,
-        augment=config.augment,
+        augment=config.augment_fraction,
         balance=config.balance,
         **options,
     )

@@ -120,7 +120,8 @@ class MixtureSampler:
         duration_s (`float`, defaults to 5.0): Length of a mixture.
         sampling_rate (`int`, defaults to 16000): In Hz.
         gain_range_db (`float`, defaults to 6.0): Gains are drawn from plus or minus this.
-        augment (`bool`, defaults to `False`): Vary the clips; for training, never for test.
+        augment (`bool` or `float`, defaults to `False`):
+            Vary the clips, of all mixtures or of this fraction of them; for training, never for test.
         balance (`str`, defaults to `"label"`):
             What is drawn evenly: labels, then their source groups (`"label"`), or source groups (`"source_group"`).
         target (`str`, *optional*, defaults to `"compose"`): `"compose"` (objects with transparency in one scene),
@@ -131,7 +132,8 @@ class MixtureSampler:
             Keep decoded clips in memory, 4 bytes per sample in every worker; not for data sets that do not fit.
 
     Raises:
-        ValueError: If clips and pictures do not go together, or there are fewer labels than sources.
+        ValueError: If clips and pictures do not go together, there are fewer labels than sources, or `augment` is not
+            from 0 to 1.
     """
 
     def __init__(
@@ -143,7 +145,7 @@ class MixtureSampler:
         duration_s: float = 5.0,
         sampling_rate: int = 16000,
         gain_range_db: float = 6.0,
-        augment: bool = False,
+        augment: bool | float = False,
         balance: str = "label",
         target: str | None = "compose",
         image_size: int = 128,
@@ -177,6 +179,8 @@ class MixtureSampler:
             missing = [label for label in self._labels if label not in self._label_pictures]
             if missing:
                 raise ValueError(f"There is no picture for {missing[0]!r} (and {len(missing) - 1} more labels).")
+        if not 0 <= self.augment <= 1:
+            raise ValueError(f"`augment` has to be from 0 to 1 but is {augment}.")
         if not 1 <= self.num_sources[0] <= self.num_sources[1] <= len(self._labels):
             raise ValueError(
                 f"`num_sources` has to be from 1 to the number of labels, {len(self._labels)}, but is {num_sources}."
@@ -200,7 +204,7 @@ class MixtureSampler:
             duration_s=self.duration_s,
             sources=sources,
             scene_seed=int(rng.integers(2**31)),
-            augment=self.augment,
+            augment=bool(rng.random() < self.augment),
         )
 
     def sample(self, index: int, epoch: int = 0) -> Mixture:
