@@ -1,0 +1,70 @@
+"""The mean of checkpoints' weights."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import tiny_components, tiny_separator
+from training_runs import TRAINING, environment
+
+from avgas_pipeline import AVGASPipeline
+
+
+MODELS = ("audio_encoder", "separator", "unet", "vae")
+
+
+def average(*arguments):
+    command = [sys.executable, TRAINING / "average_weights.py", *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment(), check=False)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Three pipelines of one shape, and one with another separator."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for number in range(3):
+        components = tiny_components()
+        generator = torch.Generator().manual_seed(number)
+        for name in MODELS:
+            for weight in components[name].parameters():
+                weight.data = torch.randn(weight.shape, generator=generator)
+        AVGASPipeline(**components).save_pretrained(folder / str(number))
+    AVGASPipeline(**{**tiny_components(), "separator": tiny_separator(num_slots=2)}).save_pretrained(folder / "other")
+    return folder
+
+
+def test_every_weight_is_the_mean(checkpoints, tmp_path):
+    result = average(*(checkpoints / str(number) for number in range(3)), "--output_dir", tmp_path / "mean")
+    assert result.returncode == 0, result.stderr
+    pipes = [AVGASPipeline.from_pretrained(checkpoints / str(number)) for number in range(3)]
+    mean = AVGASPipeline.from_pretrained(tmp_path / "mean")
+    for name in MODELS:
+        states = [getattr(pipe, name).state_dict() for pipe in pipes]
+        for key, value in getattr(mean, name).state_dict().items():
+            values = torch.stack([state[key] for state in states])
+            wanted = values.mean(dim=0) if values.is_floating_point() else values[0]
+            torch.testing.assert_close(value, wanted)
+
+
+@pytest.mark.parametrize(
+    ("names", "word"),
+    [
+        (("0",), "two checkpoints at least"),
+        (("0", "other"), "other: its separator has not the shapes of"),
+        (("0", "missing"), "missing"),
+    ],
+)
+def test_what_has_no_mean_ends_with_one_line(names, word, checkpoints, tmp_path):
+    result = average(*(checkpoints / name for name in names), "--output_dir", tmp_path / "mean")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert word in result.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_overwritten(checkpoints, tmp_path):
+    result = average(checkpoints / "0", checkpoints / "1", "--output_dir", tmp_path)
+    assert result.returncode == 2
+    assert "is there already" in result.stderr
+    assert not list(tmp_path.iterdir())
