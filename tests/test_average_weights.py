@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from tiny import tiny_components, tiny_separator
+from tiny import LABELS, tiny_components, tiny_separator
 from training_runs import TRAINING, environment
 
 from avgas_pipeline import AVGASPipeline
@@ -21,7 +21,7 @@ def average(*arguments):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Three pipelines of one shape, and one with another separator."""
+    """Three pipelines of one shape, one with another separator, and one with its labels in another order."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for number in range(3):
         components = tiny_components()
@@ -31,6 +31,10 @@ def checkpoints(tmp_path_factory):
                 weight.data = torch.randn(weight.shape, generator=generator)
         AVGASPipeline(**components).save_pretrained(folder / str(number))
     AVGASPipeline(**{**tiny_components(), "separator": tiny_separator(num_slots=2)}).save_pretrained(folder / "other")
+    reversed_labels = dict(enumerate(reversed(LABELS)))
+    AVGASPipeline(**{**tiny_components(), "separator": tiny_separator(id2label=reversed_labels)}).save_pretrained(
+        folder / "reversed"
+    )
     return folder
 
 
@@ -52,6 +56,7 @@ def test_every_weight_is_the_mean(checkpoints, tmp_path):
     [
         (("0",), "two checkpoints at least"),
         (("0", "other"), "other: its separator has not the shapes of"),
+        (("0", "reversed"), "reversed: its labels are not those of"),
         (("0", "missing"), "missing"),
     ],
 )

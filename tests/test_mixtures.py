@@ -112,9 +112,9 @@ def test_a_fraction_of_the_mixtures_is_varied_and_nothing_else_changes():
 
     varied = plans(0.25)
     assert 30 <= sum(plan.augment for plan in varied) <= 70
-    for plain, half, full in zip(plans(False), varied, plans(True), strict=True):
+    for plain, some, full in zip(plans(False), varied, plans(True), strict=True):
         assert not plain.augment and full.augment
-        assert plain == replace(half, augment=False) == replace(full, augment=False)
+        assert plain == replace(some, augment=False) == replace(full, augment=False)
     with pytest.raises(ValueError, match=r"`augment` has to be from 0 to 1 but is 1\.5"):
         MixtureSampler(toy_clips(), augment=1.5)
 

@@ -355,6 +355,7 @@ def test_validation_is_logged_and_kept(inputs, tmp_path):
         ({"preset": "magic"}, "preset has to be one of separator, single_embedding, paper"),
         ({"mask_fraction": 0.0}, "mask_fraction has to be above 0 and at most 1 but is 0.0"),
         ({"mask_fraction": 1.5}, "mask_fraction has to be above 0 and at most 1 but is 1.5"),
+        ({"augment_fraction": 1.5}, "augment_fraction has to be from 0 to 1 but is 1.5"),
         ({"temperature": 0.0}, "The loss is nan at step 0; the last checkpoint is good"),
         ({"resume_from_checkpoint": "/no/such"}, "/no/such: no such checkpoint"),
     ],

@@ -23,7 +23,7 @@ def average(checkpoints: Sequence[str]) -> AVGASPipeline:
     A pipeline with the mean of several pipelines' weights, in float32.
 
     Raises:
-        ValueError: If there is but one, or their models are not of the same shapes.
+        ValueError: If there is but one, or their labels or models' shapes differ.
     """
     if len(checkpoints) < 2:
         raise ValueError("A mean needs two checkpoints at least.")
@@ -31,6 +31,8 @@ def average(checkpoints: Sequence[str]) -> AVGASPipeline:
     means = {name: part.state_dict() for name, part in pipe.components.items() if isinstance(part, torch.nn.Module)}
     for number, checkpoint in enumerate(checkpoints[1:], start=2):
         other = AVGASPipeline.from_pretrained(checkpoint, dtype=torch.float32)
+        if other.separator.id2label != pipe.separator.id2label:
+            raise ValueError(f"{checkpoint}: its labels are not those of {checkpoints[0]}, in their order.")
         for name, mean in means.items():
             weights = getattr(other, name).state_dict() if getattr(other, name) is not None else {}
             if {key: value.shape for key, value in weights.items()} != {key: x.shape for key, x in mean.items()}:

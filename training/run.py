@@ -99,6 +99,8 @@ def check_settings(config: RunConfig) -> None:
             raise ValueError(f"{name} has to be at least 1 but is {value}.")
     if not 0 <= config.seed < 2**31:
         raise ValueError(f"seed has to be from 0 to {2**31 - 1} but is {config.seed}.")
+    if not 0 <= getattr(config, "augment_fraction", 0) <= 1:
+        raise ValueError(f"augment_fraction has to be from 0 to 1 but is {config.augment_fraction}.")
     numbers = getattr(config, "num_sources", [1, 1])
     if len(numbers) != 2 or not 1 <= numbers[0] <= numbers[1]:
         raise ValueError(f"num_sources has to be the fewest and the most, such as 1 3, but is {numbers}.")
