@@ -130,7 +130,7 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
 )
 def test_finds_what_natural_recordings_are_of(mini, name, label):
     sources = mini.separate_audio(EXAMPLES / name, return_audio=False)[0]
-    assert label in {source.label for source in sources if source.score > 0.9}
+    assert label in {source.label for source in sources if source.score > 0.5}
 
 
 @pytest.mark.slow
