@@ -119,18 +119,18 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
 
 
 @pytest.mark.parametrize(
-    ("name", "label"),
+    ("name", "label", "score"),
     [
-        ("Farm1.wav", "sheep bleating"),
-        ("Shanty5.wav", "dog barking"),
-        ("SportsCroud1.wav", "people clapping"),
-        ("morning.ogg", "chicken crowing"),
-        ("ship.ogg", "raining"),
+        ("Farm1.wav", "sheep bleating", 0.9),
+        ("Shanty5.wav", "dog barking", 0.9),
+        ("SportsCroud1.wav", "people clapping", 0.9),
+        ("morning.ogg", "chicken crowing", 0.75),
+        ("ship.ogg", "raining", 0.9),
     ],
 )
-def test_finds_what_natural_recordings_are_of(mini, name, label):
+def test_finds_what_natural_recordings_are_of(mini, name, label, score):
     sources = mini.separate_audio(EXAMPLES / name, return_audio=False)[0]
-    assert label in {source.label for source in sources if source.score > 0.5}
+    assert label in {source.label for source in sources if source.score > score}
 
 
 @pytest.mark.slow
