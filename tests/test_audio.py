@@ -191,13 +191,11 @@ def test_bad_arrays_are_refused(samples, rate, message):
 
 
 def test_bad_files_are_refused_by_name(tmp_path):
-    (tmp_path / "empty.wav").touch()
     (tmp_path / "text.wav").write_text("this is not a sound\n" * 100)
     write_audio(tmp_path / "mute.mp4", np.zeros(1), 44100, None, picture_codec="mpeg4")
     soundfile.write(tmp_path / "nothing.wav", np.zeros(0, np.float32), 16000)
     soundfile.write(tmp_path / "nan.wav", np.full(1000, np.nan, np.float32), 16000, subtype="FLOAT")
     for name, message in {
-        "empty.wav": "not a readable",
         "text.wav": "not a readable",
         "mute.mp4": "no sound track",
         "nothing.wav": "no audio|not a readable",
@@ -210,6 +208,17 @@ def test_bad_files_are_refused_by_name(tmp_path):
         load_audio(tmp_path / "missing.wav")
     with pytest.raises(ValueError, match="folder"):
         load_audio(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "mp4"])
+def test_empty_files_are_refused_by_name(ending, tmp_path, capfd):
+    path = tmp_path / f"nothing.{ending}"
+    path.touch()
+    with pytest.raises(ValueError, match=rf"nothing\.{ending}: is empty"):
+        load_audio(path)
+    with open(path, "rb") as file, pytest.raises(ValueError, match=rf"nothing\.{ending}: is empty"):
+        load_audio(file)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -297,9 +297,11 @@ def _mix(samples: np.ndarray) -> np.ndarray:
 
 def _decode(file: BinaryIO, sink: _Sink) -> None:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
+    if _is_empty(file):
+        raise ValueError(f"{sink.name}: is empty.")
     try:
         container = av.open(file, options=options, metadata_errors="ignore")
-    except (av.error.FFmpegError, UnicodeError) as error:
+    except (av.error.FFmpegError, OSError, UnicodeError) as error:
         raise ValueError(f"{sink.name}: not a readable audio or video file ({_reason(error)}).") from None
     with container:
         if not container.streams.audio:
@@ -317,6 +319,16 @@ def _decode(file: BinaryIO, sink: _Sink) -> None:
         raise ValueError(f"{sink.name}: no audio could be decoded ({damage or 'its sound track is empty'}).")
     if damage:
         warnings.warn(f"{sink.name}: damaged or truncated, using what could be decoded ({damage}).", stacklevel=3)
+
+
+def _is_empty(file: BinaryIO) -> bool:
+    # FFmpeg seeks to before the start of an empty file, and PyAV prints a traceback of that.
+    if not hasattr(file, "seekable") or not file.seekable():
+        return False
+    start = file.tell()
+    empty = not file.read(1)
+    file.seek(start)
+    return empty
 
 
 def _decode_stream(container: Any, stream: Any, sink: _Sink) -> str | None:
