@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -219,6 +221,21 @@ def test_empty_files_are_refused_by_name(ending, tmp_path, capfd):
     with open(path, "rb") as file, pytest.raises(ValueError, match=rf"nothing\.{ending}: is empty"):
         load_audio(file)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("num_reads", [0, 1])
+def test_files_that_cannot_be_read_are_refused_by_name(num_reads):
+    class Failing(io.BytesIO):
+        reads = 0
+
+        def read(self, size=-1):
+            self.reads += 1
+            if self.reads > num_reads:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return super().read(size)
+
+    with pytest.raises(ValueError, match=r"worn\.wav: not a readable.*Input/output error"):
+        load_audio(Failing(b"RIFF"), name="worn.wav")
 
 
 @pytest.mark.parametrize(

@@ -297,9 +297,9 @@ def _mix(samples: np.ndarray) -> np.ndarray:
 
 def _decode(file: BinaryIO, sink: _Sink) -> None:
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
-    if _is_empty(file):
-        raise ValueError(f"{sink.name}: is empty.")
     try:
+        if _is_empty(file):
+            raise ValueError(f"{sink.name}: is empty.")
         container = av.open(file, options=options, metadata_errors="ignore")
     except (av.error.FFmpegError, OSError, UnicodeError) as error:
         raise ValueError(f"{sink.name}: not a readable audio or video file ({_reason(error)}).") from None
