@@ -4,7 +4,8 @@ What the pipeline costs beyond its models, and what `separate=True` saves; ratio
     python benchmarks/pipeline.py --model avgas-mini
 
 Prints time to import and load, time of one call with two sources drawn mixed and separated, that time against the bare
-calls of audio encoder, separator, U-Net and VAE with the same shapes, and against three calls with one image each.
+calls of audio encoder, separator, U-Net and VAE that it makes, with the same tensors, and against three calls with one
+image each.
 Medians of `--repeats` rounds, in which all variants take turns.
 """
 
@@ -27,9 +28,6 @@ def main() -> None:
     import torch
 
     from avgas_pipeline import AVGASPipeline
-    from avgas_pipeline.audio import Window
-    from avgas_pipeline.audio_tokens import encoder_inputs
-    from avgas_pipeline.spectrogram import relative_log_mel, stft
 
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     pipe = AVGASPipeline.from_pretrained(args.model).to(device)
@@ -45,30 +43,25 @@ def main() -> None:
         for count in (2, 1, 1):
             pipe(audio, num_sources=count, generator=torch.manual_seed(0), **options)
 
-    captured: dict[str, tuple] = {}
+    # Every call of the models that one call of the pipeline makes, in their order.
+    calls: list[tuple[torch.nn.Module, tuple, dict]] = []
 
-    def capture(_: torch.nn.Module, positional: tuple, named: dict) -> None:
-        captured["unet"] = (positional, named)
+    def capture(module: torch.nn.Module, positional: tuple, named: dict) -> None:
+        calls.append((module, positional, named))
 
-    hook = pipe.unet.register_forward_pre_hook(capture, with_kwargs=True)
+    models = (pipe.audio_encoder, pipe.separator, pipe.unet)
+    hooks = [model.register_forward_pre_hook(capture, with_kwargs=True) for model in models]
     together()
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
     steps = pipe.config.default_num_inference_steps
-    config = pipe.separator.config
-    latents = captured["unet"][0][0].chunk(2)[0]
+    # Half of the rows are for guidance.
+    latents = calls[-1][1][0].chunk(2)[0]
 
     @torch.no_grad()
     def bare() -> None:
-        inputs = encoder_inputs(
-            pipe.audio_feature_extractor, pipe.audio_encoder, [Window(samples=audio, start=0, num_valid=len(audio))]
-        )
-        tokens = pipe.audio_encoder(**{name: value.to(device) for name, value in inputs.items()}).last_hidden_state
-        spectrum = stft(torch.from_numpy(audio)[None].to(device), config.n_fft, config.hop_length)
-        spectrogram = relative_log_mel(spectrum, pipe.sampling_rate, config.num_mask_bands)
-        pipe.separator(tokens, spectrogram=spectrogram)
-        positional, named = captured["unet"]
-        for _ in range(steps):
-            pipe.unet(*positional, **named)
+        for module, positional, named in calls:
+            module(*positional, **named)
         pipe.vae.decode(latents)[0].cpu()
 
     variants: dict[str, Callable[[], None]] = {"together": together, "bare": bare, "apart": apart}

@@ -180,6 +180,44 @@ def test_slots_of_one_window_are_never_merged_by_their_embeddings():
     assert len(track(slots([[0.9, 0.9], [0.9, 0.9]], [[0, 1], [0, 1]], [[X, X], [X, X]]))) == 2
 
 
+def test_hearings_of_a_window_are_averaged():
+    """Slots of the other hearings are in another order, and the third is unsure of what the first two say."""
+    first = slots([[0.9, 0.6, 0.1]], [[0, 1, 2]], [[X, Y, Z]])
+    second = slots([[0.2, 0.7, 0.5]], [[2, 0, 1]], [[Z, X, Y]])
+    third = slots([[0.2, 0.3, 0.8]], [[2, 2, 3]], [[Y, Z, X]])
+    tracker = SourceTracker(num_sources=3)
+    tracker.add_window(first, 0, 0, [second, third])
+    found = tracker.tracks()
+    assert [t.score for t in found] == pytest.approx([0.8, 1.3 / 3, 0.2], abs=1e-5)
+    assert [t.label_index for t in found] == [0, 1, 2]
+    # 0.9 and 0.7 for label 0 against 0.8 for label 3.
+    assert found[0].class_probs.sum().item() == pytest.approx(0.8, abs=1e-5)
+    assert found[0].class_probs[3].item() == pytest.approx(0.8 / 3, abs=1e-3)
+    assert torch.allclose(found[0].audio_embed, 0.8 * torch.tensor(X).float(), atol=1e-5)
+
+
+def test_the_hearings_outvote_the_first():
+    first = slots([[0.9]], [[0]], [[X]])
+    others = [slots([[0.8]], [[1]], [[X]]), slots([[0.7]], [[1]], [[X]])]
+    for number, other in enumerate(others, start=1):
+        other.condition_tokens += 10 * number
+    tracker = SourceTracker()
+    tracker.add_window(first, 0, 0, others)
+    (found,) = tracker.tracks()
+    assert found.label_index == 1
+    # It is drawn as the most certain hearing that hears it so.
+    assert found.condition_tokens.item() == 10
+
+
+def test_masks_are_of_the_first_hearing():
+    masks = [torch.full((1, 2, BANDS, 5), value) for value in (0.25, 0.75)]
+    first = slots([[0.9, 0.8]], [[0, 1]], [[X, Y]], masks[0])
+    second = slots([[0.8, 0.9]], [[1, 0]], [[Y, X]], masks[1])
+    tracker = SourceTracker()
+    tracker.add_window(first, 0, 0, [second])
+    assert all(np.allclose(found.masks[0], 0.25, atol=1e-3) for found in tracker.tracks())
+
+
 def test_stft_is_inverted():
     waveform = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(istft(stft(waveform, N_FFT, HOP), N_FFT, HOP, 5000), waveform, atol=1e-5)

@@ -57,6 +57,7 @@ def _facts(pipeline: Any) -> dict[str, Any]:
         "num_condition_tokens": separator.config.num_condition_tokens if separator is not None else None,
         "sampling_rate": getattr(pipeline, "sampling_rate", None),
         "window_s": getattr(pipeline, "window_s", None),
+        "speed_variation": pipeline.config.speed_variation,
         "image_size": pipeline.default_size,
         "has_text": pipeline.text_encoder is not None,
     }

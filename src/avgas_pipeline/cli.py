@@ -130,6 +130,8 @@ def info(model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hu
     config = pipe.config
     typer.echo(f"sampling    {config.default_num_inference_steps} steps, guidance {config.default_guidance_scale:g}")
     typer.echo(f"audio       {pipe.sampling_rate} Hz, windows of {pipe.window_s:.2f} s")
+    if config.speed_variation:
+        typer.echo(f"heard       as it is, and {100 * config.speed_variation:g} % slower and faster")
     typer.echo(f"sources     up to {separator.config.num_slots} at once")
     typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(separator.id2label.values())}")
 

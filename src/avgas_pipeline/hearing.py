@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import soxr
 import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
@@ -68,6 +69,8 @@ class Listener:
         audio_encoder ([`~transformers.PreTrainedModel`]): Turns features into tokens.
         separator ([`AudioVisualSeparator`]): Turns tokens into slots.
         device (`torch.device`): Where the models run.
+        speed_variation (`float`, defaults to 0): If above 0, every window is heard three times: as it is, and played
+            slower and faster by this share.
     """
 
     def __init__(
@@ -76,11 +79,13 @@ class Listener:
         audio_encoder: PreTrainedModel,
         separator: AudioVisualSeparator,
         device: torch.device,
+        speed_variation: float = 0.0,
     ) -> None:
         self.feature_extractor = feature_extractor
         self.audio_encoder = audio_encoder
         self.separator = separator
         self.device = device
+        self.other_speeds = (1 - speed_variation, 1 + speed_variation) if speed_variation else ()
         self.sampling_rate = feature_extractor.sampling_rate
 
     def load(
@@ -128,9 +133,14 @@ class Listener:
         batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
         for start in range(0, len(queue), batch_size):
             batch = queue[start : start + batch_size]
-            slots = self._separate([window for _, _, window in batch])
+            windows = [window for _, _, window in batch]
+            slots = self._separate(windows)
+            again = [
+                self._separate([change_speed(window, speed) for window in windows], masks=False)
+                for speed in self.other_speeds
+            ]
             for row, (recording, number, _) in enumerate(batch):
-                recording.tracker.add_window(slots, row, number)
+                recording.tracker.add_window(slots, row, number, again)
         for recording in recordings:
             if not recording.tracks:
                 threshold = recording.tracker.presence_threshold
@@ -158,7 +168,8 @@ class Listener:
         grid = self.separator.config.hop_length
         return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
 
-    def _separate(self, windows: list[Window]) -> AudioVisualSeparatorOutput:
+    def _separate(self, windows: list[Window], masks: bool = True) -> AudioVisualSeparatorOutput:
+        """Without `masks` they are as coarse as the audio tokens, and nearly free."""
         inputs = encoder_inputs(self.feature_extractor, self.audio_encoder, windows)
         inputs = {
             name: value.to(self.device, self.audio_encoder.dtype if value.is_floating_point() else None)
@@ -168,7 +179,7 @@ class Listener:
 
         config, dtype = self.separator.config, self.separator.dtype
         spectrogram = None
-        if config.mask_channels:
+        if config.mask_channels and masks:
             samples = torch.from_numpy(np.stack([window.samples for window in windows])).to(self.device)
             spectrum = stft(samples, config.n_fft, config.hop_length)
             spectrogram = relative_log_mel(spectrum, self.sampling_rate, config.num_mask_bands).to(dtype)
@@ -182,3 +193,11 @@ class Listener:
                 tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False
             )
         )
+
+
+def change_speed(window: Window, speed: float) -> Window:
+    """A window played `speed` times as fast, pitch and all: what no longer fits is cut, what is missing is padding."""
+    played = soxr.resample(window.samples[: window.num_valid], speed, 1.0)[: len(window.samples)]
+    samples = np.zeros_like(window.samples)
+    samples[: len(played)] = played
+    return Window(window.start, samples, max(len(played), 1))

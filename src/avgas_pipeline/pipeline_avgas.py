@@ -99,6 +99,9 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             Denoising steps of a call that does not say how many.
         default_guidance_scale (`float`, *optional*, defaults to 7.5):
             Weight of guidance of a call that does not give one.
+        speed_variation (`float`, *optional*, defaults to 0):
+            Test-time augmentation, in [0, 0.5]. If above 0, every window of a recording is heard three times: as it
+            is, and played slower and faster by this share. A source's presence is the mean of the three.
     """
 
     model_cpu_offload_seq = "audio_encoder->separator->text_encoder->unet->vae"
@@ -121,10 +124,15 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         tokenizer: CLIPTokenizer | None = None,
         default_num_inference_steps: int = 50,
         default_guidance_scale: float = 7.5,
+        speed_variation: float = 0.0,
     ) -> None:
         super().__init__()
+        if not isinstance(speed_variation, Real) or not 0 <= speed_variation <= 0.5:
+            raise ValueError(f"`speed_variation` has to be a number from 0 to 0.5 but is {speed_variation!r}.")
         self.register_to_config(
-            default_num_inference_steps=default_num_inference_steps, default_guidance_scale=default_guidance_scale
+            default_num_inference_steps=default_num_inference_steps,
+            default_guidance_scale=default_guidance_scale,
+            speed_variation=speed_variation,
         )
         self.register_modules(
             vae=vae,
@@ -259,7 +267,9 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         if max_batch_rows is not None:
             check_count("max_batch_rows", max_batch_rows)
         device = device or self._execution_device
-        listener = Listener(self.audio_feature_extractor, self.audio_encoder, self.separator, device)
+        listener = Listener(
+            self.audio_feature_extractor, self.audio_encoder, self.separator, device, self.config.speed_variation
+        )
         hint = "; pass `num_sources` to draw anyway"
         soundscapes = listener.load(audio, sampling_rate, max_duration_s, num_sources, presence_threshold, hint)
         negatives = []

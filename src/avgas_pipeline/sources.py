@@ -1,6 +1,7 @@
 """From the separator's slots, window by window, to the sources of a whole recording."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +19,8 @@ from .spectrogram import frame_activity, istft, mask_to_bins, power, stft
 MERGE_SIMILARITY = 0.5
 # What is less probable is no source, even if more are expected.
 LEAST_PRESENCE = 0.2
+# A source forced by `num_sources` may have a probability of 0, and still needs a label and a direction.
+LEAST_WEIGHT = 1e-6
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Track:
     Attributes:
         score (`float`): Highest presence probability in any window.
         tokens_by_label (`dict[int, tuple[float, torch.Tensor]]`): Presence probability and condition tokens
-            `(M, C)` of the window that is most certain, for every label it is heard as.
+            `(M, C)` of the hearing that is most certain, for every label it is heard as.
         audio_embed (`torch.Tensor` of shape `(E,)`): Sum of the windows' embeddings, weighted by presence.
         class_probs (`torch.Tensor` of shape `(num_labels,)`): Sum of the label probabilities, weighted by presence.
         masks (`dict[int, np.ndarray]`): Spectrogram mask `(bands, frames)`, float16, by number of the window.
@@ -47,7 +50,7 @@ class Track:
 
     @property
     def condition_tokens(self) -> torch.Tensor:
-        """Those of shape `(M, C)` of the most certain window, among windows that hear the label it is given in all."""
+        """Those of shape `(M, C)` of the most certain hearing, among those that hear the label it is given in all."""
         views = self.tokens_by_label
         return views.get(self.label_index, max(views.values(), key=lambda view: view[0]))[1]
 
@@ -92,9 +95,25 @@ class SourceTracker:
         self._present: list[Track] = []
         self._standby: list[Track] = []
 
-    def add_window(self, slots: AudioVisualSeparatorOutput, row: int, number: int) -> None:
-        """Take in the next window: row `row` of the separator's output, window `number` of the recording."""
-        presence = slots.presence_logits[row].detach().float().sigmoid().cpu()
+    def add_window(
+        self,
+        slots: AudioVisualSeparatorOutput,
+        row: int,
+        number: int,
+        again: Sequence[AudioVisualSeparatorOutput] = (),
+    ) -> None:
+        """
+        Take in the next window.
+
+        Args:
+            slots ([`AudioVisualSeparatorOutput`]): What the separator says of a batch of windows.
+            row (`int`): The window's row in it.
+            number (`int`): The window's number in the recording.
+            again (`Sequence[AudioVisualSeparatorOutput]`, *optional*): What it says of the same windows played at
+                other speeds. Presence is the mean of all, labels weighted by it; masks and embeddings are `slots`'.
+        """
+        hearings = _align([slots, *again], row)
+        presence = torch.stack([hearing.presence for hearing in hearings]).mean(dim=0)
         order = torch.sort(presence, descending=True, stable=True).indices.tolist()
         least, most = self.presence_threshold, len(order)
         if least is None:
@@ -104,7 +123,7 @@ class SourceTracker:
             is_probable = bool(presence[slot] >= least)
             if not is_probable and self.num_sources is None:
                 break
-            track = _track(slots, row, slot, float(presence[slot]), number)
+            track = _track(hearings, slot, float(presence[slot]), number)
             if is_probable and (track.label_index in labels or len(labels) < most):
                 present.append(track)
                 labels.add(track.label_index)
@@ -147,18 +166,64 @@ def _one_per_label(tracks: list[Track]) -> tuple[list[Track], list[Track]]:
     return list(sources.values()), repeated
 
 
-def _track(slots: AudioVisualSeparatorOutput, row: int, slot: int, score: float, number: int) -> Track:
-    # A source forced by `num_sources` may have a probability of 0, and still needs a label and a direction.
-    weight = max(score, 1e-6)
-    class_probs = slots.class_logits[row, slot].detach().float().softmax(dim=-1).cpu()
+@dataclass
+class _Hearing:
+    """
+    What the separator says of one window's K slots.
+
+    Attributes:
+        presence (`torch.Tensor` of shape `(K,)`): Probabilities.
+        class_probs (`torch.Tensor` of shape `(K, num_labels)`): Probabilities.
+        audio_embeds (`torch.Tensor` of shape `(K, E)`): Unit vectors.
+        condition_tokens (`torch.Tensor` of shape `(K, M, C)`): On the separator's device, with their gradients.
+        mask_logits (`torch.Tensor` of shape `(K, bands, frames)`, *optional*): On the separator's device.
+    """
+
+    presence: torch.Tensor
+    class_probs: torch.Tensor
+    audio_embeds: torch.Tensor
+    condition_tokens: torch.Tensor
+    mask_logits: torch.Tensor | None
+
+
+def _align(outputs: list[AudioVisualSeparatorOutput], row: int) -> list[_Hearing]:
+    """One row of each output, its slots in the order of the first one's, by the cosine of their audio embeddings."""
+    hearings: list[_Hearing] = []
+    for output in outputs:
+        audio_embeds = output.audio_embeds[row].detach().float().cpu()
+        order = torch.arange(len(audio_embeds))
+        if hearings:
+            similarity = hearings[0].audio_embeds @ audio_embeds.T
+            order = torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])
+        hearings.append(
+            _Hearing(
+                presence=output.presence_logits[row].detach().float().sigmoid().cpu()[order],
+                class_probs=output.class_logits[row].detach().float().softmax(dim=-1).cpu()[order],
+                audio_embeds=audio_embeds[order],
+                condition_tokens=output.condition_tokens[row][order],
+                mask_logits=None if output.mask_logits is None else output.mask_logits[row].detach()[order],
+            )
+        )
+    return hearings
+
+
+def _track(hearings: list[_Hearing], slot: int, score: float, number: int) -> Track:
+    first = hearings[0]
+    tokens_by_label: dict[int, tuple[float, torch.Tensor]] = {}
+    class_probs = torch.zeros_like(first.class_probs[slot])
+    for hearing in hearings:
+        presence, label = float(hearing.presence[slot]), int(hearing.class_probs[slot].argmax())
+        if label not in tokens_by_label or presence > tokens_by_label[label][0]:
+            tokens_by_label[label] = (presence, hearing.condition_tokens[slot])
+        class_probs += max(presence, LEAST_WEIGHT) * hearing.class_probs[slot] / len(hearings)
     track = Track(
         score=score,
-        tokens_by_label={int(class_probs.argmax()): (score, slots.condition_tokens[row, slot])},
-        audio_embed=weight * slots.audio_embeds[row, slot].detach().float().cpu(),
-        class_probs=weight * class_probs,
+        tokens_by_label=tokens_by_label,
+        audio_embed=max(score, LEAST_WEIGHT) * first.audio_embeds[slot],
+        class_probs=class_probs,
     )
-    if slots.mask_logits is not None:
-        mask = slots.mask_logits[row, slot].detach().float().sigmoid()
+    if first.mask_logits is not None:
+        mask = first.mask_logits[slot].float().sigmoid()
         track.masks[number] = mask.cpu().numpy().astype(np.float16)
     return track
 

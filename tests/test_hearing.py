@@ -1,0 +1,131 @@
+"""Hearing at several speeds, through the pipeline and by itself."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import tiny_audio, tiny_components
+from typer.testing import CliRunner
+
+from avgas_pipeline import AVGASPipeline, create_model_card
+from avgas_pipeline.audio import Window
+from avgas_pipeline.cli import app
+from avgas_pipeline.hearing import change_speed
+
+
+RATE = 16000
+
+
+def window(samples, length):
+    padded = np.zeros(length, dtype=np.float32)
+    padded[: len(samples)] = samples
+    return Window(start=640, samples=padded, num_valid=len(samples))
+
+
+def peak_hz(samples):
+    return np.abs(np.fft.rfft(samples)).argmax() * RATE / len(samples)
+
+
+@pytest.mark.parametrize("speed", [0.8, 0.9, 1.25])
+def test_speed_changes_pitch_and_length(speed):
+    sine = np.sin(2 * np.pi * 1000 * np.arange(12000) / RATE).astype(np.float32)
+    played = change_speed(window(sine, 16000), speed)
+    assert (played.start, len(played.samples), played.samples.dtype) == (640, 16000, np.float32)
+    assert played.num_valid == pytest.approx(12000 / speed, abs=1)
+    assert peak_hz(played.samples[: played.num_valid]) == pytest.approx(1000 * speed, rel=0.01)
+    assert not played.samples[played.num_valid :].any()
+
+
+def test_a_full_window_played_slower_is_cut():
+    noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    played = change_speed(window(noise, 8000), 0.9)
+    assert played.num_valid == len(played.samples) == 8000
+
+
+@pytest.mark.parametrize("length", [1, 2, 7])
+def test_the_shortest_windows_stay_audible_to_the_models(length):
+    assert change_speed(window(np.ones(length, dtype=np.float32), 100), 1.5).num_valid >= 1
+
+
+@pytest.fixture
+def varied():
+    return AVGASPipeline(**tiny_components(), speed_variation=0.1)
+
+
+class Calls:
+    """A module's positional and named tensors, call by call, and what it returned."""
+
+    def __init__(self, module):
+        self.rows, self.outputs = [], []
+        module.register_forward_hook(self._note, with_kwargs=True)
+
+    def _note(self, module, args, kwargs, output):
+        self.rows.append(next(value for value in (*args, *kwargs.values()) if torch.is_tensor(value)).shape[0])
+        self.outputs.append(output)
+
+
+def test_presence_is_the_mean_of_three_hearings(varied):
+    calls = Calls(varied.separator)
+    (found,) = varied.separate_audio(*tiny_audio(), num_sources=4)
+    assert calls.rows == [1, 1, 1]
+    first, slower, faster = (output[0][0].sigmoid() for output in calls.outputs)
+    scores = torch.tensor([source.score for source in found])
+    # Every slot of every hearing counts once, whichever it was matched with.
+    total = (first + slower + faster).sum() / 3
+    assert scores.sum() <= total + 1e-5
+    assert len(found) < 4 or torch.isclose(scores.sum(), total, atol=1e-4)
+    assert not torch.allclose(first, slower) and not torch.allclose(first, faster)
+
+
+def test_without_variation_all_is_heard_once():
+    pipe = AVGASPipeline(**tiny_components())
+    calls = Calls(pipe.audio_encoder)
+    pipe.separate_audio(*tiny_audio())
+    assert pipe.config.speed_variation == 0 and calls.rows == [1]
+
+
+@pytest.mark.parametrize("max_batch_rows", [1, 2])
+def test_batches_are_no_larger_and_change_nothing(varied, max_batch_rows):
+    audio = [tiny_audio(1.5, 1)[0], tiny_audio(0.7, 2)[0], tiny_audio(4.0, 0)[0]]
+    expected = varied.separate_audio(audio, RATE, num_sources=2)
+    calls = Calls(varied.audio_encoder)
+    found = varied.separate_audio(audio, RATE, num_sources=2, max_batch_rows=max_batch_rows)
+    assert max(calls.rows) <= max_batch_rows
+    for ones, others in zip(found, expected, strict=True):
+        assert [one.label for one in ones] == [other.label for other in others]
+        for one, other in zip(ones, others, strict=True):
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            assert np.allclose(one.audio, other.audio, atol=1e-3)
+
+
+def test_masks_are_those_of_the_recording_as_it_is(varied):
+    plain = AVGASPipeline(**varied.components)
+    audio = tiny_audio(2.0, 2)
+    sums = [sum(source.audio for source in pipe.separate_audio(*audio, num_sources=4)[0]) for pipe in (plain, varied)]
+    assert sums[0].any() and np.allclose(*sums, atol=1e-4)
+
+
+def test_gradients_reach_the_separator(varied):
+    encoded = varied.encode_audio(*tiny_audio(), return_audio=False)
+    encoded.audio_embeds.sum().backward()
+    assert varied.separator.token_head[0].weight.grad.abs().sum() > 0
+
+
+def test_variation_is_saved_and_can_be_overridden(varied, tmp_path):
+    varied.save_pretrained(tmp_path)
+    assert AVGASPipeline.from_pretrained(tmp_path).config.speed_variation == 0.1
+    assert AVGASPipeline.from_pretrained(tmp_path, speed_variation=0.0).config.speed_variation == 0.0
+
+
+def test_info_and_card_tell_of_it(varied, checkpoint, tmp_path):
+    varied.save_pretrained(tmp_path)
+    told = "as it is, and 10 % slower and faster"
+    assert told in CliRunner().invoke(app, ["info", str(tmp_path)]).stdout
+    assert "slower" not in CliRunner().invoke(app, ["info", str(checkpoint)]).stdout
+    assert told in str(create_model_card(varied, "user/name"))
+    assert "slower" not in str(create_model_card(AVGASPipeline.from_pretrained(checkpoint), "user/name"))
+
+
+@pytest.mark.parametrize("variation", [-0.1, 0.6, float("nan"), "much", None])
+def test_bad_variation(variation):
+    with pytest.raises(ValueError, match="speed_variation"):
+        AVGASPipeline(**tiny_components(), speed_variation=variation)
