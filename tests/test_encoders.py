@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from test_pipeline import difference, draw, seeded
+from drawing import difference, draw, seeded
 from tiny import tiny_ast, tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_tokenizer
 from transformers import (
     ASTFeatureExtractor,

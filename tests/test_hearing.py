@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from drawing import Counter
 from tiny import tiny_audio, tiny_components
 from typer.testing import CliRunner
 
@@ -51,23 +52,11 @@ def varied():
     return AVGASPipeline(**tiny_components(), speed_variation=0.1)
 
 
-class Calls:
-    """A module's positional and named tensors, call by call, and what it returned."""
-
-    def __init__(self, module):
-        self.rows, self.outputs = [], []
-        module.register_forward_hook(self._note, with_kwargs=True)
-
-    def _note(self, module, args, kwargs, output):
-        self.rows.append(next(value for value in (*args, *kwargs.values()) if torch.is_tensor(value)).shape[0])
-        self.outputs.append(output)
-
-
 def test_presence_is_the_mean_of_three_hearings(varied):
-    calls = Calls(varied.separator)
+    outputs = []
+    varied.separator.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     (found,) = varied.separate_audio(*tiny_audio(), num_sources=4)
-    assert calls.rows == [1, 1, 1]
-    first, slower, faster = (output[0][0].sigmoid() for output in calls.outputs)
+    first, slower, faster = (output[0][0].sigmoid() for output in outputs)
     scores = torch.tensor([source.score for source in found])
     # Every slot of every hearing counts once, whichever it was matched with.
     total = (first + slower + faster).sum() / 3
@@ -78,7 +67,7 @@ def test_presence_is_the_mean_of_three_hearings(varied):
 
 def test_without_variation_all_is_heard_once():
     pipe = AVGASPipeline(**tiny_components())
-    calls = Calls(pipe.audio_encoder)
+    calls = Counter(pipe.audio_encoder)
     pipe.separate_audio(*tiny_audio())
     assert pipe.config.speed_variation == 0 and calls.rows == [1]
 
@@ -87,7 +76,7 @@ def test_without_variation_all_is_heard_once():
 def test_batches_are_no_larger_and_change_nothing(varied, max_batch_rows):
     audio = [tiny_audio(1.5, 1)[0], tiny_audio(0.7, 2)[0], tiny_audio(4.0, 0)[0]]
     expected = varied.separate_audio(audio, RATE, num_sources=2)
-    calls = Calls(varied.audio_encoder)
+    calls = Counter(varied.audio_encoder)
     found = varied.separate_audio(audio, RATE, num_sources=2, max_batch_rows=max_batch_rows)
     assert max(calls.rows) <= max_batch_rows
     for ones, others in zip(found, expected, strict=True):

@@ -5,11 +5,11 @@ import pytest
 import safetensors
 import torch
 from diffusers.training_utils import _collate_lora_metadata
+from drawing import difference
+from drawing import draw as draw_present
 from hub_server import run_python
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from test_pipeline import difference
-from test_pipeline import draw as draw_present
 from tiny import tiny_audio, tiny_components
 
 from avgas_pipeline import AVGASPipeline

@@ -7,8 +7,8 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from drawing import draw
 from hub_server import run_hub, run_python
-from test_pipeline import draw
 from tiny import LABELS, tiny_audio, tiny_components
 
 from avgas_pipeline import AVGASPipeline, create_model_card, export_remote_code
