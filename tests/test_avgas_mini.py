@@ -128,7 +128,7 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
         ("ship.ogg", "raining", 0.9),
     ],
 )
-def test_finds_what_natural_recordings_are_of(mini, name, label, score):
+def test_hears_in_natural_recordings_what_examples_say(mini, name, label, score):
     sources = mini.separate_audio(EXAMPLES / name, return_audio=False)[0]
     assert label in {source.label for source in sources if source.score > score}
 

@@ -36,15 +36,19 @@ def test_speed_changes_pitch_and_length(speed):
     assert not played.samples[played.num_valid :].any()
 
 
-def test_a_full_window_played_slower_is_cut():
-    noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    played = change_speed(window(noise, 8000), 0.9)
+@pytest.mark.parametrize("start", [0, 3000, 7600])
+def test_a_full_window_played_slower_keeps_its_sound(start):
+    sound = np.random.default_rng(0).standard_normal(400).astype(np.float32)
+    silent = np.zeros(8000, dtype=np.float32)
+    silent[start : start + 400] = sound
+    played = change_speed(window(silent, 8000), 0.9)
     assert played.num_valid == len(played.samples) == 8000
+    assert np.square(played.samples).sum() == pytest.approx(np.square(sound).sum() / 0.9, rel=0.1)
 
 
-@pytest.mark.parametrize("length", [1, 2, 7])
-def test_the_shortest_windows_stay_audible_to_the_models(length):
-    assert change_speed(window(np.ones(length, dtype=np.float32), 100), 1.5).num_valid >= 1
+@pytest.mark.parametrize("speed", [0.5, 1.5])
+def test_the_shortest_recordings_are_heard(speed):
+    assert change_speed(window(np.ones(1, dtype=np.float32), 100), speed).num_valid >= 1
 
 
 @pytest.fixture
@@ -63,6 +67,16 @@ def test_presence_is_the_mean_of_three_hearings(varied):
     assert scores.sum() <= total + 1e-5
     assert len(found) < 4 or torch.isclose(scores.sum(), total, atol=1e-4)
     assert not torch.allclose(first, slower) and not torch.allclose(first, faster)
+
+
+def test_windows_are_heard_as_they_are_and_slower_and_faster(varied):
+    fractions = []
+    varied.separator.register_forward_pre_hook(
+        lambda module, inputs, named: fractions.append(named["valid_fraction"].item()), with_kwargs=True
+    )
+    # Half of the encoder's window of 1.28 s.
+    varied.separate_audio(np.ones(10240, dtype=np.float32) / 2, RATE, num_sources=1)
+    assert fractions == pytest.approx([0.5, 0.5 / 0.9, 0.5 / 1.1], abs=1e-3)
 
 
 def test_without_variation_all_is_heard_once():

@@ -209,6 +209,15 @@ def test_the_hearings_outvote_the_first():
     assert found.condition_tokens.item() == 10
 
 
+def test_the_surer_hearing_decides_on_the_label():
+    first, unsure = slots([[0.9]], [[0]], [[X]]), slots([[0.1]], [[1]], [[X]])
+    tracker = SourceTracker(num_sources=1)
+    tracker.add_window(first, 0, 0, [unsure, unsure])
+    (found,) = tracker.tracks()
+    assert found.label_index == 0
+    assert found.class_probs[0].item() == pytest.approx(0.9 / 3, abs=1e-3)
+
+
 def test_masks_are_of_the_first_hearing():
     masks = [torch.full((1, 2, BANDS, 5), value) for value in (0.25, 0.75)]
     first = slots([[0.9, 0.8]], [[0, 1]], [[X, Y]], masks[0])

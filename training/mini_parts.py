@@ -16,7 +16,7 @@ CONDITION_DIM = 192
 # How the shipped checkpoint draws unless it is told otherwise.
 NUM_INFERENCE_STEPS = 10
 GUIDANCE_SCALE = 3.0
-# How it hears: training plays clips up to 15 % slower and faster.
+# How it hears; training plays clips up to 1.15 times as slow and as fast.
 SPEED_VARIATION = 0.1
 
 

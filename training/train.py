@@ -539,7 +539,7 @@ def validate(
     if ema is not None:
         ema.store(trained)
         ema.copy_to(trained)
-    drawn = AVGASPipeline(**pipe.components).to(accelerator.device)
+    drawn = AVGASPipeline(**pipe.components, speed_variation=pipe.config.speed_variation).to(accelerator.device)
     drawn.set_progress_bar_config(disable=True)
     most, rows = config.num_sources[1], []
     # Mixtures of an epoch that is never trained on, without augmentation.

@@ -251,6 +251,7 @@ def validate(
         audio_encoder=teacher.hearing.audio_encoder,
         audio_feature_extractor=extractor,
         separator=teacher.hearing.separator,
+        speed_variation=pipe.config.speed_variation,
     )
     drawings = []
     for number in range(len(validation)):

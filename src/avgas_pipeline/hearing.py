@@ -196,8 +196,12 @@ class Listener:
 
 
 def change_speed(window: Window, speed: float) -> Window:
-    """A window played `speed` times as fast, pitch and all: what no longer fits is cut, what is missing is padding."""
-    played = soxr.resample(window.samples[: window.num_valid], speed, 1.0)[: len(window.samples)]
+    """A window played `speed` times as fast, pitch and all. Of what no longer fits, the quieter end is cut."""
+    played = soxr.resample(window.samples[: window.num_valid], speed, 1.0)
+    excess = len(played) - len(window.samples)
+    if excess > 0:
+        begins_louder = np.square(played[:excess]).sum() >= np.square(played[-excess:]).sum()
+        played = played[:-excess] if begins_louder else played[excess:]
     samples = np.zeros_like(window.samples)
     samples[: len(played)] = played
-    return Window(window.start, samples, max(len(played), 1))
+    return Window(window.start, samples, len(played))

@@ -101,7 +101,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             Weight of guidance of a call that does not give one.
         speed_variation (`float`, *optional*, defaults to 0):
             Test-time augmentation, in [0, 0.5]. If above 0, every window of a recording is heard three times: as it
-            is, and played slower and faster by this share. A source's presence is the mean of the three.
+            is, and played slower and faster by this share. A source's presence and label are the mean of the three,
+            its separated audio and its embedding those of the recording as it is.
     """
 
     model_cpu_offload_seq = "audio_encoder->separator->text_encoder->unet->vae"

@@ -110,7 +110,8 @@ class SourceTracker:
             row (`int`): The window's row in it.
             number (`int`): The window's number in the recording.
             again (`Sequence[AudioVisualSeparatorOutput]`, *optional*): What it says of the same windows played at
-                other speeds. Presence is the mean of all, labels weighted by it; masks and embeddings are `slots`'.
+                other speeds. Presence is the mean of all, and so are label probabilities, weighted by presence.
+                Condition tokens are those of the most certain hearing of a label, masks and embeddings `slots`'.
         """
         hearings = _align([slots, *again], row)
         presence = torch.stack([hearing.presence for hearing in hearings]).mean(dim=0)
@@ -123,7 +124,10 @@ class SourceTracker:
             is_probable = bool(presence[slot] >= least)
             if not is_probable and self.num_sources is None:
                 break
-            track = _track(hearings, slot, float(presence[slot]), number)
+            track = _track(hearings, slot, float(presence[slot]))
+            if slots.mask_logits is not None:
+                mask = slots.mask_logits[row, slot].detach().float().sigmoid()
+                track.masks[number] = mask.cpu().numpy().astype(np.float16)
             if is_probable and (track.label_index in labels or len(labels) < most):
                 present.append(track)
                 labels.add(track.label_index)
@@ -176,14 +180,12 @@ class _Hearing:
         class_probs (`torch.Tensor` of shape `(K, num_labels)`): Probabilities.
         audio_embeds (`torch.Tensor` of shape `(K, E)`): Unit vectors.
         condition_tokens (`torch.Tensor` of shape `(K, M, C)`): On the separator's device, with their gradients.
-        mask_logits (`torch.Tensor` of shape `(K, bands, frames)`, *optional*): On the separator's device.
     """
 
     presence: torch.Tensor
     class_probs: torch.Tensor
     audio_embeds: torch.Tensor
     condition_tokens: torch.Tensor
-    mask_logits: torch.Tensor | None
 
 
 def _align(outputs: list[AudioVisualSeparatorOutput], row: int) -> list[_Hearing]:
@@ -201,31 +203,26 @@ def _align(outputs: list[AudioVisualSeparatorOutput], row: int) -> list[_Hearing
                 class_probs=output.class_logits[row].detach().float().softmax(dim=-1).cpu()[order],
                 audio_embeds=audio_embeds[order],
                 condition_tokens=output.condition_tokens[row][order],
-                mask_logits=None if output.mask_logits is None else output.mask_logits[row].detach()[order],
             )
         )
     return hearings
 
 
-def _track(hearings: list[_Hearing], slot: int, score: float, number: int) -> Track:
-    first = hearings[0]
+def _track(hearings: list[_Hearing], slot: int, score: float) -> Track:
+    """What all hearings say of a slot, with its mask left to add."""
     tokens_by_label: dict[int, tuple[float, torch.Tensor]] = {}
-    class_probs = torch.zeros_like(first.class_probs[slot])
+    class_probs = torch.zeros_like(hearings[0].class_probs[slot])
     for hearing in hearings:
         presence, label = float(hearing.presence[slot]), int(hearing.class_probs[slot].argmax())
         if label not in tokens_by_label or presence > tokens_by_label[label][0]:
             tokens_by_label[label] = (presence, hearing.condition_tokens[slot])
         class_probs += max(presence, LEAST_WEIGHT) * hearing.class_probs[slot] / len(hearings)
-    track = Track(
+    return Track(
         score=score,
         tokens_by_label=tokens_by_label,
-        audio_embed=max(score, LEAST_WEIGHT) * first.audio_embeds[slot],
+        audio_embed=max(score, LEAST_WEIGHT) * hearings[0].audio_embeds[slot],
         class_probs=class_probs,
     )
-    if first.mask_logits is not None:
-        mask = first.mask_logits[slot].float().sigmoid()
-        track.masks[number] = mask.cpu().numpy().astype(np.float16)
-    return track
 
 
 def _merge(slots: list[Track], tracks: list[Track]) -> None:
