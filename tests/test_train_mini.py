@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import yaml
-from mini_parts import NUM_INFERENCE_STEPS
+from mini_parts import NUM_INFERENCE_STEPS, SPEED_VARIATION
 from results_table import results_table
 from training_runs import TRAINING, environment, run_to_the_end
 
@@ -55,6 +55,7 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert result.stdout.splitlines()[0] == "audio-encoder: is there."
     pipe = AVGASPipeline.from_pretrained(tmp_path / "mini/draft")
     assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (NUM_INFERENCE_STEPS, 4)
+    assert pipe.speed_variation == SPEED_VARIATION
     assert (tmp_path / "mini/draft/samples.jpg").exists()
 
     again = run_to_the_end([*command, "--only", *stages], environment())

@@ -16,7 +16,7 @@ from pathlib import Path
 import PIL.Image
 import torch
 from diffusers.utils import make_image_grid
-from mini_parts import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, SPEED_VARIATION, sampler
+from mini_parts import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sampler
 from results_table import results_table
 
 from avgas_pipeline import AVGASPipeline
@@ -45,7 +45,7 @@ def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -
         **{**pipe.components, "scheduler": sampler()},
         default_num_inference_steps=NUM_INFERENCE_STEPS,
         default_guidance_scale=GUIDANCE_SCALE,
-        speed_variation=SPEED_VARIATION,
+        speed_variation=pipe.config.speed_variation,
     )
     text = CARD.read_text(encoding="utf-8")
     text = text.replace("MEASURED", "\n\n".join(map(measured, reports)) or "Nothing yet.")

@@ -98,4 +98,5 @@ def build_mini(
         audio_encoder=encoder,
         audio_feature_extractor=YamnetFeatureExtractor.from_pretrained(audio_encoder),
         separator=separator,
+        speed_variation=SPEED_VARIATION,
     )
