@@ -60,7 +60,8 @@ def test_presence_is_the_mean_of_three_hearings(varied):
     outputs = []
     varied.separator.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     (found,) = varied.separate_audio(*tiny_audio(), num_sources=4)
-    first, slower, faster = (output[0][0].sigmoid() for output in outputs)
+    (output,) = outputs
+    first, slower, faster = output[0].sigmoid()
     scores = torch.tensor([source.score for source in found])
     # Every slot of every hearing counts once, whichever it was matched with.
     total = (first + slower + faster).sum() / 3
@@ -72,11 +73,12 @@ def test_presence_is_the_mean_of_three_hearings(varied):
 def test_windows_are_heard_as_they_are_and_slower_and_faster(varied):
     fractions = []
     varied.separator.register_forward_pre_hook(
-        lambda module, inputs, named: fractions.append(named["valid_fraction"].item()), with_kwargs=True
+        lambda module, inputs, named: fractions.append(named["valid_fraction"].tolist()), with_kwargs=True
     )
     # Half of the encoder's window of 1.28 s.
     varied.separate_audio(np.ones(10240, dtype=np.float32) / 2, RATE, num_sources=1)
-    assert fractions == pytest.approx([0.5, 0.5 / 0.9, 0.5 / 1.1], abs=1e-3)
+    # In one call, which is faster than three.
+    assert len(fractions) == 1 and fractions[0] == pytest.approx([0.5, 0.5 / 0.9, 0.5 / 1.1], abs=1e-3)
 
 
 def test_without_variation_all_is_heard_once():
@@ -86,7 +88,7 @@ def test_without_variation_all_is_heard_once():
     assert pipe.config.speed_variation == 0 and calls.rows == [1]
 
 
-@pytest.mark.parametrize("max_batch_rows", [1, 2])
+@pytest.mark.parametrize("max_batch_rows", [1, 2, 4, 7])
 def test_batches_are_no_larger_and_change_nothing(varied, max_batch_rows):
     audio = [tiny_audio(1.5, 1)[0], tiny_audio(0.7, 2)[0], tiny_audio(4.0, 0)[0]]
     expected = varied.separate_audio(audio, RATE, num_sources=2)

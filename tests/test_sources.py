@@ -33,7 +33,7 @@ def slots(presence, labels, directions, masks=None):
 def track(output, **options):
     tracker = SourceTracker(**options)
     for row in range(len(output.presence_logits)):
-        tracker.add_window(output, row, row)
+        tracker.add_window([(output, row)], row)
     return tracker.tracks()
 
 
@@ -171,7 +171,7 @@ def test_sources_that_come_to_be_heard_as_the_same_are_one():
     output.class_logits[1, 0] = torch.tensor([0.01, 0.47, 0.51, 0.01]).log()
     tracker = SourceTracker()
     for row in range(2):
-        tracker.add_window(output, row, row)
+        tracker.add_window([(output, row)], row)
     assert [t.label_index for t in tracker.tracks()] == [1]
     assert [t.label_index for t in tracker.tracks()] == [1]
 
@@ -186,7 +186,7 @@ def test_hearings_of_a_window_are_averaged():
     second = slots([[0.2, 0.7, 0.5]], [[2, 0, 1]], [[Z, X, Y]])
     third = slots([[0.2, 0.3, 0.8]], [[2, 2, 3]], [[Y, Z, X]])
     tracker = SourceTracker(num_sources=3)
-    tracker.add_window(first, 0, 0, [second, third])
+    tracker.add_window([(first, 0), (second, 0), (third, 0)], 0)
     found = tracker.tracks()
     assert [t.score for t in found] == pytest.approx([0.8, 1.3 / 3, 0.2], abs=1e-5)
     assert [t.label_index for t in found] == [0, 1, 2]
@@ -202,7 +202,7 @@ def test_the_hearings_outvote_the_first():
     for number, other in enumerate(others, start=1):
         other.condition_tokens += 10 * number
     tracker = SourceTracker()
-    tracker.add_window(first, 0, 0, others)
+    tracker.add_window([(output, 0) for output in (first, *others)], 0)
     (found,) = tracker.tracks()
     assert found.label_index == 1
     # It is drawn as the most certain hearing that hears it so.
@@ -212,7 +212,7 @@ def test_the_hearings_outvote_the_first():
 def test_the_surer_hearing_decides_on_the_label():
     first, unsure = slots([[0.9]], [[0]], [[X]]), slots([[0.1]], [[1]], [[X]])
     tracker = SourceTracker(num_sources=1)
-    tracker.add_window(first, 0, 0, [unsure, unsure])
+    tracker.add_window([(first, 0), (unsure, 0), (unsure, 0)], 0)
     (found,) = tracker.tracks()
     assert found.label_index == 0
     assert found.class_probs[0].item() == pytest.approx(0.9 / 3, abs=1e-3)
@@ -223,7 +223,7 @@ def test_masks_are_of_the_first_hearing():
     first = slots([[0.9, 0.8]], [[0, 1]], [[X, Y]], masks[0])
     second = slots([[0.8, 0.9]], [[1, 0]], [[Y, X]], masks[1])
     tracker = SourceTracker()
-    tracker.add_window(first, 0, 0, [second])
+    tracker.add_window([(first, 0), (second, 0)], 0)
     assert all(np.allclose(found.masks[0], 0.25, atol=1e-3) for found in tracker.tracks())
 
 

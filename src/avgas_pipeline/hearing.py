@@ -1,7 +1,7 @@
 """From recordings to their sources: windows through feature extractor, audio encoder and separator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Recording:
         tracker ([`SourceTracker`]): Chooses its sources.
         windows (`list[Window]`): Its pieces, as the audio encoder hears them.
         hint (`str`): What errors advise if nothing is heard.
+        tracks (`list[Track]`): Its sources once it is heard, the most certain first.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Recording:
     tracker: SourceTracker
     windows: list[Window]
     hint: str
+    tracks: list[Track] = field(default_factory=list)
 
     def audible_windows(self) -> list[tuple[int, Window]]:
         """The windows that are not silent, with their numbers; all of them if all are."""
@@ -53,11 +55,6 @@ class Recording:
         floor = max(SILENT_PEAK, SILENT_RATIO * max(peaks))
         audible = [(number, window) for number, window in enumerate(self.windows) if peaks[number] > floor]
         return audible or list(enumerate(self.windows))
-
-    @property
-    def tracks(self) -> list[Track]:
-        """Its sources, the most certain first."""
-        return self.tracker.tracks()
 
 
 class Listener:
@@ -121,7 +118,7 @@ class Listener:
 
         Args:
             recordings (`Sequence[Recording]`): Their trackers take in the slots.
-            batch_size (`int`, *optional*): The most windows at a time; never more than 32.
+            batch_size (`int`, *optional*): The most windows at a time, at all speeds together; never more than 32.
 
         Returns:
             `torch.Tensor` of shape `(M, C)`: the separator's null tokens.
@@ -131,17 +128,20 @@ class Listener:
         """
         queue = [(recording, *window) for recording in recordings for window in recording.audible_windows()]
         batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
-        for start in range(0, len(queue), batch_size):
-            batch = queue[start : start + batch_size]
+        step = max(batch_size // (1 + len(self.other_speeds)), 1)
+        for start in range(0, len(queue), step):
+            batch = queue[start : start + step]
             windows = [window for _, _, window in batch]
-            slots = self._separate(windows)
-            again = [
-                self._separate([change_speed(window, speed) for window in windows], masks=False)
-                for speed in self.other_speeds
-            ]
-            for row, (recording, number, _) in enumerate(batch):
-                recording.tracker.add_window(slots, row, number, again)
+            windows += [change_speed(window, speed) for speed in self.other_speeds for window in windows]
+            hearings: list[tuple[AudioVisualSeparatorOutput, int]] = []
+            for first in range(0, len(windows), batch_size):
+                part = windows[first : first + batch_size]
+                slots = self._separate(part, num_masks=max(len(batch) - first, 0))
+                hearings += [(slots, row) for row in range(len(part))]
+            for place, (recording, number, _) in enumerate(batch):
+                recording.tracker.add_window(hearings[place :: len(batch)], number)
         for recording in recordings:
+            recording.tracks = recording.tracker.tracks()
             if not recording.tracks:
                 threshold = recording.tracker.presence_threshold
                 why = "none is probable enough" if threshold is None else f"none reaches {threshold:g}"
@@ -168,8 +168,8 @@ class Listener:
         grid = self.separator.config.hop_length
         return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
 
-    def _separate(self, windows: list[Window], masks: bool = True) -> AudioVisualSeparatorOutput:
-        """Without `masks` they are as coarse as the audio tokens, and nearly free."""
+    def _separate(self, windows: list[Window], num_masks: int) -> AudioVisualSeparatorOutput:
+        """Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0."""
         inputs = encoder_inputs(self.feature_extractor, self.audio_encoder, windows)
         inputs = {
             name: value.to(self.device, self.audio_encoder.dtype if value.is_floating_point() else None)
@@ -177,10 +177,10 @@ class Listener:
         }
         tokens = self.audio_encoder(**inputs).last_hidden_state
 
-        config, dtype = self.separator.config, self.separator.dtype
+        config, dtype = self.separator.config, self.separator.null_tokens.dtype
         spectrogram = None
-        if config.mask_channels and masks:
-            samples = torch.from_numpy(np.stack([window.samples for window in windows])).to(self.device)
+        if config.mask_channels and num_masks:
+            samples = torch.from_numpy(np.stack([window.samples for window in windows[:num_masks]])).to(self.device)
             spectrum = stft(samples, config.n_fft, config.hop_length)
             spectrogram = relative_log_mel(spectrum, self.sampling_rate, config.num_mask_bands).to(dtype)
         valid_fraction = None

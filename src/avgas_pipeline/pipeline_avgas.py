@@ -255,7 +255,8 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             audio, sampling_rate, num_sources, presence_threshold, negative_audio, return_audio, max_duration_s:
                 See [`~AVGASPipeline.__call__`].
             max_batch_rows (`int`, *optional*):
-                The most windows that go through the audio encoder at a time; never more than 32.
+                The most windows that go through the audio encoder at a time, at all speeds together; never more than
+                32.
             lora_scale (`float`, *optional*):
                 Factor on the separator's LoRA layers.
             device (`torch.device`, *optional*):
@@ -742,7 +743,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             self.unet.config.in_channels,
             height,
             width,
-            self.unet.dtype,
+            rows.hidden_states.dtype,
             device,
             generator,
             latents,

@@ -95,25 +95,19 @@ class SourceTracker:
         self._present: list[Track] = []
         self._standby: list[Track] = []
 
-    def add_window(
-        self,
-        slots: AudioVisualSeparatorOutput,
-        row: int,
-        number: int,
-        again: Sequence[AudioVisualSeparatorOutput] = (),
-    ) -> None:
+    def add_window(self, outputs: Sequence[tuple[AudioVisualSeparatorOutput, int]], number: int) -> None:
         """
         Take in the next window.
 
         Args:
-            slots ([`AudioVisualSeparatorOutput`]): What the separator says of a batch of windows.
-            row (`int`): The window's row in it.
+            outputs (`Sequence[tuple[AudioVisualSeparatorOutput, int]]`): What the separator says of it, each with the
+                window's row in it: first of the window as it is, then of the same played at other speeds. Presence is
+                the mean of all, and so are label probabilities, weighted by presence. Condition tokens are those of
+                the most certain hearing of a label, masks and embeddings the first one's.
             number (`int`): The window's number in the recording.
-            again (`Sequence[AudioVisualSeparatorOutput]`, *optional*): What it says of the same windows played at
-                other speeds. Presence is the mean of all, and so are label probabilities, weighted by presence.
-                Condition tokens are those of the most certain hearing of a label, masks and embeddings `slots`'.
         """
-        hearings = _align([slots, *again], row)
+        hearings = _align(outputs)
+        slots, row = outputs[0]
         presence = torch.stack([hearing.presence for hearing in hearings]).mean(dim=0)
         order = torch.sort(presence, descending=True, stable=True).indices.tolist()
         least, most = self.presence_threshold, len(order)
@@ -188,10 +182,10 @@ class _Hearing:
     condition_tokens: torch.Tensor
 
 
-def _align(outputs: list[AudioVisualSeparatorOutput], row: int) -> list[_Hearing]:
-    """One row of each output, its slots in the order of the first one's, by the cosine of their audio embeddings."""
+def _align(outputs: Sequence[tuple[AudioVisualSeparatorOutput, int]]) -> list[_Hearing]:
+    """A row of each output, its slots in the order of the first one's, by the cosine of their audio embeddings."""
     hearings: list[_Hearing] = []
-    for output in outputs:
+    for output, row in outputs:
         audio_embeds = output.audio_embeds[row].detach().float().cpu()
         order = torch.arange(len(audio_embeds))
         if hearings:
@@ -314,15 +308,17 @@ def render_sources(
         frame_fade = _triangle(len(window.samples) // hop_length + 1)[: frames.stop - frames.start]
         sample_weight[span] += sample_fade
         frame_weight[frames] += frame_fade
-        for track, source in zip(tracks, sources, strict=True):
-            if number not in track.masks:
-                continue
-            mask = mask_to_bins(torch.from_numpy(track.masks[number]).float(), n_fft, sampling_rate)
-            activity = frame_activity(spectra.power(number), mask, loudest_frame).numpy()
-            source.activity[frames] += frame_fade * activity[: len(frame_fade)]
-            if return_audio:
-                audio = istft(spectra.spectrum(number) * mask, n_fft, hop_length, len(window.samples)).numpy()
-                source.audio[span] += sample_fade * audio[: len(sample_fade)]
+        heard = [source for track, source in zip(tracks, sources, strict=True) if number in track.masks]
+        if not heard:
+            continue
+        bands = np.stack([track.masks[number] for track in tracks if number in track.masks])
+        masks = mask_to_bins(torch.from_numpy(bands).float(), n_fft, sampling_rate)
+        for source, activity in zip(heard, frame_activity(spectra.power(number), masks, loudest_frame), strict=True):
+            source.activity[frames] += frame_fade * activity.numpy()[: len(frame_fade)]
+        if return_audio:
+            audios = istft(spectra.spectrum(number) * masks, n_fft, hop_length, len(window.samples))
+            for source, audio in zip(heard, audios, strict=True):
+                source.audio[span] += sample_fade * audio.numpy()[: len(sample_fade)]
 
     for source in sources:
         source.activity = np.clip(source.activity / frame_weight, 0.0, 1.0)

@@ -95,16 +95,16 @@ def mask_to_bins(mask: torch.Tensor, n_fft: int, sampling_rate: int) -> torch.Te
 
 def frame_activity(power: torch.Tensor, mask: torch.Tensor, loudest_frame: float) -> torch.Tensor:
     """
-    Share of each frame's energy that belongs to a source.
+    Share of each frame's energy that belongs to sources.
 
     Args:
         power (`torch.Tensor` of shape `(n_fft // 2 + 1, frames)`): Power spectrogram of the soundscape.
-        mask (`torch.Tensor` of the same shape, in [0, 1]): The source's mask, a ratio of amplitudes.
+        mask (`torch.Tensor` of shape `(..., n_fft // 2 + 1, frames)`, in [0, 1]): Sources' masks, ratios of amplitude.
         loudest_frame (`float`): Energy of the loudest frame of the whole soundscape.
 
     Returns:
-        `torch.Tensor` of shape `(frames,)` in [0, 1]; it goes to 0 in frames 60 dB and more below the loudest.
+        `torch.Tensor` of shape `(..., frames)` in [0, 1]; it goes to 0 in frames 60 dB and more below the loudest.
     """
     energy = power.sum(dim=0)
     floor = max(loudest_frame * 10.0 ** (-SILENCE_DB / 10), torch.finfo(power.dtype).tiny)
-    return (mask.square() * power).sum(dim=0) / energy.clamp_min(floor)
+    return (mask.square() * power).sum(dim=-2) / energy.clamp_min(floor)

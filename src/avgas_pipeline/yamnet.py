@@ -5,8 +5,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import scipy.fft
-import scipy.signal
 import torch
 from transformers import (
     AutoConfig,
@@ -19,6 +17,8 @@ from transformers import (
 )
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
+
+from .spectrogram import power
 
 
 # What the front end adds to the bands before the logarithm.
@@ -87,25 +87,26 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         if sampling_rate not in (None, self.sampling_rate):
             raise ValueError(f"The audio is at {sampling_rate} Hz, but has to be at {self.sampling_rate} Hz.")
         waveforms = [raw_speech] if isinstance(raw_speech, np.ndarray) and raw_speech.ndim == 1 else raw_speech
-        features = np.stack([self._features(np.asarray(waveform, dtype=np.float32)) for waveform in waveforms])
+        features = self._features([np.asarray(waveform, dtype=np.float32) for waveform in waveforms])
         return BatchFeature({"input_features": features}, tensor_type=return_tensors)
 
-    def _features(self, waveform: np.ndarray) -> np.ndarray:
-        waveform = waveform[: self.n_samples]
+    def _features(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
         frame, hop = round(self.frame_s * self.sampling_rate), round(self.hop_s * self.sampling_rate)
         # As many frames as hops: the last ones reach into the padding.
-        padding = self.n_samples - len(waveform) + frame - hop
-        waveform = np.pad(waveform, (0, padding), constant_values=self.padding_value)
-        frames = np.lib.stride_tricks.sliding_window_view(waveform, frame)[::hop]
+        padded = np.full((len(waveforms), self.n_samples + frame - hop), self.padding_value, dtype=np.float32)
+        for row, waveform in zip(padded, waveforms, strict=True):
+            row[: min(len(waveform), self.n_samples)] = waveform[: self.n_samples]
+        frames = torch.from_numpy(padded).unfold(-1, frame, hop) * torch.hann_window(frame)
         fft = 1 << (frame - 1).bit_length()
-        magnitude = np.abs(scipy.fft.rfft(frames * scipy.signal.get_window("hann", frame).astype(np.float32), n=fft))
-        return np.log(magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size) + np.float32(_LOG_OFFSET))
+        # In PyTorch, as NumPy's threads would go on spinning beside the models'.
+        magnitude = power(torch.fft.rfft(frames, n=fft)).sqrt()
+        return (magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size)).add(_LOG_OFFSET).log().numpy()
 
 
 @lru_cache(maxsize=4)
-def _mel_filters(fft_length: int, sampling_rate: int, num_bands: int) -> np.ndarray:
+def _mel_filters(fft_length: int, sampling_rate: int, num_bands: int) -> torch.Tensor:
     """Triangles of height 1, `(fft_length // 2 + 1, num_bands)`."""
-    return mel_filter_bank(
+    filters = mel_filter_bank(
         num_frequency_bins=fft_length // 2 + 1,
         num_mel_filters=num_bands,
         min_frequency=125.0,
@@ -114,7 +115,8 @@ def _mel_filters(fft_length: int, sampling_rate: int, num_bands: int) -> np.ndar
         norm=None,
         mel_scale="kaldi",
         triangularize_in_mel_space=True,
-    ).astype(np.float32)
+    )
+    return torch.from_numpy(filters).float()
 
 
 class YamnetConfig(MobileNetV1Config):
