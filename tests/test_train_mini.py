@@ -44,11 +44,12 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
         part.save_pretrained(tmp_path / "mini/audio-encoder")
     command = [sys.executable, TRAINING / "train_mini.py", "--wheel", "none.whl", "--output_dir", tmp_path / "mini"]
     command += ["--dataset", find_soundscapes_mini(), "--configs", recipes(tmp_path / "configs")]
+    command += ["--calibration_mixtures", 1]
     command = list(map(str, command))
     stages = ["audio-encoder", "autoencoder", "image-teacher", "untrained"]
     for system in ("separator", "single-embedding", "paper"):
         stages += [f"{system}-hearing", *([f"{system}-alignment"] if system != "paper" else []), system]
-    stages.append("draft")
+    stages += ["calibrated", "draft"]
 
     result = run_to_the_end([*command, "--only", *stages], environment())
     assert result.returncode == 0, result.stderr

@@ -115,7 +115,14 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
             **mixed,
         )
         stages.append(Stage(system, "model_index.json", drawing))
-    trained = out / SYSTEMS[0]
+
+    def calibrate(folder: Path) -> None:
+        command = [sys.executable, str(TRAINING / "calibrate_presence.py"), str(out / SYSTEMS[0])]
+        command += [f"--output_dir={folder}", f"--dataset={data}", f"--num_mixtures={args.calibration_mixtures}"]
+        subprocess.run(command, check=True)
+
+    stages.append(Stage("calibrated", "model_index.json", calibrate))
+    trained = out / "calibrated"
     stages.append(Stage("draft", "model_index.json", lambda folder: export(trained, folder, data)))
     reports = [out / f"report-{number}" for number in TEST_SETS]
     stages += [Stage(folder.name, "report.json", evaluation(folder.name, args)) for folder in reports]
@@ -146,6 +153,7 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, default=Path("judges/soundscapes-mini"), help="image classifier")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/mini"), help="of all stages")
     parser.add_argument("--configs", type=Path, default=TRAINING / "configs", help="folder of the mini recipes")
+    parser.add_argument("--calibration_mixtures", type=int, default=500, help="of calibrate_presence.py")
     parser.add_argument("--only", nargs="+", help="names of stages")
     args = parser.parse_args()
     stages = build_stages(args)
