@@ -6,7 +6,8 @@ What the pipeline costs beyond its models, and what `separate=True` saves; ratio
 Prints time to import and load, time of one call with two sources drawn mixed and separated, that time against the bare
 calls of audio encoder, separator, U-Net and VAE that it makes, with the same tensors, and against three calls with one
 image each.
-Medians of `--repeats` rounds, in which all variants take turns; of the ratios, too, each within one round.
+All variants take turns in each of `--repeats` rounds. Times are medians over rounds, and ratios medians of the rounds'
+own ratios, which need not be the ratios of these times.
 """
 
 import argparse
@@ -73,12 +74,12 @@ def main() -> None:
             seconds[name].append(time.perf_counter() - start)
     median = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = {
-        name: statistics.median(own / other for own, other in zip(seconds["together"], values, strict=True))
-        for name, values in seconds.items()
+        name: statistics.median(own / other for own, other in zip(seconds["together"], seconds[name], strict=True))
+        for name in ("bare", "apart")
     }
     print(f"mixed + 2 separated      {median['together']:8.3f} s, {steps} steps, on {device}")
-    print(f"against the bare models  {ratio['bare']:8.2f} x of {median['bare']:.3f} s")
-    print(f"against three calls      {ratio['apart']:8.2f} x of {median['apart']:.3f} s")
+    print(f"against the bare models  {ratio['bare']:8.2f} x ({median['bare']:.3f} s)")
+    print(f"against three calls      {ratio['apart']:8.2f} x ({median['apart']:.3f} s)")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"peak memory              {peak / 2**20:8.2f} GiB")
 

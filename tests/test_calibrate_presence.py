@@ -1,12 +1,14 @@
 """The presence head's bias moves to where sources are counted best, and nothing else moves."""
 
+import calibrate_presence
 import numpy as np
 import pytest
 import torch
 from calibrate_presence import SHIFTS, at_other_speeds, calibrate, main
-from tiny import LABELS, tiny_components
+from tiny import LABELS, tiny_components, tiny_separator
 
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.data.mixtures import MixtureSampler
 
 
 RATE = 16000
@@ -63,6 +65,39 @@ def test_shifts_are_those_of_the_head(clips, capsys):
         tables.append(shares(capsys.readouterr().out))
     for shift in (-0.8, -0.5, -0.2, 0.0, 0.5):
         assert tables[0][round(shift + 0.5, 1)][0] == tables[1][shift][0]
+
+
+def test_what_is_saved_counts_as_printed(clips, monkeypatch, tmp_path, capsys):
+    pipeline(2.0).save_pretrained(tmp_path / "before")
+    monkeypatch.setattr(calibrate_presence, "load_soundscapes_mini", lambda dataset, split: (clips, None))
+    main([str(tmp_path / "before"), "--output_dir", str(tmp_path / "after"), "--num_mixtures", "4", "--seed", "3"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["after", "before"]
+    *table, last = capsys.readouterr().out.splitlines()
+    ((shift, (mean, _)),) = [row for row in shares("\n".join(table)).items() if row[1][1]]
+    assert last.endswith(f"moved by {shift:+.1f}")
+
+    pipe = AVGASPipeline.from_pretrained(tmp_path / "after")
+    assert pipe.separator.presence_head.bias.item() == pytest.approx(2.0 + shift, abs=1e-6)
+    assert pipe.config.speed_variation == 0.1
+    varied = at_other_speeds(clips, RATE, seed=3)
+    mixtures = MixtureSampler(varied, seed=3, duration_s=pipe.window_s, sampling_rate=RATE)
+    right = 0
+    for number in range(12):
+        plan = mixtures.plan(number, num_sources=number % 3 + 1)
+        (found,) = pipe.separate_audio(mixtures.render(plan).waveform, RATE, return_audio=False)
+        right += len(found) == number % 3 + 1
+    assert mean == pytest.approx(100 * right / 12, abs=0.06)
+
+
+def test_clips_need_no_groups(clips):
+    bare = [{key: value for key, value in clip.items() if key != "source_group"} for clip in clips]
+    calibrate(pipeline(2.0), bare, num_mixtures=1)
+
+
+def test_too_few_slots(clips):
+    pipe = AVGASPipeline(**{**tiny_components(), "separator": tiny_separator(num_slots=2)})
+    with pytest.raises(ValueError, match="2 slots"):
+        calibrate(pipe, clips, num_mixtures=1)
 
 
 def test_clips_change_speed_further_than_in_training(clips):

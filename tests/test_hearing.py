@@ -81,11 +81,38 @@ def test_windows_are_heard_as_they_are_and_slower_and_faster(varied):
     assert len(fractions) == 1 and fractions[0] == pytest.approx([0.5, 0.5 / 0.9, 0.5 / 1.1], abs=1e-3)
 
 
+def test_a_separator_cast_layer_by_layer_hears():
+    pipe = AVGASPipeline(**tiny_components(), speed_variation=0.1)
+    expected = pipe.separate_audio(*tiny_audio(), num_sources=2)[0]
+    pipe.separator.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.bfloat16)
+    found = pipe.separate_audio(*tiny_audio(), num_sources=2)[0]
+    assert [one.score for one in found] == pytest.approx([one.score for one in expected], abs=0.3)
+
+
 def test_without_variation_all_is_heard_once():
     pipe = AVGASPipeline(**tiny_components())
     calls = Counter(pipe.audio_encoder)
     pipe.separate_audio(*tiny_audio())
     assert pipe.config.speed_variation == 0 and calls.rows == [1]
+
+
+@pytest.mark.parametrize(("max_batch_rows", "rows"), [(1, [1, 1, 1]), (2, [2, 1]), (8, [3])])
+def test_only_the_recording_as_it_is_gets_fine_masks(varied, max_batch_rows, rows):
+    spectrograms = []
+    varied.separator.register_forward_pre_hook(
+        lambda module, inputs, named: spectrograms.append(named["spectrogram"]), with_kwargs=True
+    )
+    calls = Counter(varied.audio_encoder)
+    varied.separate_audio(*tiny_audio(), max_batch_rows=max_batch_rows, num_sources=1)
+    assert calls.rows == rows
+    assert [0 if each is None else len(each) for each in spectrograms] == [1, *[0] * (len(rows) - 1)]
+
+
+def test_as_few_calls_as_fit(varied):
+    calls = Counter(varied.audio_encoder)
+    # Windows of 1.28 s, half overlapping.
+    varied.separate_audio(*tiny_audio(2.5, 1), num_sources=1, max_batch_rows=4)
+    assert sum(calls.rows) % 3 == 0 and calls.rows[:-1] == [4] * (len(calls.rows) - 1)
 
 
 @pytest.mark.parametrize("max_batch_rows", [1, 2, 4, 7])

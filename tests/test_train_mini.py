@@ -58,6 +58,9 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (NUM_INFERENCE_STEPS, 4)
     assert pipe.speed_variation == SPEED_VARIATION
     assert (tmp_path / "mini/draft/samples.jpg").exists()
+    pipes = [AVGASPipeline.from_pretrained(tmp_path / "mini" / name) for name in ("separator", "calibrated", "draft")]
+    biases = [each.separator.presence_head.bias.item() for each in pipes]
+    assert biases[2] == pytest.approx(biases[1], abs=1e-3) and biases[1] != biases[0]
 
     again = run_to_the_end([*command, "--only", *stages], environment())
     assert again.stdout.splitlines() == [f"{stage}: is there." for stage in stages]

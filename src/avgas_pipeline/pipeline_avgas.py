@@ -743,6 +743,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             self.unet.config.in_channels,
             height,
             width,
+            # The U-Net's, which takes it milliseconds to say.
             rows.hidden_states.dtype,
             device,
             generator,

@@ -96,7 +96,8 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         padded = np.full((len(waveforms), self.n_samples + frame - hop), self.padding_value, dtype=np.float32)
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: min(len(waveform), self.n_samples)] = waveform[: self.n_samples]
-        frames = torch.from_numpy(padded).unfold(-1, frame, hop) * torch.hann_window(frame)
+        window = torch.hann_window(frame, dtype=torch.float32, device="cpu")
+        frames = torch.from_numpy(padded).unfold(-1, frame, hop) * window
         fft = 1 << (frame - 1).bit_length()
         # In PyTorch, as NumPy's threads would go on spinning beside the models'.
         magnitude = power(torch.fft.rfft(frames, n=fft)).sqrt()
