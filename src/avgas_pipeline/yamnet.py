@@ -18,8 +18,6 @@ from transformers import (
 from transformers.audio_utils import mel_filter_bank
 from transformers.modeling_outputs import BaseModelOutput
 
-from .spectrogram import power
-
 
 # What the front end adds to the bands before the logarithm.
 _LOG_OFFSET = 0.001
@@ -100,7 +98,9 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         frames = torch.from_numpy(padded).unfold(-1, frame, hop) * window
         fft = 1 << (frame - 1).bit_length()
         # In PyTorch, as NumPy's threads would go on spinning beside the models'.
-        magnitude = power(torch.fft.rfft(frames, n=fft)).sqrt()
+        spectrum = torch.fft.rfft(frames, n=fft)
+        # Several times faster than by its `abs()`.
+        magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
         return (magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size)).add(_LOG_OFFSET).log().numpy()
 
 
