@@ -124,7 +124,7 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
         ("Farm1.wav", "sheep bleating", 0.9),
         ("Shanty5.wav", "dog barking", 0.9),
         ("SportsCroud1.wav", "people clapping", 0.9),
-        ("morning.ogg", "chicken crowing", 0.8),
+        ("morning.ogg", "chicken crowing", 0.85),
         ("ship.ogg", "raining", 0.9),
     ],
 )

@@ -7,12 +7,12 @@ All but weights is the first one's.
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from config import run_script
+from output_folder import check_is_new, save_whole
 
 from avgas_pipeline import AVGASPipeline
 
@@ -49,13 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoints", nargs="+", help="folders or Hub repositories of pipelines")
     parser.add_argument("--output_dir", type=Path, required=True, help="a folder that is not there yet")
     args = parser.parse_args(argv)
-    out: Path = args.output_dir
-    if out.exists():
-        raise ValueError(f"{out}: is there already.")
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    average(args.checkpoints).save_pretrained(partial)
-    partial.rename(out)
+    check_is_new(args.output_dir)
+    save_whole(average(args.checkpoints), args.output_dir)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ weight changes. The result is in float32, without model card and LoRA layers. An
 """
 
 import argparse
-import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 import soxr
 import torch
 from config import run_script
+from output_folder import check_is_new, save_whole
 from tqdm.auto import tqdm
 
 from avgas_pipeline import AudioVisualSeparatorOutput, AVGASPipeline
@@ -124,19 +124,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--num_mixtures", type=int, default=500, help="with each number of sources")
     parser.add_argument("--seed", type=int, default=0, help="of speeds and mixtures")
     args = parser.parse_args(argv)
-    out: Path = args.output_dir
-    if out.exists():
-        raise ValueError(f"{out}: is there already.")
+    check_is_new(args.output_dir)
     if args.num_mixtures < 1:
         raise ValueError(f"`num_mixtures` has to be 1 or more but is {args.num_mixtures}.")
     pipe = AVGASPipeline.from_pretrained(args.checkpoint, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     shift = calibrate(pipe, load_soundscapes_mini(args.dataset, "train")[0], args.num_mixtures, args.seed)
-    partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    pipe.save_pretrained(partial)
-    partial.rename(out)
-    print(f"-> {out}: presence logits moved by {shift:+.1f}")
+    save_whole(pipe, args.output_dir)
+    print(f"-> {args.output_dir}: presence logits moved by {shift:+.1f}")
 
 
 if __name__ == "__main__":
