@@ -6,8 +6,8 @@ What the pipeline costs beyond its models, and what `separate=True` saves; ratio
 Prints time to import and load, time of one call with two sources drawn mixed and separated, that time against the bare
 calls of audio encoder, separator, U-Net and VAE that it makes, with the same tensors, and against three calls with one
 image each.
-All variants take turns in each of `--repeats` rounds. Times are medians over rounds, and ratios medians of the rounds'
-own ratios, which need not be the ratios of these times.
+All variants take turns in each of `--repeats` rounds, each begun by another one. Times are medians over rounds, and
+ratios medians of the rounds' own ratios, which need not be the ratios of these times.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="avgas-mini", help="checkpoint")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds")
+    parser.add_argument("--repeats", type=int, default=30, help="rounds")
     args = parser.parse_args()
 
     start = time.perf_counter()
@@ -67,11 +67,14 @@ def main() -> None:
 
     variants: dict[str, Callable[[], None]] = {"together": together, "bare": bare, "apart": apart}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
+    order = list(variants)
     for _ in range(args.repeats):
-        for name, variant in variants.items():
+        for name in order:
             start = time.perf_counter()
-            variant()
+            variants[name]()
             seconds[name].append(time.perf_counter() - start)
+        # Which one comes after which would otherwise count for one or two per cent.
+        order.append(order.pop(0))
     median = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = {
         name: statistics.median(own / other for own, other in zip(seconds["together"], seconds[name], strict=True))

@@ -5,7 +5,8 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderTiny, DiffusionPipeline
+from diffusers.hooks import apply_group_offloading
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from drawing import Counter, difference, draw, seeded
 from tiny import tiny_audio, tiny_separator
@@ -126,6 +127,34 @@ def test_sequential_offloading_changes_nothing(pipe):
     assert np.isfinite(drawn.images).all()
     with pytest.raises(ValueError, match="null_audio_embeds"):
         draw(pipe, audio_embeds=encoded.audio_embeds, sampling_rate=None)
+
+
+def test_the_device_is_the_one_diffusers_finds(pipe):
+    def found() -> torch.device:
+        expected = DiffusionPipeline._execution_device.fget(pipe)
+        assert pipe._execution_device == expected
+        return expected
+
+    assert found() == torch.device("cpu")
+    # Hooks that would run models on another device than where their weights lie.
+    models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    for model in models:
+        accelerate.hooks.add_hook_to_module(model, accelerate.hooks.AlignDevicesHook(execution_device="meta"))
+    assert found() == torch.device("meta")
+    for model in models:
+        accelerate.hooks.remove_hook_from_module(model)
+    assert found() == torch.device("cpu")
+    apply_group_offloading(pipe.vae, torch.device("cpu"), torch.device("cpu"), "leaf_level")
+    for model in models:
+        torch.nn.Module.to(model, "meta")
+    assert found() == torch.device("cpu")
+
+
+def test_the_device_of_a_pipeline_that_only_hears(components):
+    pipe = AVGASPipeline(**components | {"unet": None, "vae": None})
+    assert pipe._execution_device == torch.device("cpu")
+    pipe.audio_encoder.to("meta")
+    assert pipe._execution_device == DiffusionPipeline._execution_device.fget(pipe)
 
 
 def test_models_run_in_the_order_of_offloading(components):

@@ -38,6 +38,7 @@ from .conditioning import (
     weights_per_soundscape,
 )
 from .hearing import Listener, Recording
+from .hooks import common_device, has_hooks
 from .hub import HubMixin
 from .input_checks import check_count, check_embeds, check_hearing, check_negative_embeds, check_text
 from .lora import AVGASLoraLoaderMixin
@@ -214,6 +215,12 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             text_encoder=base.text_encoder if use_text_encoder else None,
             tokenizer=base.tokenizer if use_text_encoder else None,
         )
+
+    @property
+    def _execution_device(self) -> torch.device:
+        models = [part for part in self.components.values() if isinstance(part, torch.nn.Module)]
+        # diffusers' own search among hooks takes milliseconds, and most pipelines have none.
+        return super()._execution_device if any(map(has_hooks, models)) else common_device(models)
 
     @property
     def sampling_rate(self) -> int:
