@@ -73,7 +73,7 @@ def main() -> None:
             start = time.perf_counter()
             variants[name]()
             seconds[name].append(time.perf_counter() - start)
-        # Which one comes after which would otherwise count for one or two per cent.
+        # A place in the round counts for one or two per cent.
         order.append(order.pop(0))
     median = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = {

@@ -337,21 +337,18 @@ class _Spectra:
         self._hop_length = hop_length
         self._number: int | None = None
         self._spectrum: torch.Tensor | None = None
-        self._power: torch.Tensor | None = None
 
     def spectrum(self, number: int) -> torch.Tensor:
         """Complex STFT `(bins, frames)` of window `number`."""
         if number != self._number:
             samples = torch.from_numpy(np.ascontiguousarray(self._windows[number].samples))
             self._spectrum = stft(samples, self._n_fft, self._hop_length)
-            self._power = power(self._spectrum)
             self._number = number
         return self._spectrum
 
     def power(self, number: int) -> torch.Tensor:
         """Power spectrogram `(bins, frames)` of window `number`."""
-        self.spectrum(number)
-        return self._power
+        return power(self.spectrum(number))
 
 
 def _triangle(length: int) -> np.ndarray:
