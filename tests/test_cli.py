@@ -139,6 +139,20 @@ def test_bad_recordings(checkpoint, tmp_path):
     assert not files(tmp_path / "out")
 
 
+def test_bad_recordings_leave_no_new_folder_but_keep_one_that_was_there(checkpoint, recording, tmp_path):
+    bad, old = tmp_path / "bad.wav", tmp_path / "old"
+    bad.write_bytes(b"no sound")
+    fails_with_one_line(generate(checkpoint, bad, "--out", tmp_path / "new"), "bad.wav")
+    assert not (tmp_path / "new").exists()
+    assert generate(checkpoint, bad, bad, "--out", tmp_path / "new").exit_code == 2
+    assert not (tmp_path / "new").exists()
+    old.mkdir()
+    fails_with_one_line(generate(checkpoint, bad, "--out", old), "bad.wav")
+    assert old.is_dir()
+    assert generate(checkpoint, bad, recording, "--out", tmp_path / "new").exit_code == 2
+    assert (tmp_path / "new" / "sea and dog" / "mixed.png").exists()
+
+
 def test_bad_options(checkpoint, recording, tmp_path):
     out = tmp_path / "out"
     for arguments, word in {

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -69,11 +69,10 @@ def generate(
     dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
 ) -> None:
     """Draw recordings: a mixed picture, and with --separate one for each source, with its sound."""
-    with _bad_input_exits():
+    with _bad_input_exits(), _new_folder(out):
         weights = _parse_weights(weight or [])
         if negative_audio is not None and not negative_audio.exists():
             raise FileNotFoundError(f"{negative_audio}: no such file.")
-        _check_writable(out)
         pipe = _load(model, device, dtype)
         steps = pipe.config.default_num_inference_steps if steps is None else steps
         guidance = pipe.config.default_guidance_scale if guidance is None else guidance
@@ -388,6 +387,21 @@ def _check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise type(error)(f"{folder}: can't write there ({error.strerror}).") from None
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """A folder for results, which goes again if it is new and there is none."""
+    is_new = not folder.exists()
+    _check_writable(folder)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            # Only an empty folder can be removed so.
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @contextmanager
