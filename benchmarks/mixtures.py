@@ -4,11 +4,14 @@ How many five-second mixtures of two sources one core makes per second, with and
     python benchmarks/mixtures.py
 
 The baseline, measured in the same run, decodes and adds two clips for every mixture, which is what a data loader
-without cache and loudness does.
+without cache and loudness does. At last, batches of augmented ones on the GPU, if there is one, as
+`train_separator.py --mix_on_device` makes them.
 """
 
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,7 +21,12 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from device_mixtures import DeviceMixer
+
+
 NUM_MIXTURES = 300
+BATCH_SIZE = 64
 
 
 def rate(make: Callable[[int], object]) -> float:
@@ -52,6 +60,15 @@ def main() -> None:
     for name, sampler in samplers.items():
         measured = rate(sampler.sample)
         print(f"{name:<20}{measured:8.0f} mixtures/s  ({measured / baseline:.1f} times the baseline)")
+
+    if not torch.accelerator.is_available():
+        return
+    device = torch.accelerator.current_accelerator()
+    label2id = {label: number for number, label in enumerate(samplers["augmented"].labels)}
+    mixer = DeviceMixer(samplers["augmented"], label2id, device)
+    # What is copied from the device is finished.
+    measured = BATCH_SIZE * rate(lambda number: mixer.mix(number, BATCH_SIZE)[0][0, 0].item())
+    print(f"{f'batches on {device}':<20}{measured:8.0f} mixtures/s  ({measured / baseline:.1f} times the baseline)")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import SchedulerMixin
@@ -62,12 +63,12 @@ def match_sources(output: AudioVisualSeparatorOutput, targets: SeparationTargets
             error = (masks - targets.mask_ratio[:, number].flatten(1)[:, None]).abs()
             cost[: len(error), :, number] += (error * weight[:, None]).sum(dim=2)
 
-    slots = torch.full_like(labels, -1)
-    for row, (row_cost, row_labels) in enumerate(zip(cost.cpu().numpy(), labels.cpu(), strict=True)):
-        count = int((row_labels >= 0).sum())
-        for slot, source in zip(*linear_sum_assignment(row_cost[:, :count]), strict=True):
-            slots[row, int(source)] = int(slot)
-    return slots
+    counts = (labels >= 0).sum(dim=1).tolist()
+    slots = np.full(labels.shape, -1)
+    for row, (row_cost, count) in enumerate(zip(cost.cpu().numpy(), counts, strict=True)):
+        matched, sources = linear_sum_assignment(row_cost[:, :count])
+        slots[row, sources] = matched
+    return torch.from_numpy(slots).to(labels)
 
 
 def info_nce(

@@ -191,6 +191,12 @@ class Run:
             )
         )
 
+    def batch_numbers(self, step: int) -> range:
+        """Of this process's batches from some step on to the last, among those of all processes."""
+        count, accelerator = self.accelerator.num_processes, self.accelerator
+        first, last = (number * self.accumulation * count for number in (step, self.config.max_train_steps))
+        return range(first + accelerator.process_index, last, count)
+
     def end(self) -> None:
         """Close trackers and the process group, once the caller has let go of the prepared model."""
         # If the model were the last to hold the group, it would wait for gloo's threads, and they for the interpreter.

@@ -98,13 +98,13 @@ class Collator:
                     [self.picture_rows[source.picture] for source in mixture.plan.sources]
                 )
         batch = {
-            "encoder": self._encoder_inputs([mixture.waveform for mixture in mixtures]),
+            "encoder": self.encoder_inputs([mixture.waveform for mixture in mixtures]),
             "waveform": torch.from_numpy(np.stack([mixture.waveform for mixture in mixtures])),
             "stems": torch.from_numpy(stems),
             "labels": labels,
         }
         if self.with_stems:
-            batch["clean_encoder"] = self._encoder_inputs([stem for mixture in mixtures for stem in mixture.stems])
+            batch["clean_encoder"] = self.encoder_inputs([stem for mixture in mixtures for stem in mixture.stems])
         if self.picture_rows is not None:
             batch["picture_rows"] = rows
         if self.sampler is not None:
@@ -130,9 +130,12 @@ class Collator:
             return mixture.image
         return self.sampler.render_image(replace(mixture.plan, sources=[mixture.plan.sources[alone]]))
 
-    def _encoder_inputs(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+    def encoder_inputs(
+        self, waveforms: Sequence[np.ndarray], device: torch.device | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The audio encoder's inputs for whole windows, on the CPU, though a `device` may have computed them."""
         windows = [Window(samples=waveform, start=0, num_valid=len(waveform)) for waveform in waveforms]
-        return encoder_inputs(self.feature_extractor, self.audio_encoder, windows)
+        return encoder_inputs(self.feature_extractor, self.audio_encoder, windows, device)
 
 
 def to_pixels(image: PIL.Image.Image) -> torch.Tensor:

@@ -25,7 +25,6 @@ from config import parse_config, run_script, setting
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel, cast_training_params
-from diffusers.utils.torch_utils import randn_tensor
 from example_cache import ExampleCache
 from latents import encode
 from listening import Hearing, drawing_layers, drawing_weights, hear_sources, train_mode
@@ -33,6 +32,7 @@ from losses import diffusion_loss, losses_for
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from processes import Processes
+from randomness import RowRandom
 from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
@@ -199,32 +199,6 @@ def build_optimizer(config: GeneratorConfig, groups: list[dict[str, Any]]) -> to
     except ImportError:
         raise ValueError("use_8bit_adam needs bitsandbytes: pip install bitsandbytes.") from None
     return bitsandbytes.optim.AdamW8bit(groups, weight_decay=config.weight_decay)
-
-
-class RowRandom:
-    """
-    Random numbers of a batch, row by row: those of an example depend on its number in the run alone, not on how many
-    share a batch or a process.
-
-    Args:
-        seed (`int`): Of the run.
-        numbers (`range`): The rows' numbers in the run.
-    """
-
-    def __init__(self, seed: int, numbers: range) -> None:
-        self.generators = [torch.Generator().manual_seed((seed << 32) + number) for number in numbers]
-
-    def normal(self, shape: torch.Size | tuple[int, ...], device: torch.device) -> torch.Tensor:
-        """Standard normal numbers of a shape that begins with the rows."""
-        return randn_tensor(tuple(shape), self.generators, device)
-
-    def integers(self, high: int, device: torch.device) -> torch.Tensor:
-        """`(B,)`, from 0 to `high` - 1."""
-        return torch.cat([torch.randint(0, high, (1,), generator=each) for each in self.generators]).to(device)
-
-    def uniform(self, device: torch.device) -> torch.Tensor:
-        """`(B,)`, in [0, 1)."""
-        return torch.cat([torch.rand(1, generator=each) for each in self.generators]).to(device)
 
 
 class Noise:

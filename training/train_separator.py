@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from config import parse_config, run_script, setting
+from device_mixtures import DeviceMixer
 from diffusers.training_utils import EMAModel
 from listening import Hearing, drawing_weights, train_mode
 from losses import SeparationTargets, losses_for, match_sources
@@ -55,6 +56,9 @@ class SeparatorConfig(SoundscapeRunConfig):
     gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
     learning_rate: float = setting(3e-4, "highest learning rate of the separator")
     encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")
+    mix_on_device: bool = setting(
+        False, "make mixtures where the model is, several times faster on a GPU; all clips have to fit there"
+    )
     encoder_trainable: str | None = setting(
         None, "train only encoder weights whose name begins with one of these, ','"
     )
@@ -127,6 +131,8 @@ def main(argv: list[str] | None = None) -> None:
         raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
     if not 0 < config.mask_fraction <= 1:
         raise ValueError(f"mask_fraction has to be above 0 and at most 1 but is {config.mask_fraction}.")
+    if config.mix_on_device and config.repeat_examples:
+        raise ValueError("mix_on_device makes new mixtures for every batch: repeat_examples can't be.")
     run = Run(config)
     accelerator = run.accelerator
     pipe = AVGASPipeline.from_pretrained(config.pretrained_model_name_or_path, dtype=torch.float32)
@@ -182,8 +188,14 @@ def main(argv: list[str] | None = None) -> None:
 
     step = run.checkpoints.resume(config.resume_from_checkpoint)
     teacher.update(hearing)
-    examples = SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples)
-    loader = run.loader(examples, step, collate)
+    if config.mix_on_device:
+        mixer = DeviceMixer(sampler, label2id, accelerator.device)
+        if picture_rows is not None:
+            mixer.show(picture_rows)
+        loader = mixer.batches(collate, config.train_batch_size, run.batch_numbers(step))
+    else:
+        examples = SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples)
+        loader = run.loader(examples, step, collate)
     validation = None
     if len(held_out):
         validation_sampler = MixtureSampler(

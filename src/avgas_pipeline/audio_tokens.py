@@ -27,10 +27,15 @@ def window_length(feature_extractor: FeatureExtractionMixin) -> int:
 
 
 def encoder_inputs(
-    feature_extractor: FeatureExtractionMixin, audio_encoder: PreTrainedModel, windows: list[Window]
+    feature_extractor: FeatureExtractionMixin,
+    audio_encoder: PreTrainedModel,
+    windows: list[Window],
+    device: torch.device | None = None,
 ) -> dict[str, torch.Tensor]:
     """
     The audio encoder's keyword arguments for a batch of windows.
+
+    They are on the CPU, but computed on a `device` where the feature extractor can use one (Whisper, YAMNet).
 
     Padding is left to the feature extractor, in the way its encoder was trained with. Encoders of pictures
     (`pixel_values`, such as a ResNet) get the spectrogram as one of shape `(batch, num_channels, frequency, time)`.
@@ -41,6 +46,8 @@ def encoder_inputs(
     options: dict[str, Any] = {}
     if not any(hasattr(feature_extractor, name) for name in ("n_samples", "nb_max_samples", "max_length")):
         options = {"padding": "max_length", "max_length": window_length(feature_extractor)}
+    if device is not None and "device" in inspect.signature(feature_extractor.__call__).parameters:
+        options["device"] = str(device)
     features = feature_extractor(pieces, sampling_rate=sampling_rate, return_tensors="pt", **options)
 
     name = feature_extractor.model_input_names[0]

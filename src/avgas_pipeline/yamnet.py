@@ -68,6 +68,7 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         raw_speech: np.ndarray | Sequence[np.ndarray],
         sampling_rate: int | None = None,
         return_tensors: str | None = None,
+        device: str = "cpu",
         **kwargs: Any,
     ) -> BatchFeature:
         """
@@ -75,6 +76,7 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
             raw_speech (`np.ndarray` of shape `(samples,)`, or a list of these): Mono audio in [-1, 1].
             sampling_rate (`int`, *optional*): Its rate, to check.
             return_tensors (`str`, *optional*): `"pt"` or `"np"`.
+            device (`str`, defaults to `"cpu"`): Where spectrograms are computed; they are returned on the CPU.
 
         Returns:
             `BatchFeature` with `input_features` of shape `(batch, frames, feature_size)`.
@@ -85,23 +87,24 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         if sampling_rate not in (None, self.sampling_rate):
             raise ValueError(f"The audio is at {sampling_rate} Hz, but has to be at {self.sampling_rate} Hz.")
         waveforms = [raw_speech] if isinstance(raw_speech, np.ndarray) and raw_speech.ndim == 1 else raw_speech
-        features = self._features([np.asarray(waveform, dtype=np.float32) for waveform in waveforms])
+        features = self._features([np.asarray(waveform, dtype=np.float32) for waveform in waveforms], device)
         return BatchFeature({"input_features": features}, tensor_type=return_tensors)
 
-    def _features(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
+    def _features(self, waveforms: Sequence[np.ndarray], device: str) -> np.ndarray:
         frame, hop = round(self.frame_s * self.sampling_rate), round(self.hop_s * self.sampling_rate)
         # As many frames as hops: the last ones reach into the padding.
         padded = np.full((len(waveforms), self.n_samples + frame - hop), self.padding_value, dtype=np.float32)
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: min(len(waveform), self.n_samples)] = waveform[: self.n_samples]
-        window = torch.hann_window(frame, dtype=torch.float32, device="cpu")
-        frames = torch.from_numpy(padded).unfold(-1, frame, hop) * window
+        window = torch.hann_window(frame, dtype=torch.float32, device=device)
+        frames = torch.from_numpy(padded).to(device).unfold(-1, frame, hop) * window
         fft = 1 << (frame - 1).bit_length()
         # In PyTorch, as NumPy's threads would go on spinning beside the models'.
         spectrum = torch.fft.rfft(frames, n=fft)
         # `abs()` is slower; checkpoints that carry this file do not have `spectrogram.power` beside it.
         magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
-        return (magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size)).add(_LOG_OFFSET).log().numpy()
+        bands = magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size).to(device)
+        return bands.add(_LOG_OFFSET).log().cpu().numpy()
 
 
 @lru_cache(maxsize=4)

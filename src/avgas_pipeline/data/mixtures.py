@@ -22,6 +22,14 @@ from .scenes import collage, compose_scene
 REFERENCE_LEVEL = 10.0 ** (-26.0 / 20)
 # Fade at the ends of a placed piece, so that cuts do not click.
 FADE_S = 0.005
+# Where in the window the moment of a long clip lies that a piece is cut around.
+MOMENT_SHARE = (0.1, 0.9)
+# Clips shorter than this share of the window are repeated, with this probability.
+REPEATED_SHARE = 0.6
+REPEAT_PROBABILITY = 0.6
+# Gaps between repetitions: so many times the sound's own length, and so many seconds more. Never regular.
+GAP_LENGTHS = (0.3, 1.5)
+GAP_S = (0.05, 0.4)
 TARGETS = ("compose", "collage", "single")
 BALANCES = ("label", "source_group")
 PLACEMENTS = ("crop", "repeat", "once")
@@ -192,11 +200,21 @@ class MixtureSampler:
         """All labels, sorted."""
         return self._labels
 
+    @property
+    def groups(self) -> dict[str, list[list[str]]]:
+        """Ids of the clips of every label, source group by source group."""
+        return self._groups
+
+    @property
+    def label_weights(self) -> list[int]:
+        """How likely the labels are to be drawn, in their order."""
+        return [1 if self.balance == "label" else len(self._groups[label]) for label in self._labels]
+
     def plan(self, index: int, epoch: int = 0, num_sources: int | None = None) -> MixturePlan:
         """The mixture at `index` of an epoch, with a given number of sources or a random one."""
         rng = np.random.default_rng([self.seed, epoch, index])
         count = num_sources or int(rng.integers(self.num_sources[0], self.num_sources[1] + 1))
-        weights = [1 if self.balance == "label" else len(self._groups[label]) for label in self._labels]
+        weights = self.label_weights
         labels = rng.choice(len(weights), size=count, replace=False, p=np.array(weights) / sum(weights))
         sources = [self._plan_source(self._labels[number], rng) for number in labels]
         return MixturePlan(
@@ -282,6 +300,12 @@ class MixtureSampler:
             return clip
         return self.clips[self._clip_rows[clip]]["source_group"] or clip
 
+    def picture_candidates(self, clip: str, label: str) -> list[str]:
+        """The pictures that a source of a clip and its label may have: the clip's own, or all of the label's."""
+        if self._own_pictures:
+            return [clip]
+        return self._label_pictures.get(label, [])
+
     def render_pictures(self, plan: MixturePlan) -> list[PIL.Image.Image]:
         """The pictures of a plan's sources, as the data set has them; none without pictures."""
         return [self._picture(source) for source in plan.sources] if self._has_pictures else []
@@ -320,11 +344,9 @@ class MixtureSampler:
 
     def _place(self, clip: str, label: str, rng: np.random.Generator) -> SourcePlan:
         length_s = len(self.clip_waveform(clip)) / self.sampling_rate
-        picture = None
-        if self._own_pictures:
-            picture = clip
-        elif self.pictures is not None:
-            candidates = self._label_pictures[label]
+        candidates = self.picture_candidates(clip, label)
+        picture = candidates[0] if candidates else None
+        if not self._own_pictures and candidates:
             picture = candidates[int(rng.integers(len(candidates)))]
 
         start_s = offset_s = 0.0
@@ -333,11 +355,12 @@ class MixtureSampler:
             # Around a moment in which the clip sounds: long clips have long pauses.
             moments = active_moments(self.clip_waveform(clip), self.sampling_rate)
             moment = moments[int(rng.integers(len(moments)))] if len(moments) else 0.0
-            earliest = min(max(moment - 0.9 * self.duration_s, 0.0), length_s - self.duration_s)
-            latest = min(max(moment - 0.1 * self.duration_s, 0.0), length_s - self.duration_s)
+            earliest = min(max(moment - MOMENT_SHARE[1] * self.duration_s, 0.0), length_s - self.duration_s)
+            latest = min(max(moment - MOMENT_SHARE[0] * self.duration_s, 0.0), length_s - self.duration_s)
             start_s = rng.uniform(earliest, latest)
         else:
-            placement = "repeat" if length_s < 0.6 * self.duration_s and rng.random() < 0.6 else "once"
+            is_short = length_s < REPEATED_SHARE * self.duration_s
+            placement = "repeat" if is_short and rng.random() < REPEAT_PROBABILITY else "once"
             # A repeated sound begins early, so that there is time for more.
             latest = self.duration_s - length_s
             offset_s = rng.uniform(0, min(latest, length_s) if placement == "repeat" else latest)
@@ -369,9 +392,8 @@ class MixtureSampler:
             stem[position : position + len(piece)] += piece
             if source.placement != "repeat":
                 break
-            # Natural gaps: from half to twice the sound's own length, and never regular.
             position += len(clip) + round(
-                len(clip) * rng.uniform(0.3, 1.5) + rng.uniform(0.05, 0.4) * self.sampling_rate
+                len(clip) * rng.uniform(*GAP_LENGTHS) + rng.uniform(*GAP_S) * self.sampling_rate
             )
         level = active_rms(stem, self.sampling_rate)
         if level == 0.0:

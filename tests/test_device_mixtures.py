@@ -1,0 +1,228 @@
+"""`DeviceMixer` makes what `MixtureSampler` makes, a batch at a time, and training goes on with it exactly."""
+
+import numpy as np
+import pytest
+import torch
+import training_runs as runs
+from device_effects import equaliser, noise_floor, room, vary
+from device_mixtures import DeviceMixer, active_rms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from randomness import DeviceRandom, RowRandom
+from training_inputs import write_training_inputs
+
+from avgas_pipeline.data import augment, loudness
+from avgas_pipeline.data.mixtures import REFERENCE_LEVEL, MixtureSampler
+
+
+RATE = 16000
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """Read-only by convention."""
+    return write_training_inputs(tmp_path_factory.mktemp("training"))
+
+
+def noise(seconds, seed, tilt=0.0):
+    rng = np.random.default_rng(seed)
+    spectrum = np.fft.rfft(rng.standard_normal(round(seconds * RATE)))
+    wave = np.fft.irfft(spectrum * np.maximum(np.arange(len(spectrum)), 1.0) ** -tilt, n=round(seconds * RATE))
+    return {"array": (0.3 * wave / np.abs(wave).max()).astype(np.float32), "sampling_rate": RATE}
+
+
+def clips():
+    """Long, middling and short ones, of labels with one, two and three recordings."""
+    lengths = {"long": (9.0,), "middling": (3.5, 4.0), "short": (0.2, 0.3, 0.5), "tiny": (0.01, 1.0)}
+    return [
+        {
+            "id": f"{label}-{number}",
+            "label": label,
+            "source_group": f"{label}-{number}",
+            "audio": noise(seconds, number),
+        }
+        for label, all_seconds in lengths.items()
+        for number, seconds in enumerate(all_seconds)
+    ]
+
+
+def mixer(**options):
+    sampler = MixtureSampler(clips(), target=None, **options)
+    return DeviceMixer(sampler, {label: 10 + number for number, label in enumerate(sampler.labels)}, CPU)
+
+
+def is_active(stems):
+    return stems.abs().amax(dim=-1) > 0
+
+
+def test_mixtures_are_sums_with_as_many_sources_as_labels():
+    waveform, stems, labels, rows = mixer(num_sources=(1, 3), augment=0.5).mix(0, 64)
+    assert waveform.shape == (64, 80000) and stems.shape == (64, 3, 80000) and rows is None
+    assert torch.equal(waveform, stems.sum(dim=1))
+    assert torch.equal(is_active(stems), labels >= 0)
+    assert set((labels >= 0).sum(dim=1).tolist()) == {1, 2, 3}
+    assert set(labels[labels >= 0].tolist()) == {10, 11, 12, 13}
+    for row in labels.tolist():
+        known = [label for label in row if label >= 0]
+        assert len(set(known)) == len(known)
+    assert waveform.abs().max() <= 0.991
+
+
+def test_batches_depend_on_seed_and_number_alone():
+    first, again = mixer(augment=True).mix(5, 8), mixer(augment=True).mix(5, 8)
+    assert all(torch.equal(one, other) for one, other in zip(first[:3], again[:3], strict=True))
+    assert not torch.equal(first[0], mixer(augment=True).mix(6, 8)[0])
+    assert not torch.equal(first[0], mixer(augment=True, seed=1).mix(5, 8)[0])
+
+
+def test_levels_are_those_that_are_drawn():
+    _, stems, labels, _ = mixer(num_sources=1, gain_range_db=0.0).mix(0, 16)
+    for stem in stems[labels >= 0]:
+        assert loudness.active_rms(stem.numpy(), RATE) == pytest.approx(REFERENCE_LEVEL, rel=1e-4)
+    _, stems, labels, _ = mixer(num_sources=1, gain_range_db=6.0).mix(0, 200)
+    decibels = 20 * torch.log10(active_rms(stems[labels >= 0], RATE) / REFERENCE_LEVEL)
+    assert decibels.min() == pytest.approx(-6, abs=0.5) and decibels.max() == pytest.approx(6, abs=0.5)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 2000), st.integers(0, 2**31))
+def test_active_rms_is_the_packages(length, seed):
+    sound = np.random.default_rng(seed).standard_normal(length).astype(np.float32)
+    sound[length // 3 : length // 2] *= 1e-4
+    got = active_rms(torch.from_numpy(sound)[None], RATE).item()
+    assert got == pytest.approx(loudness.active_rms(sound, RATE), rel=1e-4)
+
+
+@pytest.mark.parametrize("label", ["long", "middling", "short"])
+def test_what_is_not_varied_is_the_clip_as_it_was_recorded(label):
+    """Up to its level, each sound is a piece of the clip: it correlates fully, away from fades."""
+    only = [clip for clip in clips() if clip["label"] == label][:1]
+    sampler = MixtureSampler(only, num_sources=1, target=None)
+    _, stems, _, _ = DeviceMixer(sampler, {label: 0}, CPU).mix(0, 12)
+    clip = only[0]["audio"]["array"]
+    for stem in stems[:, 0].numpy():
+        begin = np.flatnonzero(stem)[0]
+        piece = stem[begin + 100 : begin + min(len(clip), len(stem) - begin) - 100]
+        correlation = np.correlate(clip, piece, mode="valid")
+        at = int(np.abs(correlation).argmax())
+        part = clip[at : at + len(piece)]
+        assert correlation[at] / (np.linalg.norm(part) * np.linalg.norm(piece)) == pytest.approx(1, abs=1e-5)
+
+
+def test_short_clips_are_repeated_and_others_not():
+    sampler = MixtureSampler([clip for clip in clips() if clip["id"] == "short-1"], num_sources=1, target=None)
+    _, stems, _, _ = DeviceMixer(sampler, {"short": 0}, CPU).mix(0, 200)
+    sounding = (torch.nn.functional.max_pool1d(stems.abs(), 401, 1, 200) > 0)[:, 0].int()
+    onsets = (sounding.diff(dim=1) == 1).sum(dim=1) + sounding[:, 0]
+    assert (onsets == 1).float().mean() == pytest.approx(0.4, abs=0.12)
+    # 0.3 s, and gaps of 0.3 to 1.5 times that and 0.05 to 0.4 s more.
+    assert onsets.max() <= 5 / (0.3 * 1.3 + 0.05) + 1
+    assert onsets.float().mean() > 3
+
+
+def test_chances_of_labels():
+    _, _, labels, _ = mixer(num_sources=1, duration_s=0.5).mix(0, 2000)
+    shares = [(labels == number).float().mean().item() for number in range(10, 14)]
+    assert shares == pytest.approx([1 / 4] * 4, abs=0.04)
+    _, _, labels, _ = mixer(num_sources=1, duration_s=0.5, balance="source_group").mix(0, 2000)
+    shares = [(labels == number).float().mean().item() for number in range(10, 14)]
+    assert shares == pytest.approx([1 / 8, 2 / 8, 3 / 8, 2 / 8], abs=0.04)
+
+
+def test_varied_sounds_differ_but_last_as_long_as_speed_allows():
+    plain = mixer(num_sources=1, augment=False).mix(0, 64)[1][:, 0]
+    varied = mixer(num_sources=1, augment=True).mix(0, 64)[1][:, 0]
+    assert torch.isfinite(varied).all()
+    spread = (plain.abs() > 1e-4).float().mean() / (varied.abs() > 1e-4).float().mean()
+    assert 0.5 < spread < 1.2
+
+
+def test_silent_clip():
+    silent = [*clips(), {"id": "none", "label": "none", "source_group": "none", "audio": noise(1, 0)}]
+    silent[-1]["audio"]["array"][:] = 0
+    with pytest.raises(ValueError, match="'none' is silent"):
+        DeviceMixer(
+            MixtureSampler(silent, target=None), dict.fromkeys(["long", "middling", "none", "short", "tiny"], 0), CPU
+        )
+
+
+def test_what_one_seed_draws_another_does_not():
+    """Generators on the CPU look at 32 bits of a seed alone."""
+    drawn = [RowRandom(seed, range(4)).normal((4, 8), CPU) for seed in (0, 1, 2**31 - 1)]
+    assert torch.equal(drawn[0][2:], RowRandom(0, range(2, 4)).normal((2, 8), CPU))
+    assert len({tuple(row.tolist()) for rows in drawn for row in rows}) == 12
+
+
+# -- effects --------------------------------------------------------------------------------------------------------
+
+
+def test_equaliser_has_the_gains_of_the_packages():
+    frequencies = torch.fft.rfftfreq(4096, 1 / RATE)
+    gains_db = 20 * torch.log10(equaliser(200, frequencies, RATE, DeviceRandom(0, 0, CPU)))
+    assert gains_db.abs().max() <= augment.EQUALISER_DB + 1e-3
+    assert gains_db.min() < -8 and gains_db.max() > 8
+    # Below the first anchor all is alike, and between anchors nothing jumps.
+    assert torch.allclose(gains_db[:, 0], gains_db[:, 10], atol=1e-3)
+    assert gains_db[:, 15:].diff(dim=1).abs().max() < 2
+
+
+def test_rooms_decay():
+    impulses = room(100, RATE, DeviceRandom(0, 0, CPU))
+    assert torch.equal(impulses[:, 0], torch.ones(100))
+    tails_db = 20 * torch.log10(impulses[:, 1:].norm(dim=1))
+    assert tails_db.min() > -16 and tails_db.max() < -2
+    early, late = impulses[:, 1:400].square().mean(dim=1), impulses[:, 2000:2400].square().mean(dim=1)
+    assert (late < early).all()
+
+
+def test_noise_floor_is_as_far_below_as_it_says_and_only_where_a_sound_is():
+    sounds = torch.randn(100, RATE)
+    sounding = torch.ones(100, RATE, dtype=torch.bool)
+    sounding[:, : RATE // 2] = False
+    floor = noise_floor(sounds * sounding, sounding, DeviceRandom(0, 0, CPU))
+    assert (floor[:, : RATE // 2] == 0).all()
+    below_db = -20 * torch.log10(floor[:, RATE // 2 :].square().mean(dim=1).sqrt())
+    assert 24 < below_db.min() < 30 and 55 < below_db.max() < 61
+
+
+def test_vary_keeps_some_sounds_and_changes_others():
+    sounds = torch.randn(200, RATE)
+    sounding = torch.ones_like(sounds, dtype=torch.bool)
+    varied = vary(sounds, sounding, RATE, DeviceRandom(0, 0, CPU))
+    assert varied.shape == sounds.shape and torch.isfinite(varied).all()
+    same = ((varied - sounds).abs().amax(dim=1) < 1e-4).float().mean().item()
+    # Neither equaliser, room, noise nor band limit.
+    assert same == pytest.approx(0.5 * 0.7 * 0.6 * 0.7, abs=0.09)
+    # Only a band limit takes away all of the highest frequencies.
+    top = torch.fft.rfft(varied).abs()[:, -400:].mean(dim=1) / torch.fft.rfft(sounds).abs()[:, -400:].mean(dim=1)
+    assert (top < 0.02).float().mean().item() == pytest.approx(augment.BAND_PROBABILITY, abs=0.1)
+
+
+# -- training -------------------------------------------------------------------------------------------------------
+
+
+def command(inputs, out, **changed):
+    options = {"image_encoder": inputs / "image-encoder", "encoder_learning_rate": 1e-3, "mix_on_device": True}
+    return runs.command("train_separator.py", inputs, out, **options, **changed)
+
+
+def test_killed_run_goes_on_exactly(inputs, tmp_path):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    result = runs.run_to_the_end(command(inputs, straight), runs.environment())
+    assert result.returncode == 0, result.stderr
+    runs.kill_after(killed / "checkpoint-10", command(inputs, killed))
+    result = runs.run_to_the_end(command(inputs, killed, resume_from_checkpoint="latest"), runs.environment())
+    assert result.returncode == 0, result.stderr
+    expected = runs.curve(straight, "loss")
+    assert runs.curve(killed, "loss") == pytest.approx(expected, abs=1e-6)
+    for name in ("a2a", "a2v", "mask", "label"):
+        assert np.isfinite(list(runs.curve(straight, name).values())).all()
+    for name, tensor in runs.weights(straight, "separator").items():
+        assert torch.equal(tensor, runs.weights(killed, "separator")[name]), name
+
+
+def test_repeated_examples_are_refused(inputs, tmp_path):
+    result = runs.run_to_the_end(command(inputs, tmp_path / "run", repeat_examples=True), runs.environment())
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert "mix_on_device makes new mixtures for every batch" in result.stderr
