@@ -4,8 +4,8 @@ How many five-second mixtures of two sources one core makes per second, with and
     python benchmarks/mixtures.py
 
 The baseline, measured in the same run, decodes and adds two clips for every mixture, which is what a data loader
-without cache and loudness does. At last, batches of augmented ones on the GPU, if there is one, as
-`train_separator.py --mix_on_device` makes them.
+without cache and loudness does. Finally, if there is a GPU, batches of augmented ones made on it, as
+`train_separator.py --mix_on_device` does.
 """
 
 import sys

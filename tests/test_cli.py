@@ -146,6 +146,8 @@ def test_bad_recordings_leave_no_new_folder_but_keep_one_that_was_there(checkpoi
     assert not (tmp_path / "new").exists()
     assert generate(checkpoint, bad, bad, "--out", tmp_path / "new").exit_code == 2
     assert not (tmp_path / "new").exists()
+    assert generate(checkpoint, bad, "--out", tmp_path / "new" / "deep" / "er").exit_code == 2
+    assert not (tmp_path / "new").exists()
     old.mkdir()
     fails_with_one_line(generate(checkpoint, bad, "--out", old), "bad.wav")
     assert old.is_dir()

@@ -1,14 +1,18 @@
 """`DeviceMixer` makes what `MixtureSampler` makes, a batch at a time, and training goes on with it exactly."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 import training_runs as runs
-from device_effects import equaliser, noise_floor, room, vary
+from device_effects import equaliser, noise_floor, ring_on, room, vary
 from device_mixtures import DeviceMixer, active_rms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from randomness import DeviceRandom, RowRandom
+from run import Run
 from training_inputs import write_training_inputs
 
 from avgas_pipeline.data import augment, loudness
@@ -104,7 +108,7 @@ def test_what_is_not_varied_is_the_clip_as_it_was_recorded(label):
     for stem in stems[:, 0].numpy():
         begin = np.flatnonzero(stem)[0]
         piece = stem[begin + 100 : begin + min(len(clip), len(stem) - begin) - 100]
-        correlation = np.correlate(clip, piece, mode="valid")
+        correlation = scipy.signal.correlate(clip, piece, mode="valid")
         at = int(np.abs(correlation).argmax())
         part = clip[at : at + len(piece)]
         assert correlation[at] / (np.linalg.norm(part) * np.linalg.norm(piece)) == pytest.approx(1, abs=1e-5)
@@ -130,12 +134,110 @@ def test_chances_of_labels():
     assert shares == pytest.approx([1 / 8, 2 / 8, 3 / 8, 2 / 8], abs=0.04)
 
 
-def test_varied_sounds_differ_but_last_as_long_as_speed_allows():
-    plain = mixer(num_sources=1, augment=False).mix(0, 64)[1][:, 0]
-    varied = mixer(num_sources=1, augment=True).mix(0, 64)[1][:, 0]
-    assert torch.isfinite(varied).all()
-    spread = (plain.abs() > 1e-4).float().mean() / (varied.abs() > 1e-4).float().mean()
-    assert 0.5 < spread < 1.2
+def peak_hz(sound):
+    return np.abs(np.fft.rfft(sound * np.hanning(len(sound)))).argmax() * RATE / len(sound)
+
+
+def tone_clip(frequency, seconds=8.0):
+    wave = 0.3 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * RATE)) / RATE)
+    return {
+        "id": "tone",
+        "label": "tone",
+        "source_group": "tone",
+        "audio": {"array": wave.astype(np.float32), "sampling_rate": RATE},
+    }
+
+
+def only_speed(monkeypatch):
+    monkeypatch.setattr("device_mixtures.vary", lambda sounds, *_: sounds)
+    monkeypatch.setattr("device_mixtures.SPEED_PROBABILITY", 1.0)
+
+
+def test_speeds_move_a_tone_as_far_as_they_say(monkeypatch):
+    only_speed(monkeypatch)
+    sampler = MixtureSampler([tone_clip(1000.0)], num_sources=1, augment=True, target=None)
+    stems = DeviceMixer(sampler, {"tone": 0}, CPU).mix(0, 64)[1][:, 0].numpy()
+    found = [peak_hz(stem[16000:48000]) for stem in stems]
+    assert 1000 / 1.15 - 2 <= min(found) < 910 and 1110 < max(found) <= 1150 + 2
+
+
+@pytest.mark.parametrize("frequency", [4000.0, 6000.0, 7900.0])
+def test_speeds_add_no_other_tones(monkeypatch, frequency):
+    """Not of a tone that stays below half the sampling rate, nor of one that does not always."""
+    only_speed(monkeypatch)
+    clip, other = tone_clip(1000.0), tone_clip(frequency)
+    clip["audio"]["array"] += other["audio"]["array"]
+    sampler = MixtureSampler([clip], num_sources=1, augment=True, target=None)
+    hertz = np.fft.rfftfreq(32000, 1 / RATE)
+    for stem in DeviceMixer(sampler, {"tone": 0}, CPU).mix(0, 16)[1][:, 0].numpy():
+        power = np.abs(np.fft.rfft(stem[16000:48000] * np.hanning(32000))) ** 2
+        speed = hertz[power[hertz < 1500].argmax()] / 1000
+        # Filters are not as steep as that a tone just above would be gone.
+        is_other = (hertz < 7300) & (abs(hertz - 1000 * speed) > 20) & (abs(hertz - frequency * speed) > 20)
+        assert 10 * np.log10(power[is_other].sum() / power.sum()) < -38
+
+
+def test_only_a_fraction_is_varied_and_the_rest_is_not():
+    plain = mixer(num_sources=1, augment=False, gain_range_db=0.0).mix(0, 100)[1]
+    half = mixer(num_sources=1, augment=0.5, gain_range_db=0.0).mix(0, 100)[1]
+    always = mixer(num_sources=1, augment=1.0, gain_range_db=0.0).mix(0, 100)[1]
+    differs = [(plain != other).flatten(1).any(dim=1).float().mean().item() for other in (half, always)]
+    # Some of those that are varied have no effect.
+    assert 0.3 < differs[0] < 0.6 and differs[1] > 0.8
+
+
+def test_pieces_are_cut_around_what_sounds():
+    """A burst of half a second in 20 s of silence is in every window, whole or in part."""
+    wave = np.zeros(20 * RATE, np.float32)
+    wave[9 * RATE : 9 * RATE + RATE // 2] = 0.3 * np.random.default_rng(0).standard_normal(RATE // 2)
+    clip = {**tone_clip(1.0), "audio": {"array": wave, "sampling_rate": RATE}}
+    sampler = MixtureSampler([clip], num_sources=1, augment=0.5, target=None)
+    _, stems, labels, _ = DeviceMixer(sampler, {"tone": 0}, CPU).mix(0, 100)
+    assert (labels == 0).all()
+    begins = (stems[:, 0].abs() > 1e-4).int().argmax(dim=1) / RATE
+    # A moment of the burst is at 0.5 to 4.5 s, and rooms and noise come after it.
+    assert begins.min() >= 0 and begins.max() <= 4.6 and begins.std() > 0.8
+
+
+def test_pictures_are_the_clips_own_or_of_its_label():
+    own = [{**clip, "image": None} for clip in clips()]
+    rows = {clip["id"]: number for number, clip in enumerate(own)}
+    sampler = MixtureSampler(own, num_sources=(1, 2), target=None)
+    mixes = DeviceMixer(sampler, {label: number for number, label in enumerate(sampler.labels)}, CPU)
+    mixes.show(rows)
+    _, _, labels, pictures = mixes.mix(0, 64)
+    assert torch.equal(pictures >= 0, labels >= 0)
+    of_clips = [sampler.labels.index(clip["label"]) for clip in own]
+    assert all(
+        of_clips[row] == label for row, label in zip(pictures.flatten(), labels.flatten(), strict=True) if row >= 0
+    )
+    assert set(pictures[pictures >= 0].tolist()) == set(range(len(own)))
+
+    shared = [
+        {"id": f"{label}-picture-{number}", "label": label, "image": None}
+        for label in sampler.labels
+        for number in range(2)
+    ]
+    sampler = MixtureSampler(clips(), shared, num_sources=1, target=None)
+    mixes = DeviceMixer(sampler, {label: number for number, label in enumerate(sampler.labels)}, CPU)
+    mixes.show({picture["id"]: number for number, picture in enumerate(shared)})
+    _, _, labels, pictures = mixes.mix(0, 64)
+    assert torch.equal(pictures // 2, labels) and set((pictures % 2).flatten().tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (2, 1), (3, 2)])
+def test_processes_and_resumed_runs_share_all_batches(processes, accumulation):
+    def numbers(process, step):
+        accelerator = SimpleNamespace(num_processes=processes, process_index=process)
+        run = SimpleNamespace(
+            accelerator=accelerator, accumulation=accumulation, config=SimpleNamespace(max_train_steps=5)
+        )
+        return list(Run.batch_numbers(run, step))
+
+    everything = sorted(number for process in range(processes) for number in numbers(process, 0))
+    assert everything == list(range(5 * processes * accumulation))
+    for process in range(processes):
+        assert numbers(process, 0)[2 * accumulation :] == numbers(process, 2)
 
 
 def test_silent_clip():
@@ -168,32 +270,56 @@ def test_equaliser_has_the_gains_of_the_packages():
 
 
 def test_rooms_decay():
-    impulses = room(100, RATE, DeviceRandom(0, 0, CPU))
+    impulses = room(torch.full((100,), 0.4), RATE, DeviceRandom(0, 0, CPU))
     assert torch.equal(impulses[:, 0], torch.ones(100))
     tails_db = 20 * torch.log10(impulses[:, 1:].norm(dim=1))
     assert tails_db.min() > -16 and tails_db.max() < -2
-    early, late = impulses[:, 1:400].square().mean(dim=1), impulses[:, 2000:2400].square().mean(dim=1)
-    assert (late < early).all()
+    early, late = impulses[:, 1:800].square().mean(dim=1), impulses[:, 3201:4000].square().mean(dim=1)
+    # 30 dB after half of the decay.
+    assert torch.allclose(10 * torch.log10(late / early), torch.full((100,), -30.0), atol=3)
+    assert (impulses[:, round(0.4 * RATE) :] == 0).all()
+
+
+def test_rooms_ring_on_after_every_sound_and_no_longer():
+    envelopes = torch.zeros(1, 1000)
+    envelopes[0, 100:200] = envelopes[0, 600:700] = 1
+    longer = ring_on(envelopes, torch.tensor([100.0]))[0]
+    assert (longer[:100] == 0).all() and (longer[100:285] == 1).all() and (longer[300:600] == 0).all()
+    assert (longer[600:785] == 1).all() and (longer[800:] == 0).all() and longer.diff().abs()[200:500].max() < 0.11
 
 
 def test_noise_floor_is_as_far_below_as_it_says_and_only_where_a_sound_is():
-    sounds = torch.randn(100, RATE)
-    sounding = torch.ones(100, RATE, dtype=torch.bool)
-    sounding[:, : RATE // 2] = False
-    floor = noise_floor(sounds * sounding, sounding, DeviceRandom(0, 0, CPU))
+    sounds, envelopes = torch.randn(100, RATE), torch.ones(100, RATE)
+    envelopes[:, : RATE // 2] = 0
+    floor = noise_floor(sounds * envelopes, envelopes, DeviceRandom(0, 0, CPU))
     assert (floor[:, : RATE // 2] == 0).all()
     below_db = -20 * torch.log10(floor[:, RATE // 2 :].square().mean(dim=1).sqrt())
     assert 24 < below_db.min() < 30 and 55 < below_db.max() < 61
 
 
+def test_a_short_sound_in_a_room_gets_no_noise_before_it_and_long_after_it():
+    sounds, envelopes = torch.zeros(100, 3 * RATE), torch.zeros(100, 3 * RATE)
+    sounds[:, RATE : RATE + 4000] = torch.randn(100, 4000)
+    envelopes[:, RATE : RATE + 4000] = 1
+    varied = vary(sounds, envelopes, torch.full((100,), 0.2), RATE, DeviceRandom(0, 0, CPU))
+    loudest = varied.abs().amax(dim=1, keepdim=True)
+    # Zero-phase filters ring a little.
+    assert ((varied / loudest)[:, : RATE - 2000].abs() < 1e-2).all()
+    assert ((varied / loudest)[:, RATE + 4000 + round(0.25 * RATE) :].abs() < 1e-2).all()
+
+
+def test_equaliser_at_low_rates_is_finite():
+    frequencies = torch.fft.rfftfreq(4096, 1 / 8000)
+    assert torch.isfinite(equaliser(10, frequencies, 8000, DeviceRandom(0, 0, CPU))).all()
+
+
 def test_vary_keeps_some_sounds_and_changes_others():
     sounds = torch.randn(200, RATE)
-    sounding = torch.ones_like(sounds, dtype=torch.bool)
-    varied = vary(sounds, sounding, RATE, DeviceRandom(0, 0, CPU))
+    varied = vary(sounds, torch.ones_like(sounds), torch.zeros(200), RATE, DeviceRandom(0, 0, CPU))
     assert varied.shape == sounds.shape and torch.isfinite(varied).all()
     same = ((varied - sounds).abs().amax(dim=1) < 1e-4).float().mean().item()
-    # Neither equaliser, room, noise nor band limit.
-    assert same == pytest.approx(0.5 * 0.7 * 0.6 * 0.7, abs=0.09)
+    # Neither equaliser, noise nor band limit.
+    assert same == pytest.approx(0.5 * 0.6 * 0.7, abs=0.09)
     # Only a band limit takes away all of the highest frequencies.
     top = torch.fft.rfft(varied).abs()[:, -400:].mean(dim=1) / torch.fft.rfft(sounds).abs()[:, -400:].mean(dim=1)
     assert (top < 0.02).float().mean().item() == pytest.approx(augment.BAND_PROBABILITY, abs=0.1)

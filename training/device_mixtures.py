@@ -1,4 +1,4 @@
-"""Mixtures made on the accelerator, a batch at a time: all that keeps a GPU waiting otherwise."""
+"""Mixtures made on the accelerator, a batch at a time, where a loader's processes would keep it waiting."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from randomness import DeviceRandom
 from soundscape_dataset import Collator
 from tqdm.auto import tqdm
 
-from avgas_pipeline.data.augment import MAX_SPEED, SPEED_PROBABILITY
+from avgas_pipeline.data.augment import MAX_SPEED, ROOM_DECAY_S, ROOM_PROBABILITY, SPEED_PROBABILITY
 from avgas_pipeline.data.loudness import ACTIVE_RANGE_DB, FRAME_S, active_moments
 from avgas_pipeline.data.mixtures import (
     FADE_S,
@@ -27,22 +27,38 @@ from avgas_pipeline.data.mixtures import (
 )
 
 
+# Samples on either side that the sinc of a sound played faster or slower reaches to.
+SINC_REACH = 24
+# Its cutoff as a share of half the lower of both rates, so that what it lets through beyond that is little.
+SINC_ROLLOFF = 0.93
+
+# Lists one after the other, where each begins, and how long each is.
+Lists = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
 class DeviceMixer:
     """
     Makes batches of mixtures as a [`MixtureSampler`] makes mixtures, from the same clips with the same chances, but
-    with other random numbers, so that no plan says what is in them. Clips are played faster and slower with cubic
-    interpolation, and varied once they are placed; none goes through Opus.
+    with random numbers of its own, so that they have no plans. Sounds are placed first and varied then, and none goes
+    through Opus.
 
     Args:
         sampler ([`MixtureSampler`]): What to draw from, and how.
         label2id (`Mapping[str, int]`): Index of every label.
         device (`torch.device`): Where mixtures are made, and all clips kept, 4 bytes per sample.
+        show_progress (`bool`, defaults to `True`): A bar while clips are decoded.
 
     Raises:
         ValueError: If a clip is silent.
     """
 
-    def __init__(self, sampler: MixtureSampler, label2id: Mapping[str, int], device: torch.device) -> None:
+    def __init__(
+        self,
+        sampler: MixtureSampler,
+        label2id: Mapping[str, int],
+        device: torch.device,
+        show_progress: bool = True,
+    ) -> None:
         self.sampler = sampler
         self.device = device
         self.length = round(sampler.duration_s * sampler.sampling_rate)
@@ -52,31 +68,35 @@ class DeviceMixer:
         numbers = {clip: number for number, (clip, _) in enumerate(self.clips)}
         groups = [[numbers[clip] for clip in group] for label in sampler.labels for group in sampler.groups[label]]
         first = np.cumsum([0] + [len(sampler.groups[label]) for label in sampler.labels])
-        self.label_groups = self._table([list(range(*pair)) for pair in pairwise(first)])
-        self.group_clips = self._table(groups)
+        self.label_groups = self._lists([list(range(*pair)) for pair in pairwise(first)])
+        self.group_clips = self._lists(groups)
         waveforms, moments = [], []
-        for clip, _ in tqdm(self.clips, desc="Decoding clips", unit="clip"):
-            waveforms.append(sampler.clip_waveform(clip))
-            sounding_s = active_moments(waveforms[-1], sampler.sampling_rate)
-            moments.append(np.round(sounding_s * sampler.sampling_rate).astype(int).tolist())
-            if not moments[-1]:
+        for clip, _ in tqdm(self.clips, desc="Decoding clips", unit="clip", disable=not show_progress):
+            waveform = sampler.clip_waveform(clip)
+            sounding_s = active_moments(waveform, sampler.sampling_rate)
+            if not len(sounding_s):
                 raise ValueError(f"Clip {clip!r} is silent.")
-        self.moments = self._table(moments)
-        self.samples = torch.from_numpy(np.concatenate(waveforms)).to(device)
-        lengths = [len(waveform) for waveform in waveforms]
-        self.lengths = torch.tensor(lengths, device=device)
+            waveforms.append(torch.from_numpy(waveform).to(device))
+            is_long = len(waveform) >= self.length
+            moments.append(np.round(sounding_s * sampler.sampling_rate).astype(int).tolist() if is_long else [0])
+        self.moments = self._lists(moments)
+        self.samples = torch.cat(waveforms)
+        self.lengths = torch.tensor([len(waveform) for waveform in waveforms], device=device)
         self.starts = self.lengths.cumsum(0) - self.lengths
-        shortest_gap = min(lengths) / MAX_SPEED * (1 + GAP_LENGTHS[0]) + GAP_S[0] * sampler.sampling_rate
+        shortest_gap = int(self.lengths.min()) / MAX_SPEED * (1 + GAP_LENGTHS[0]) + GAP_S[0] * sampler.sampling_rate
         self.most_repetitions = math.ceil(self.length / shortest_gap)
-        self.pictures = None
+        self.pictures: Lists | None = None
 
     def show(self, picture_rows: Mapping[str, int]) -> None:
         """From now on, batches say which picture each source has, by its row."""
         candidates = [self.sampler.picture_candidates(clip, label) for clip, label in self.clips]
-        self.pictures = self._table([[picture_rows[name] for name in names] for names in candidates])
+        self.pictures = self._lists([[picture_rows[name] for name in names] for names in candidates])
 
     def batches(self, collate: Collator, batch_size: int, numbers: range) -> Iterator[dict[str, Any]]:
-        """The batches with some numbers, as a [`Collator`] gives them, but without target pictures."""
+        """
+        The batches with some numbers, as a [`Collator`] gives them, but without target pictures. Feature extractors
+        that can't compute on a device (AST, CLAP) take their time on the CPU, which no loader's processes share.
+        """
         for number in numbers:
             waveform, stems, labels, rows = self.mix(number, batch_size)
             batch = {"waveform": waveform, "stems": stems, "labels": labels}
@@ -108,10 +128,12 @@ class DeviceMixer:
         clips = self._pick(self.group_clips, self._pick(self.label_groups, classes, random), random)
 
         is_varied = (random.uniform(0, 1, batch_size) < float(sampler.augment))[rows]
-        sounds, sounding = self._place(clips, is_varied, random)
-        varied = is_varied.nonzero().flatten()
-        if len(varied):
-            sounds[varied] = vary(sounds[varied], sounding[varied], sampler.sampling_rate, random)
+        in_room = is_varied & (random.uniform(0, 1, len(clips)) < ROOM_PROBABILITY)
+        decays_s = torch.where(in_room, random.uniform(*ROOM_DECAY_S, len(clips)), 0.0)
+        sounds, envelopes = self._place(clips, is_varied, decays_s, random)
+        if len(varied := is_varied.nonzero().flatten()):
+            settings = (decays_s[varied], sampler.sampling_rate, random)
+            sounds[varied] = vary(sounds[varied], envelopes[varied], *settings)
         gains_db = random.uniform(-sampler.gain_range_db, sampler.gain_range_db, len(clips))
         levels = active_rms(sounds, sampler.sampling_rate)
         sounds *= (REFERENCE_LEVEL * 10.0 ** (gains_db / 20) / levels.clamp_min(1e-8))[:, None]
@@ -121,23 +143,30 @@ class DeviceMixer:
         peaks = torch.maximum(stems.sum(dim=1).abs().amax(dim=1), stems.abs().amax(dim=(1, 2)))
         stems *= (0.99 / peaks.clamp_min(1e-8)).clamp_max(1.0)[:, None, None]
         labels = torch.full((batch_size, most), -1, device=self.device)
-        labels[rows, places] = self.label_ids[classes]
+        # Of a slow sound, the window may have only the pause before it.
+        labels[rows, places] = torch.where(levels > 0, self.label_ids[classes], -1)
         pictures = None
         if self.pictures is not None:
             pictures = torch.full_like(labels, -1)
-            pictures[rows, places] = self._pick(self.pictures, clips, random)
+            pictures[rows, places] = torch.where(levels > 0, self._pick(self.pictures, clips, random), -1)
         return stems.sum(dim=1), stems, labels, pictures
 
     def _place(
-        self, clips: torch.Tensor, is_varied: torch.Tensor, random: DeviceRandom
+        self, clips: torch.Tensor, is_varied: torch.Tensor, decays_s: torch.Tensor, random: DeviceRandom
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Clips `(N,)` in their windows `(N, T)`, those that are varied at their own speeds, and where they sound."""
+        """
+        Clips `(N,)` in their windows `(N, T)`, those that are varied at their own speeds, and their envelopes: 1 where
+        they sound, 0 elsewhere, and faded between. `decays_s` `(N,)` is for how long rooms will ring after them.
+        """
         rate, window, count = self.sampler.sampling_rate, self.length, len(clips)
+        is_changed = is_varied & (random.uniform(0, 1, count) < SPEED_PROBABILITY)
+        speeds = torch.where(is_changed, random.uniform(1 / MAX_SPEED, MAX_SPEED, count), 1.0)
         lengths = self.lengths[clips]
         slack = (lengths - window).clamp_min(0)
         moments = self._pick(self.moments, clips, random)
         latest, earliest = (
-            torch.minimum((moments - round(share * window)).clamp_min(0), slack) for share in MOMENT_SHARE
+            torch.minimum((moments - (share * window * speeds.clamp_max(1)).long()).clamp_min(0), slack)
+            for share in MOMENT_SHARE
         )
         begins = self.starts[clips] + earliest + random.below(latest - earliest + 1)
         is_short = lengths < REPEATED_SHARE * window
@@ -146,52 +175,63 @@ class DeviceMixer:
         room_left = window - lengths
         # A repeated sound begins early, so that there is time for more.
         offsets = random.below(torch.where(is_repeated, torch.minimum(room_left, lengths), room_left) + 1)
-        is_changed = is_varied & (random.uniform(0, 1, count) < SPEED_PROBABILITY)
-        speeds = torch.where(is_changed, random.uniform(1 / MAX_SPEED, MAX_SPEED, count), 1.0)
-        played = (lengths / speeds).floor().clamp_min(1)
+        played = (lengths / speeds).floor().clamp(1, window)
 
         shape = (count, self.most_repetitions)
-        gaps = played[:, None] * (1 + random.uniform(*GAP_LENGTHS, *shape)) + rate * random.uniform(*GAP_S, *shape)
+        lasting = (played + decays_s * rate)[:, None]
+        gaps = lasting * (1 + random.uniform(*GAP_LENGTHS, *shape)) + rate * random.uniform(*GAP_S, *shape)
         positions = (offsets[:, None] + gaps.cumsum(dim=1) - gaps).floor()
         # Later than any window.
         positions[:, 1:] = torch.where(is_repeated[:, None], positions[:, 1:], 2.0 * window + positions[:, 1:])
         time = torch.arange(window, device=self.device, dtype=torch.float32).expand(count, -1).contiguous()
         repetition = torch.searchsorted(positions, time, right=True) - 1
         since = time - positions.gather(1, repetition.clamp_min(0))
-        sounding = (repetition >= 0) & (since < played[:, None])
 
-        sounds = self._interpolate(since * speeds[:, None], begins, lengths) * sounding
         fade = torch.minimum(played / 2, torch.tensor(FADE_S * rate, device=self.device)).floor().clamp_min(1)[:, None]
-        return sounds * ((since + 1) / fade).clamp(0, 1) * ((played[:, None] - since) / fade).clamp(0, 1), sounding
+        envelopes = ((since + 1) / fade).clamp(0, 1) * ((played[:, None] - since) / fade).clamp(0, 1)
+        envelopes *= repetition >= 0
+        whole = (begins[:, None] + since.long().clamp_min(0).minimum((lengths - 1)[:, None])).clamp_min(0)
+        sounds = self.samples[whole]
+        if len(changed := is_changed.nonzero().flatten()):
+            settings = (speeds[changed], begins[changed], lengths[changed])
+            sounds[changed] = self._at_speed(since[changed], *settings)
+        return sounds * envelopes, envelopes
 
-    def _interpolate(self, places: torch.Tensor, begins: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """Samples `(N, T)` of pieces at places between theirs, by Catmull-Rom splines; as they are at whole places."""
-        whole = places.floor()
-        share = places - whole
-        last = (lengths - 1)[:, None]
-        before, left, right, after = (
-            self.samples[begins[:, None] + (whole.long() + tap).clamp_min(0).minimum(last)] for tap in (-1, 0, 1, 2)
-        )
-        cubic = 3 * (left - right) + after - before
-        square = 2 * before - 5 * left + 4 * right - after
-        return left + 0.5 * share * (right - before + share * (square + share * cubic))
-
-    def _table(self, lists: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Lists of different lengths as `(L, longest)`, and their lengths."""
-        counts = torch.tensor([len(each) for each in lists], device=self.device)
-        rows = [torch.tensor(each, device=self.device) for each in lists]
-        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), counts
-
-    def _pick(
-        self, table: tuple[torch.Tensor, torch.Tensor], lists: torch.Tensor, random: DeviceRandom
+    def _at_speed(
+        self, since: torch.Tensor, speeds: torch.Tensor, begins: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
-        """One entry of each of some lists of a table."""
-        entries, counts = table
-        return entries[lists, random.below(counts[lists])]
+        """
+        Pieces `(N,)` of clips played at their speeds, at times `(N, T)` since their beginnings, in samples: windowed
+        sincs, which leave out what is above half the sampling rate.
+        """
+        # In float32, places late in a window would be off by a hundredth of a sample.
+        places = since.double() * speeds[:, None].double()
+        whole = places.floor()
+        share = (places - whole).float()
+        cutoff = SINC_ROLLOFF * (1 / speeds).clamp_max(1.0)[:, None]
+        played = torch.zeros_like(share)
+        for tap in range(1 - SINC_REACH, SINC_REACH + 1):
+            index = whole.long() + tap
+            distance = share - tap
+            weight = cutoff * torch.sinc(cutoff * distance) * torch.cos(math.pi / 2 * distance / SINC_REACH).square()
+            inside = (index >= 0) & (index < lengths[:, None]) & (distance.abs() < SINC_REACH)
+            index = begins[:, None] + index.clamp_min(0).minimum((lengths - 1)[:, None])
+            played += torch.where(inside, weight, 0.0) * self.samples[index]
+        return played
+
+    def _lists(self, lists: Sequence[Sequence[int]]) -> Lists:
+        counts = torch.tensor([len(each) for each in lists], device=self.device)
+        entries = torch.tensor([entry for each in lists for entry in each], device=self.device)
+        return entries, counts.cumsum(0) - counts, counts
+
+    def _pick(self, lists: Lists, numbers: torch.Tensor, random: DeviceRandom) -> torch.Tensor:
+        """One entry of each of some lists, by their numbers."""
+        entries, starts, counts = lists
+        return entries[starts[numbers] + random.below(counts[numbers])]
 
 
 def active_rms(sounds: torch.Tensor, sampling_rate: int) -> torch.Tensor:
-    """[`avgas_pipeline.data.loudness.active_rms`] of sounds `(N, T)`; for whole numbers of frames the same."""
+    """[`avgas_pipeline.data.loudness.active_rms`] of sounds `(N, T)`."""
     frame = max(round(FRAME_S * sampling_rate), 1)
     padded = torch.nn.functional.pad(sounds, (0, -sounds.shape[-1] % frame))
     power = padded.unflatten(-1, (-1, frame)).square().mean(dim=-1)

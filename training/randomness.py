@@ -6,8 +6,8 @@ from diffusers.utils.torch_utils import randn_tensor
 
 
 def mixed_seed(seed: int, number: int) -> int:
-    """A seed of 32 bits, of which alone PyTorch's generators on the CPU make use."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    """A seed of 32 bits (PyTorch's generators on a CPU ignore the rest), a distinct one for every number."""
+    return (int(np.random.SeedSequence(seed).generate_state(1)[0]) + number) % 2**32
 
 
 class RowRandom:

@@ -57,7 +57,8 @@ class SeparatorConfig(SoundscapeRunConfig):
     learning_rate: float = setting(3e-4, "highest learning rate of the separator")
     encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")
     mix_on_device: bool = setting(
-        False, "make mixtures where the model is, several times faster on a GPU; all clips have to fit there"
+        False,
+        "make mixtures where the model is, a GPU on which all clips fit; the feature extractor's work stays here",
     )
     encoder_trainable: str | None = setting(
         None, "train only encoder weights whose name begins with one of these, ','"
@@ -154,6 +155,7 @@ def main(argv: list[str] | None = None) -> None:
         gain_range_db=config.gain_range_db,
         augment=config.augment_fraction,
         balance=config.balance,
+        cache_clips=not config.mix_on_device,
         **options,
     )
     num_epochs = math.ceil(config.max_train_steps * run.examples_per_step / config.num_examples)
@@ -189,7 +191,7 @@ def main(argv: list[str] | None = None) -> None:
     step = run.checkpoints.resume(config.resume_from_checkpoint)
     teacher.update(hearing)
     if config.mix_on_device:
-        mixer = DeviceMixer(sampler, label2id, accelerator.device)
+        mixer = DeviceMixer(sampler, label2id, accelerator.device, show_progress=accelerator.is_main_process)
         if picture_rows is not None:
             mixer.show(picture_rows)
         loader = mixer.batches(collate, config.train_batch_size, run.batch_numbers(step))

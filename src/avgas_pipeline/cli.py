@@ -391,16 +391,16 @@ def _check_writable(folder: Path) -> None:
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[None]:
-    """A folder for results, which goes again if it is new and there is none."""
-    is_new = not folder.exists()
+    """A folder for results. If there are none, it goes again, as far as it is new."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
     _check_writable(folder)
     try:
         yield
     except BaseException:
-        if is_new:
-            # Only an empty folder can be removed so.
-            with suppress(OSError):
-                folder.rmdir()
+        # Only empty folders can be removed so.
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
         raise
 
 
