@@ -204,14 +204,14 @@ class DeviceMixer:
         Pieces `(N,)` of clips played at their speeds, at times `(N, T)` since their beginnings, in samples: windowed
         sincs, which leave out what is above half the sampling rate.
         """
-        # In float32, places late in a window would be off by a hundredth of a sample.
-        places = since.double() * speeds[:, None].double()
-        whole = places.floor()
-        share = (places - whole).float()
+        # What is ahead of the time since, not the place itself: in float32, late places would be a hundredth off.
+        ahead = since * (speeds - 1)[:, None]
+        whole = since.long() + ahead.floor().long()
+        share = ahead - ahead.floor()
         cutoff = SINC_ROLLOFF * (1 / speeds).clamp_max(1.0)[:, None]
         played = torch.zeros_like(share)
         for tap in range(1 - SINC_REACH, SINC_REACH + 1):
-            index = whole.long() + tap
+            index = whole + tap
             distance = share - tap
             weight = cutoff * torch.sinc(cutoff * distance) * torch.cos(math.pi / 2 * distance / SINC_REACH).square()
             inside = (index >= 0) & (index < lengths[:, None]) & (distance.abs() < SINC_REACH)
