@@ -46,6 +46,8 @@ class DeviceMixer:
         sampler ([`MixtureSampler`]): What to draw from, and how.
         label2id (`Mapping[str, int]`): Index of every label.
         device (`torch.device`): Where mixtures are made, and all clips kept, 4 bytes per sample.
+        picture_rows (`Mapping[str, int]`, *optional*): Row of every picture in a table, if batches are to say which
+            picture each source has.
         show_progress (`bool`, defaults to `True`): A bar while clips are decoded.
 
     Raises:
@@ -57,6 +59,7 @@ class DeviceMixer:
         sampler: MixtureSampler,
         label2id: Mapping[str, int],
         device: torch.device,
+        picture_rows: Mapping[str, int] | None = None,
         show_progress: bool = True,
     ) -> None:
         self.sampler = sampler
@@ -64,14 +67,14 @@ class DeviceMixer:
         self.length = round(sampler.duration_s * sampler.sampling_rate)
         self.weights = torch.tensor(sampler.label_weights, dtype=torch.float32, device=device)
         self.label_ids = torch.tensor([label2id[label] for label in sampler.labels], device=device)
-        self.clips = [(clip, label) for label in sampler.labels for group in sampler.groups[label] for clip in group]
-        numbers = {clip: number for number, (clip, _) in enumerate(self.clips)}
+        clips = [(clip, label) for label in sampler.labels for group in sampler.groups[label] for clip in group]
+        numbers = {clip: number for number, (clip, _) in enumerate(clips)}
         groups = [[numbers[clip] for clip in group] for label in sampler.labels for group in sampler.groups[label]]
         first = np.cumsum([0] + [len(sampler.groups[label]) for label in sampler.labels])
         self.label_groups = self._lists([list(range(*pair)) for pair in pairwise(first)])
         self.group_clips = self._lists(groups)
         waveforms, moments = [], []
-        for clip, _ in tqdm(self.clips, desc="Decoding clips", unit="clip", disable=not show_progress):
+        for clip, _ in tqdm(clips, desc="Decoding clips", unit="clip", disable=not show_progress):
             waveform = sampler.clip_waveform(clip)
             sounding_s = active_moments(waveform, sampler.sampling_rate)
             if not len(sounding_s):
@@ -86,11 +89,9 @@ class DeviceMixer:
         shortest_gap = int(self.lengths.min()) / MAX_SPEED * (1 + GAP_LENGTHS[0]) + GAP_S[0] * sampler.sampling_rate
         self.most_repetitions = math.ceil(self.length / shortest_gap)
         self.pictures: Lists | None = None
-
-    def show(self, picture_rows: Mapping[str, int]) -> None:
-        """From now on, batches say which picture each source has, by its row."""
-        candidates = [self.sampler.picture_candidates(clip, label) for clip, label in self.clips]
-        self.pictures = self._lists([[picture_rows[name] for name in names] for names in candidates])
+        if picture_rows is not None:
+            candidates = [sampler.picture_candidates(clip, label) for clip, label in clips]
+            self.pictures = self._lists([[picture_rows[name] for name in names] for names in candidates])
 
     def batches(self, collate: Collator, batch_size: int, numbers: range) -> Iterator[dict[str, Any]]:
         """

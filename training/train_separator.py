@@ -57,8 +57,7 @@ class SeparatorConfig(SoundscapeRunConfig):
     learning_rate: float = setting(3e-4, "highest learning rate of the separator")
     encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")
     mix_on_device: bool = setting(
-        False,
-        "make mixtures where the model is, a GPU on which all clips fit; the feature extractor's work stays here",
+        False, "make mixtures on the GPU, if all clips fit there, instead of in a loader's processes"
     )
     encoder_trainable: str | None = setting(
         None, "train only encoder weights whose name begins with one of these, ','"
@@ -191,9 +190,7 @@ def main(argv: list[str] | None = None) -> None:
     step = run.checkpoints.resume(config.resume_from_checkpoint)
     teacher.update(hearing)
     if config.mix_on_device:
-        mixer = DeviceMixer(sampler, label2id, accelerator.device, show_progress=accelerator.is_main_process)
-        if picture_rows is not None:
-            mixer.show(picture_rows)
+        mixer = DeviceMixer(sampler, label2id, accelerator.device, picture_rows, accelerator.is_main_process)
         loader = mixer.batches(collate, config.train_batch_size, run.batch_numbers(step))
     else:
         examples = SoundscapeDataset(sampler, config.num_examples, num_epochs, config.repeat_examples)

@@ -393,8 +393,8 @@ def _check_writable(folder: Path) -> None:
 def _new_folder(folder: Path) -> Iterator[None]:
     """A folder for results. If there are none, it goes again, as far as it is new."""
     new = [each for each in (folder, *folder.parents) if not each.exists()]
-    _check_writable(folder)
     try:
+        _check_writable(folder)
         yield
     except BaseException:
         # Only empty folders can be removed so.
