@@ -1,12 +1,12 @@
 """The mean of checkpoints' weights."""
 
-import subprocess
 import sys
 
+import forked
 import pytest
 import torch
 from tiny import LABELS, tiny_components, tiny_separator
-from training_runs import TRAINING, environment
+from training_runs import TRAINING
 
 from avgas_pipeline import AVGASPipeline
 
@@ -15,8 +15,7 @@ MODELS = ("audio_encoder", "separator", "unet", "vae")
 
 
 def average(*arguments):
-    command = [sys.executable, TRAINING / "average_weights.py", *arguments]
-    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment(), check=False)
+    return forked.run([sys.executable, TRAINING / "average_weights.py", *arguments])
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """The dataset checker finds each fault that is planted in a copy of soundscapes-mini."""
 
 import io
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import PIL.Image
 import pyarrow as pa
@@ -32,8 +32,7 @@ def webp(picture):
 
 
 def check(folder, *options):
-    command = [sys.executable, SCRIPT, folder, *options]
-    return subprocess.run(command, capture_output=True, text=True)
+    return forked.run([sys.executable, SCRIPT, folder, *options])
 
 
 @pytest.fixture(scope="module")

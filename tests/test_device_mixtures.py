@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import forked
 import numpy as np
 import pytest
 import scipy.signal
@@ -335,10 +336,10 @@ def command(inputs, out, **changed):
 
 def test_killed_run_goes_on_exactly(inputs, tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    result = runs.run_to_the_end(command(inputs, straight), runs.environment())
+    result = forked.run(command(inputs, straight))
     assert result.returncode == 0, result.stderr
     runs.kill_after(killed / "checkpoint-4", command(inputs, killed))
-    result = runs.run_to_the_end(command(inputs, killed, resume_from_checkpoint="latest"), runs.environment())
+    result = forked.run(command(inputs, killed, resume_from_checkpoint="latest"))
     assert result.returncode == 0, result.stderr
     expected = runs.curve(straight, "loss")
     assert runs.curve(killed, "loss") == pytest.approx(expected, abs=1e-6)
@@ -349,6 +350,6 @@ def test_killed_run_goes_on_exactly(inputs, tmp_path):
 
 
 def test_repeated_examples_are_refused(inputs, tmp_path):
-    result = runs.run_to_the_end(command(inputs, tmp_path / "run", repeat_examples=True), runs.environment())
+    result = forked.run(command(inputs, tmp_path / "run", repeat_examples=True))
     assert result.returncode == 2 and "Traceback" not in result.stderr
     assert "mix_on_device makes new mixtures for every batch" in result.stderr

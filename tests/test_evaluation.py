@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import PIL.Image
 import pytest
@@ -262,12 +261,7 @@ def environment():
 def test_killed_and_run_again(inputs, whole, tmp_path):
     options = ["--baseline", "oracle", "--baseline", "single-embedding", "--ablate", "no-masks"]
     command = [sys.executable, "-m", "avgas_pipeline", *arguments(inputs, tmp_path, *options)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while len(drawn(tmp_path)) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    forked.kill_once(command, lambda: len(drawn(tmp_path)) >= 4)
     before = drawn(tmp_path)
     assert 4 <= len(before) < 12
 

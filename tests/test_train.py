@@ -17,7 +17,7 @@ from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_un
 from train import Generator, GeneratorConfig, RowRandom, blur, correct, prepare_weights, set_mode, shuffle
 from training_data import colourfulness, most_colourful
 from training_inputs import CLASSES, write_training_inputs
-from training_runs import command, curve, kill_after, train, weights
+from training_runs import command, curve, kill_after, launch, train, weights
 from typer.testing import CliRunner
 
 from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
@@ -208,7 +208,7 @@ def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
         "slot_noise": 0.3,
         "slot_shuffle": 0.5,
     }
-    shared = train(SCRIPT, inputs, tmp_path / "two", two_processes(), train_batch_size=2, **options)
+    shared = launch(SCRIPT, inputs, tmp_path / "two", two_processes(), train_batch_size=2, **options)
     assert shared.returncode == 0, shared.stderr
     alone = train(SCRIPT, inputs, tmp_path / "one", train_batch_size=4, **options)
     assert alone.returncode == 0, alone.stderr
@@ -223,7 +223,7 @@ def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
 def test_two_processes_train_end_to_end(inputs, tmp_path, options):
     """Without a picture teacher the A2V head learns nothing, which processes have to agree on."""
     options = {"train_separator": True, "max_train_steps": 3, "checkpointing_steps": 1000, **options}
-    result = train(SCRIPT, inputs, tmp_path / "run", two_processes(), train_batch_size=2, **options)
+    result = launch(SCRIPT, inputs, tmp_path / "run", two_processes(), train_batch_size=2, **options)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "run/model_index.json").exists()
 
@@ -260,7 +260,7 @@ def test_examples_cached_with_other_models_are_refused(inputs, tmp_path):
 def test_result_is_published_with_its_card(inputs, tmp_path):
     (tmp_path / "hub").mkdir()
     with run_hub(tmp_path / "hub") as url:
-        result = train(
+        result = launch(
             SCRIPT,
             inputs,
             tmp_path / "run",

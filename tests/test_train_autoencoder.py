@@ -2,13 +2,14 @@
 
 import sys
 
+import forked
 import numpy as np
 import pytest
 import torch
 from autoencoder_losses import discriminator_loss, edge_l1, multiscale_mse
 from diffusers import AutoencoderDC
 from scene_dataset import SceneDataset
-from training_runs import arguments, curve, environment, kill_after, run_to_the_end
+from training_runs import arguments, curve, kill_after
 
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 
@@ -34,7 +35,7 @@ def command(out, **changed):
 
 
 def train(out, **changed):
-    return run_to_the_end(command(out, **changed), environment())
+    return forked.run(command(out, **changed))
 
 
 def test_losses_by_hand():

@@ -1,17 +1,17 @@
 """The judge's scenes and its training script."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
 from datasets import concatenate_datasets
 from scene_dataset import SceneDataset
 from train_judge import split_pictures
-from training_runs import environment, kill_after
+from training_runs import kill_after
 
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_pipeline.metrics import ClassifierJudge
@@ -78,19 +78,12 @@ def test_killed_training_goes_on_to_the_same_judge(tmp_path):
         options += ["--hidden_sizes", "4", "4", "8", "8", f"--dataset={find_soundscapes_mini()}"]
         return [sys.executable, str(ROOT / "training/train_judge.py"), *options]
 
-    subprocess.run(command("straight"), env=environment(), check=True, capture_output=True)
+    forked.run(command("straight")).check_returncode()
     kill_after(tmp_path / "killed/checkpoint-4", command("killed"))
     assert not (tmp_path / "killed/model.safetensors").exists()
-    other = subprocess.run(
-        command("killed", "--resume_from_checkpoint=latest", "--holdout_fold=0"),
-        env=environment(),
-        capture_output=True,
-        text=True,
-    )
+    other = forked.run(command("killed", "--resume_from_checkpoint=latest", "--holdout_fold=0"))
     assert "is of another run: holdout_fold differ" in other.stderr
-    subprocess.run(
-        command("killed", "--resume_from_checkpoint=latest"), env=environment(), check=True, capture_output=True
-    )
+    forked.run(command("killed", "--resume_from_checkpoint=latest")).check_returncode()
     for name in ("model.safetensors", "config.json", "accuracy.json"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
     judge = ClassifierJudge.from_pretrained(tmp_path / "killed")

@@ -1,8 +1,8 @@
 """The recipe of avgas-mini goes from nothing to a checkpoint, and its results become a table."""
 
-import subprocess
 import sys
 
+import forked
 import pytest
 import torch
 import yaml
@@ -72,9 +72,10 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert again.stdout.splitlines() == [f"{stage}: is there." for stage in stages]
 
 
-def test_unknown_stage(tmp_path):
+def test_unknown_stage(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     command = [sys.executable, str(TRAINING / "train_mini.py"), "--wheel", "none.whl", "--only", "magic"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment())
+    result = forked.run(command)
     assert result.returncode == 2
     assert "there is no stage 'magic'; stages are audio-encoder, autoencoder" in result.stderr
 

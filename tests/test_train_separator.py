@@ -35,6 +35,10 @@ def train(inputs, *args, **changed):
     return runs.train("train_separator.py", inputs, *args, **settings(inputs, changed))
 
 
+def launch(inputs, *args, **changed):
+    return runs.launch("train_separator.py", inputs, *args, **settings(inputs, changed))
+
+
 def command(inputs, *args, **changed):
     return runs.command("train_separator.py", inputs, *args, **settings(inputs, changed))
 
@@ -239,7 +243,7 @@ def test_gradient_checkpointing_changes_no_loss(inputs, straight, tmp_path):
 @pytest.mark.slow
 def test_two_processes_without_teachers(inputs, tmp_path):
     options = {"image_encoder": None, "a2a_weight": 0, "max_train_steps": 3, "checkpointing_steps": 1000}
-    result = train(inputs, tmp_path / "run", two_processes(), train_batch_size=2, **options)
+    result = launch(inputs, tmp_path / "run", two_processes(), train_batch_size=2, **options)
     assert result.returncode == 0, result.stderr
 
 
@@ -287,7 +291,7 @@ def test_sigterm_saves_and_ends(inputs, tmp_path):
 @pytest.mark.slow
 def test_two_processes_match_one_with_twice_the_batch(inputs, tmp_path):
     changed = {"max_train_steps": 10, "checkpointing_steps": 1000}
-    shared = train(inputs, tmp_path / "two", two_processes(), train_batch_size=2, **changed)
+    shared = launch(inputs, tmp_path / "two", two_processes(), train_batch_size=2, **changed)
     assert shared.returncode == 0, shared.stderr
     alone = train(inputs, tmp_path / "one", train_batch_size=4, **changed)
     assert alone.returncode == 0, alone.stderr

@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import forked
 import psutil
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -48,16 +48,16 @@ def command(script, inputs, out, launcher=(), **changed):
 
 def kill_after(checkpoint, arguments):
     """Starts a run, and kills it when it has written a checkpoint."""
-    process = subprocess.Popen(arguments, env=environment(), stderr=subprocess.DEVNULL)
-    while not checkpoint.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    process.wait()
+    forked.kill_once(arguments, checkpoint.exists)
     assert not (checkpoint.parent / "model_index.json").exists()
 
 
-def train(script, *args, variables=None, **changed):
+def train(script, inputs, out, **changed):
+    return forked.run(command(script, inputs, out, **changed))
+
+
+def launch(script, *args, variables=None, **changed):
+    """As `train`, in processes launched as users launch them."""
     return run_to_the_end(command(script, *args, **changed), environment() | (variables or {}))
 
 

@@ -1,0 +1,65 @@
+"""Python scripts in fresh processes, forked where the libraries are imported already, which takes ten seconds."""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(
+    ["avgas_pipeline.cli", "accelerate", "datasets", "torch.utils.tensorboard", "torchmetrics"]
+)
+
+
+def run(command):
+    """What `subprocess.run` gives of `python script ...` or `python -m module ...`, with captured text."""
+    with tempfile.TemporaryDirectory() as folder:
+        process, outputs = _start(command, folder)
+        try:
+            process.join()
+        finally:
+            process.kill()
+        texts = [path.read_text(encoding="utf-8") for path in outputs]
+    return subprocess.CompletedProcess(command, process.exitcode, *texts)
+
+
+def kill_once(command, is_time):
+    """Starts it as `run` does, and kills it as soon as `is_time()`; it has to run until then."""
+    with tempfile.TemporaryDirectory() as folder:
+        process, _ = _start(command, folder)
+        try:
+            while not is_time():
+                assert process.is_alive()
+                time.sleep(0.01)
+        finally:
+            process.kill()
+            process.join()
+
+
+def _start(command, folder):
+    python, *arguments = map(str, command)
+    assert python == sys.executable
+    outputs = [Path(folder) / name for name in ("out", "err")]
+    process = _context.Process(target=_run, args=(arguments, outputs, dict(os.environ), os.getcwd()))
+    process.start()
+    return process, outputs
+
+
+def _run(arguments, outputs, environment, folder):
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    for number, path in enumerate(outputs, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    if arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = arguments
+        sys.path.insert(0, str(Path(arguments[0]).parent))
+        runpy.run_path(arguments[0], run_name="__main__")
