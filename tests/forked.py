@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -23,13 +25,13 @@ def run(command):
         try:
             process.join()
         finally:
-            process.kill()
+            _kill(process)
         texts = [path.read_text(encoding="utf-8") for path in outputs]
     return subprocess.CompletedProcess(command, process.exitcode, *texts)
 
 
 def kill_once(command, is_time):
-    """Starts it as `run` does, and kills it as soon as `is_time()`; it has to run until then."""
+    """Starts it as `run` does, and kills it and its workers as soon as `is_time()`; it has to run until then."""
     with tempfile.TemporaryDirectory() as folder:
         process, _ = _start(command, folder)
         try:
@@ -37,8 +39,7 @@ def kill_once(command, is_time):
                 assert process.is_alive()
                 time.sleep(0.01)
         finally:
-            process.kill()
-            process.join()
+            _kill(process)
 
 
 def _start(command, folder):
@@ -50,7 +51,16 @@ def _start(command, folder):
     return process, outputs
 
 
+def _kill(process):
+    # Of a process that has ended, its workers may be left.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+
+
 def _run(arguments, outputs, environment, folder):
+    os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import numpy as np
 import PIL.Image
 import pytest
@@ -71,7 +72,7 @@ def test_same_seed_same_bytes_in_fresh_processes(checkpoint, recording, tmp_path
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         command = [sys.executable, "-m", "avgas_pipeline.cli", "generate", recording, "--out", tmp_path / name]
         command += ["--model", checkpoint, "--steps", "2", "--separate", "--seed", str(seed)]
-        result = subprocess.run(command, capture_output=True, text=True)
+        result = forked.run(command)
         assert result.returncode == 0, result.stderr
     first, second, third = (files(tmp_path / name) for name in "abc")
     assert first == second

@@ -1,5 +1,7 @@
 import json
+import sys
 
+import forked
 import numpy as np
 import pytest
 import safetensors
@@ -7,7 +9,6 @@ import torch
 from diffusers.training_utils import _collate_lora_metadata
 from drawing import difference
 from drawing import draw as draw_present
-from hub_server import run_python
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from tiny import tiny_audio, tiny_components
@@ -69,8 +70,9 @@ def test_unload_gives_the_base_back(pipe, lora):
 def test_in_a_fresh_process(checkpoint, lora, tmp_path):
     np.save(tmp_path / "audio.npy", tiny_audio()[0])
     script = f"""
-import numpy as np, torch
+import os, numpy as np, torch
 from avgas_pipeline import AVGASPipeline
+os.chdir({str(tmp_path)!r})
 pipe = AVGASPipeline.from_pretrained({str(checkpoint)!r})
 pipe.set_progress_bar_config(disable=True)
 def draw(**options):
@@ -83,7 +85,9 @@ print(np.array_equal(draw(cross_attention_kwargs={{"scale": 0.0}}), base))
 pipe.unload_lora_weights()
 print(np.array_equal(draw(), base))
 """
-    assert run_python(script, tmp_path).split() == ["True", "True"]
+    (tmp_path / "script.py").write_text(script)
+    result = forked.run([sys.executable, tmp_path / "script.py"])
+    assert result.stdout.split() == ["True", "True"], result.stderr
     assert difference(np.load(tmp_path / "lora.npy"), lora[1]) < 1e-6
 
 

@@ -105,7 +105,8 @@ def test_a_mixture_depends_on_seed_epoch_and_index_alone():
 
 def test_a_fraction_of_the_mixtures_is_varied_and_nothing_else_changes():
     def plans(augment):
-        return [MixtureSampler(toy_clips(), seed=0, augment=augment).plan(index) for index in range(200)]
+        sampler = MixtureSampler(toy_clips(), seed=0, augment=augment)
+        return [sampler.plan(index) for index in range(200)]
 
     varied = plans(0.25)
     assert 30 <= sum(plan.augment for plan in varied) <= 70

@@ -1,10 +1,8 @@
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 
+import forked
 import pytest
 from datasets import load_dataset
 from filelock import FileLock
@@ -87,11 +85,7 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
     assert prepare(data, whole).exit_code == 0
     command = [sys.executable, "-m", "avgas_pipeline.cli", "prepare", data, "--out", killed]
     command += ["--clips-per-shard", "3", "--workers", "1"]
-    process = subprocess.Popen(list(map(str, command)), start_new_session=True, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(killed.glob("done/*.json")):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    forked.kill_once(command, lambda: list(killed.glob("done/*.json")))
     finished = [path.stem for path in killed.glob("done/*.json")]
     assert finished and not (killed / "report.jsonl").exists()
     stamps = {path: path.stat().st_mtime_ns for name in finished for path in killed.glob(f"*-{name}.parquet")}
