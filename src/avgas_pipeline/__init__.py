@@ -2,10 +2,10 @@
 
 import sys
 
-from .quiet import quiet_imports
+from .imports import importing
 
 
-with quiet_imports():
+with importing():
     from .audio import load_audio
     from .audio_encoder import WhisperAudioEncoder
     from .cards import create_model_card
