@@ -3,7 +3,7 @@ import os
 
 # Before any Hugging Face library is imported: only the tests of a local Hub go online, in processes of their own.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch

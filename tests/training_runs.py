@@ -1,4 +1,4 @@
-"""Training scripts, run as users run them, on the tests' small inputs."""
+"""Runs of training scripts on the tests' small inputs."""
 
 import os
 import subprocess
