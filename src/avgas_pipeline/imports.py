@@ -16,6 +16,7 @@ def importing() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:
+        # This is an import to hasten, too.
         from transformers.utils import logging
 
         verbosity = logging.get_verbosity()
