@@ -10,8 +10,9 @@ def importing() -> Iterator[None]:
     """
     Keep the garbage collector and transformers' warnings back.
 
-    What is imported stays, and looking through it again and again for garbage takes a tenth of the time. diffusers
-    imports image processors for IP-Adapter, and transformers warns of each when there is no torchvision.
+    What is imported stays, and looking through it for garbage takes a tenth of the time: it goes to the oldest
+    generation at once. diffusers imports image processors for IP-Adapter, and transformers warns of each when there is
+    no torchvision.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -26,5 +27,9 @@ def importing() -> Iterator[None]:
         finally:
             logging.set_verbosity(verbosity)
     finally:
+        # Thawing what somebody else froze would not be ours to do.
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
         if was_enabled:
             gc.enable()
