@@ -15,6 +15,8 @@ import soundfile
 import torch
 from evaluation_data import DATA, write_evaluation_inputs
 from launching import two_processes
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from tiny import LABELS, save_tiny_judge, tiny_audio
 from typer.testing import CliRunner
 
@@ -300,6 +302,47 @@ def test_another_evaluation_in_the_folder_is_left_alone(inputs, whole):
     assert drawn(whole) == before
 
 
+def test_other_mixtures_are_noticed(inputs, whole, tmp_path):
+    lines = (inputs / "manifest.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "other.jsonl").write_text("".join(lines[::-1]))
+    before = (whole / "manifest.jsonl").read_bytes()
+    fails(run(inputs, whole, manifest=tmp_path / "other.jsonl"), "holds another evaluation (other data)")
+    assert (whole / "manifest.jsonl").read_bytes() == before
+
+
+def test_other_k_needs_no_other_drawings(inputs, tmp_path):
+    fails(run(inputs, tmp_path, top_k=60), "R@60* is not defined for a judge of 59 classes")
+    assert not drawn(tmp_path)
+    assert run(inputs, tmp_path).exit_code == 0
+    before = drawn(tmp_path)
+    assert report_of(tmp_path)["settings"]["top_k"] == 2
+    assert run(inputs, tmp_path, top_k=3).exit_code == 0
+    assert drawn(tmp_path) == before
+    assert report_of(tmp_path)["settings"]["top_k"] == 3
+
+
+def test_model_is_evaluated_with_its_lora(inputs, dataset, tmp_path):
+    pipe = AVGASPipeline.from_pretrained(inputs / "model")
+    pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=64, init_lora_weights=False, target_modules=["to_v"]))
+    pipe.save_lora_weights(tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(pipe.unet))
+    result = run(
+        inputs, tmp_path / "out", "--baseline", "oracle", "--baseline", "single-embedding", lora=tmp_path / "lora"
+    )
+    assert result.exit_code == 0, result.output
+    systems = report_of(tmp_path / "out")["systems"]
+    loras = {"model": str(tmp_path / "lora"), "oracle": str(tmp_path / "lora"), "single-embedding": None}
+    assert {name: system["lora"] for name, system in systems.items()} == loras
+    settings = DrawingSettings(num_inference_steps=2)
+    expected = PipelineSystem("x", str(inputs / "model"), settings, lora=str(tmp_path / "lora"))
+    plain = PipelineSystem("x", str(inputs / "model"), settings)
+    numbers = range(2)
+    images = [system.draw([dataset[number] for number in numbers], numbers)[0].mixed for system in (expected, plain)]
+    with_lora = PIL.Image.open(next((tmp_path / "out/systems/model").rglob("00000.png")))
+    assert np.array_equal(with_lora, images[0]) and not np.array_equal(with_lora, images[1])
+    fails(run(inputs, tmp_path / "out", "--baseline", "oracle"), "holds another evaluation", "weights_sha256")
+    fails(run(inputs, tmp_path / "none", model=None, lora=tmp_path / "lora"), "LoRA needs the model")
+
+
 def test_a_drawn_manifest_is_not_overwritten(inputs, tmp_path):
     options = {"manifest": None, "num_mixtures": 2, "judge": None}
     assert run(inputs, tmp_path, "--no-draw", **options).exit_code == 0
@@ -314,6 +357,14 @@ def test_other_configuration_is_noticed(inputs, tmp_path):
     path = model / "scheduler/scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "prediction_type": "v_prediction"}))
     fails(run(inputs, tmp_path / "out", model=model), "holds another evaluation (other configs_sha256)")
+
+
+def test_other_ways_to_hear_are_noticed(inputs, tmp_path):
+    model = shutil.copytree(inputs / "model", tmp_path / "model")
+    assert run(inputs, tmp_path / "out", model=model).exit_code == 0
+    path = model / "model_index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "speed_variation": 0.1}))
+    fails(run(inputs, tmp_path / "out", model=model), "holds another evaluation (other speed_variation)")
 
 
 def test_report_and_checkpoint_may_be_moved(inputs, tmp_path):

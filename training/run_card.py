@@ -5,6 +5,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from config import default_of
+from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import HfApi
 from matplotlib.figure import Figure
 from run import Run
@@ -69,7 +70,10 @@ def training_section(run: Run, script: str, values: dict[str, float], has_curves
             f"![Pictures drawn in training]({grids[-1].name})",
             "",
         ]
-    return "\n".join([*lines, "Evaluate it with `avgas evaluate`."])
+    options = "--model FOLDER"
+    if (Path(config.output_dir) / LORA_WEIGHT_NAME_SAFE).exists():
+        options += " --lora FOLDER"
+    return "\n".join([*lines, f"Evaluate it with `avgas evaluate {options}`."])
 
 
 def draw_curves(curves: dict[str, dict[int, float]], path: Path) -> None:

@@ -33,6 +33,9 @@ _BAD_INPUT = (ValueError, OSError)
 _EXTRAS = {"datasets": "eval", "gradio": "demo", "ray": "ray", "torchmetrics": "eval"}
 
 
+# Pictures of one call count on from it, in 64 bits.
+_MOST_SEED = 2**62
+
 _STEPS_HELP = "Denoising steps; as many as the checkpoint says if not given."
 _GUIDANCE_HELP = "Weight of classifier-free guidance; what the checkpoint says if not given."
 
@@ -54,7 +57,7 @@ def generate(
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
     steps: Annotated[int | None, typer.Option(min=1, help=_STEPS_HELP)] = None,
     guidance: Annotated[float | None, typer.Option(help=_GUIDANCE_HELP)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED, help="Same seed, same pictures.")] = 0,
     num_images: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 1,
     num_sources: Annotated[
         int | None, typer.Option(min=1, help="How many sources to draw; as many as are present if not given.")
@@ -86,7 +89,8 @@ def generate(
                     pipe,
                     path,
                     folder,
-                    title=path.name,
+                    # Names need not be UTF-8.
+                    title=typer.format_filename(path, shorten=True),
                     seed=seed,
                     settings={"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance},
                     separate=separate,
@@ -106,7 +110,7 @@ def generate(
                 typer.echo(f"avgas: skipped: {failures[-1]}", err=True)
                 continue
             heard = ", ".join(f"{source.label} {source.score:.2f}" for source in sources)
-            typer.echo(f"{path}: {heard} -> {folder / 'overview.png'}")
+            typer.echo(f"{typer.format_filename(path)}: {heard} -> {typer.format_filename(folder / 'overview.png')}")
         if failures:
             typer.echo(f"avgas: {len(failures)} of {len(audio)} files failed:", err=True)
             for failure in failures:
@@ -181,6 +185,9 @@ def evaluate(
         str | None, typer.Option(help="Image classifier or CLIP: a folder or a Hub repository. Needed for pictures.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = None,
+    lora: Annotated[
+        str | None, typer.Option(help="LoRA weights of the model: a folder, file or Hub repository.")
+    ] = None,
     images: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="Images drawn elsewhere: 00000.png, 00000-1.png …")
     ] = None,
@@ -203,7 +210,7 @@ def evaluate(
             min=0.0, max=1.0, help="From which probability on a source is present; the expected number if not given."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the mixtures and of the pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=_MOST_SEED, help="Of the mixtures and of the pictures.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")] = 4,
     image_size: Annotated[int, typer.Option(min=8, help="Side of the real pictures to compare with.")] = 128,
     top_k: Annotated[int | None, typer.Option(min=1, help="K of R@K*; the most sources if not given.")] = None,
@@ -234,7 +241,7 @@ def evaluate(
         referee = None if judge is None else load_judge(judge, dataset.labels, target)
         steps, guidance = _sampling(model, steps, guidance)
         settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw)
-        systems = build_lineup(model, baseline or [], ablate or [], images or [], dataset, settings, target)
+        systems = build_lineup(model, baseline or [], ablate or [], images or [], dataset, settings, target, lora)
         run(systems, dataset, referee, out, settings, batch_size, top_k)
         if state.is_main_process:
             typer.echo((out / "report.md").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from .systems import Drawing, ImageFolderSystem, PipelineSystem
 
 RECORDS = "records.json"
 # Settings that say where something lies, beside digests of what it is.
-PATHS = ("checkpoint", "commit", "data", "manifest")
+PATHS = ("checkpoint", "commit", "data", "lora", "manifest")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ def _without_paths(settings: Any) -> Any:
     """Digests say what is the same; where it lies may change."""
     if not isinstance(settings, dict):
         return settings
-    return {key: _without_paths(value) for key, value in settings.items() if key not in PATHS}
+    return {
+        key: _without_paths(value) for key, value in settings.items() if key not in PATHS or isinstance(value, dict)
+    }
 
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:

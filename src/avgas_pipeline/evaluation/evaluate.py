@@ -69,10 +69,12 @@ def evaluate(
         raise ValueError(f"R@{top_k}* is not defined for soundscapes with {num_sources.max()} sources.")
     if judge is not None:
         _check_judge(judge, dataset)
+        if top_k > len(judge.labels):
+            raise ValueError(f"R@{top_k}* is not defined for a judge of {len(judge.labels)} classes.")
     identity = {
         "data": dataset.describe(),
         "judge": judge.describe() if judge is not None else None,
-        "settings": {**asdict(settings), "batch_size": batch_size, "top_k": top_k},
+        "settings": {**asdict(settings), "batch_size": batch_size},
     }
     folders = {
         system.name: DrawingFolder(out / "systems" / system.name, len(dataset), batch_size) for system in systems
@@ -108,6 +110,7 @@ def evaluate(
     report = {
         "systems": fingerprints,
         **identity,
+        "settings": {**identity["settings"], "top_k": top_k},
         **summarise(scores.values, columns, list(fingerprints), num_sources),
         "sets": {name: {key: plain(value) for key, value in row.items()} for name, row in scores.sets.items()},
         "nothing_heard": scores.nothing_heard,

@@ -26,6 +26,7 @@ def build_lineup(
     dataset: EvaluationSet,
     settings: DrawingSettings,
     device: str,
+    lora: str | None = None,
 ) -> list[System]:
     """
     The systems of one evaluation, the one that others are compared with first.
@@ -39,6 +40,7 @@ def build_lineup(
         dataset ([`EvaluationSet`]): What is drawn.
         settings ([`DrawingSettings`]): How pipelines draw.
         device (`str`): Where they run.
+        lora (`str`, *optional*): LoRA weights of the model, and of an oracle with its checkpoint.
 
     Raises:
         ValueError: For unknown, repeated or missing names, or a checkpoint that is not the baseline it is named for.
@@ -46,10 +48,12 @@ def build_lineup(
     """
     systems: list[System] = []
     if model is not None:
-        systems.append(PipelineSystem(_folder_name(model), model, settings, device))
+        systems.append(PipelineSystem(_folder_name(model), model, settings, device, lora=lora))
+    elif lora is not None:
+        raise ValueError("A LoRA needs the model it is for.")
     for known, specs in ((BASELINES, baselines), (ABLATIONS, ablations)):
         for spec in specs:
-            systems.append(_rival(spec, known, model, dataset, settings, device))
+            systems.append(_rival(spec, known, model, dataset, settings, device, lora))
     for spec in images:
         name, separator, folder = spec.partition("=")
         if not separator:
@@ -74,8 +78,10 @@ def _rival(
     dataset: EvaluationSet,
     settings: DrawingSettings,
     device: str,
+    lora: str | None,
 ) -> PipelineSystem:
     name, _, checkpoint = spec.partition("=")
+    lora = lora if name == "oracle" and not checkpoint else None
     if name not in known:
         raise ValueError(f"{name!r} is none of {', '.join(known)}.")
     if name == "oracle":
@@ -88,7 +94,7 @@ def _rival(
             raise FileNotFoundError(f"{checkpoint}: no such folder; give {name}=CHECKPOINT.")
     if not checkpoint:
         raise ValueError(f"{name!r} needs a checkpoint: {name}=CHECKPOINT.")
-    system = PipelineSystem(name, checkpoint, settings, device, oracle=name == "oracle")
+    system = PipelineSystem(name, checkpoint, settings, device, oracle=name == "oracle", lora=lora)
     config = system.pipe.separator.config
     for key, value in known[name].items():
         if config[key] != value:

@@ -96,16 +96,24 @@ class PipelineSystem:
         device (`str`, defaults to `"cpu"`): Where it runs.
         oracle (`bool`, defaults to `False`): It hears the clean sources one by one instead of their mixture: what
             perfect separation would be worth.
+        lora (`str`, *optional*): LoRA weights to add: a folder, file or Hub repository.
     """
 
     def __init__(
-        self, name: str, checkpoint: str, settings: DrawingSettings, device: str = "cpu", oracle: bool = False
+        self,
+        name: str,
+        checkpoint: str,
+        settings: DrawingSettings,
+        device: str = "cpu",
+        oracle: bool = False,
+        lora: str | None = None,
     ) -> None:
         self.name = name
         self.checkpoint = checkpoint
         self.settings = settings
         self.device = device
         self.oracle = oracle
+        self.lora = lora
         self._pipe: AVGASPipeline | None = None
 
     @property
@@ -113,6 +121,8 @@ class PipelineSystem:
         """The pipeline, loaded when it is first needed."""
         if self._pipe is None:
             pipe = AVGASPipeline.from_pretrained(self.checkpoint, dtype=torch.float32).to(self.device)
+            if self.lora is not None:
+                pipe.load_lora_weights(self.lora)
             pipe.set_progress_bar_config(disable=True)
             self._pipe = pipe
         return self._pipe
@@ -126,9 +136,11 @@ class PipelineSystem:
             configs.update(f"{name} {_config_of(part)}".encode())
         return {
             "checkpoint": self.checkpoint,
+            "lora": self.lora,
             "weights_sha256": weights.hexdigest(),
             "configs_sha256": configs.hexdigest(),
             "scheduler": type(self.pipe.scheduler).__name__,
+            "speed_variation": self.pipe.config.speed_variation,
             "oracle": self.oracle,
             **asdict(self.settings),
         }
