@@ -201,6 +201,18 @@ def test_pieces_are_cut_around_what_sounds():
     assert begins.min() >= 0 and begins.max() <= 4.6 and begins.std() > 0.8
 
 
+@pytest.mark.parametrize("seconds", [10.0, 4.9, 5.0])
+def test_a_slower_clip_is_still_heard(seconds):
+    """Its only sound is in its last 0.3 s."""
+    wave = np.concatenate([np.zeros(round((seconds - 0.3) * RATE)), tone_clip(1000.0, 0.3)["audio"]["array"]])
+    clip = {**tone_clip(1.0), "audio": {"array": wave.astype(np.float32), "sampling_rate": RATE}}
+    sampler = MixtureSampler([clip], num_sources=1, augment=True, target=None)
+    _, stems, labels, _ = DeviceMixer(sampler, {"tone": 0}, CPU).mix(0, 100)
+    assert (labels == 0).all()
+    power = torch.fft.rfft(stems[:, 0]).abs().square()
+    assert (power[:, 840 * 5 : 1180 * 5].sum(dim=1) > 0.3 * power.sum(dim=1)).all()
+
+
 def test_pictures_are_the_clips_own_or_of_its_label():
     own = [{**clip, "image": None} for clip in clips()]
     rows = {clip["id"]: number for number, clip in enumerate(own)}

@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import tone
 
+from avgas_pipeline.audio import load_audio
+from avgas_pipeline.data import mixtures
 from avgas_pipeline.data.augment import augment, limit_band
 from avgas_pipeline.data.loudness import active_rms
 from avgas_pipeline.data.mixtures import MixtureSampler, read_manifest, write_manifest
@@ -134,6 +136,37 @@ def test_long_clips_are_cut_where_they_sound():
     clips = [{"id": "a", "label": "cat", "source_group": None, "audio": {"array": clip, "sampling_rate": 16000}}]
     sampler = MixtureSampler(clips, seed=0, num_sources=1)
     assert all(active_rms(sampler.sample(index).waveform, 16000) > 0.01 for index in range(50))
+
+
+@pytest.mark.parametrize(("seconds", "duration_s"), [(10.0, 5.0), (4.9, 5.0), (5.0, 5.0)])
+def test_a_slower_clip_is_still_heard(seconds, duration_s):
+    """Its only sound is in its last 0.3 s."""
+    clip = np.concatenate([np.zeros(round((seconds - 0.3) * 16000), np.float32), tone(0.3, 16000, 1000.0)])
+    clips = [{"id": "a", "label": "cat", "audio": {"array": clip, "sampling_rate": 16000}}]
+    sampler = MixtureSampler(clips, num_sources=1, duration_s=duration_s, augment=True, target=None)
+    for index in range(100):
+        power = np.abs(np.fft.rfft(sampler.sample(index).waveform)) ** 2
+        # Its tone, 15 % lower to higher, and not what filters have left of nothing.
+        low, high = round(840 * duration_s), round(1180 * duration_s)
+        assert power[low:high].sum() > 0.3 * power.sum()
+
+
+def test_clips_are_kept_as_far_as_there_is_room(monkeypatch):
+    decoded = []
+
+    def count(audio, name, **options):
+        decoded.append(name)
+        return load_audio(audio, name=name, **options)
+
+    monkeypatch.setattr(mixtures, "load_audio", count)
+    clips = toy_clips()
+    lengths = [len(clip["audio"]["array"]) for clip in clips]
+    monkeypatch.setattr(mixtures, "MOST_CACHED_BYTES", 4 * (lengths[0] + lengths[1]))
+    sampler = MixtureSampler(clips)
+    for clip in clips[:3] * 2:
+        sampler.clip_waveform(clip["id"])
+    ids = [clip["id"] for clip in clips[:3]]
+    assert decoded == [*ids, ids[2]]
 
 
 def test_repeated_clips_leave_gaps():

@@ -8,13 +8,26 @@ import pytest
 import soundfile
 import torch
 from datasets import Dataset, Image
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 from hub_server import run_hub
 from launching import two_processes
 from listening import Hearing
 from losses import diffusion_loss
 from safetensors import safe_open
 from tiny import tiny_audio, tiny_clap, tiny_components, tiny_separator, tiny_unet
-from train import Generator, GeneratorConfig, RowRandom, blur, correct, prepare_weights, set_mode, shuffle
+from train import Generator, GeneratorConfig, Noise, RowRandom, blur, correct, prepare_weights, set_mode, shuffle
 from training_data import colourfulness, most_colourful
 from training_inputs import CLASSES, write_training_inputs
 from training_runs import command, curve, kill_after, launch, train, weights
@@ -334,8 +347,6 @@ def test_overfits_four_pictures(inputs, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("mixture_target", "scheduler"), [("collage", "v_prediction"), ("single", "flow")])
 def test_targets_and_predictions(inputs, tmp_path, mixture_target, scheduler):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     pipe = AVGASPipeline.from_pretrained(inputs / "untrained")
     if scheduler == "flow":
         pipe.register_modules(scheduler=FlowMatchEulerDiscreteScheduler())
@@ -347,7 +358,7 @@ def test_targets_and_predictions(inputs, tmp_path, mixture_target, scheduler):
         inputs,
         tmp_path / "run",
         pretrained_model_name_or_path=tmp_path / "base",
-        max_train_steps=2,
+        max_train_steps=3,
         mixture_target=mixture_target,
         snr_gamma=5 if scheduler == "v_prediction" else None,
         noise_offset=0.1,
@@ -398,16 +409,51 @@ def test_slots_are_not_shuffled_where_they_alone_say_what_to_draw(inputs, tmp_pa
     assert f"slot_shuffle: {tmp_path / 'unlabelled'} draws by slots alone, not by labels" in result.stderr
 
 
-def test_min_snr_weights_by_hand():
-    from diffusers import DDPMScheduler
-
-    scheduler = DDPMScheduler()
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_min_snr_weights_by_hand(kind):
+    scheduler = DDPMScheduler(prediction_type=kind)
     timesteps = torch.tensor([10, 900])
     prediction, target = torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2)
     snr = scheduler.alphas_cumprod[timesteps] / (1 - scheduler.alphas_cumprod[timesteps])
-    expected = (snr.clamp(max=5) / snr).mean().item()
+    units = {"epsilon": snr, "v_prediction": snr + 1, "sample": 1}
+    expected = (snr.clamp(max=5) / units[kind]).mean().item()
     assert diffusion_loss(prediction, target, timesteps, scheduler, 5.0).item() == pytest.approx(expected)
     assert diffusion_loss(prediction, target, timesteps, scheduler).item() == pytest.approx(1.0)
+
+
+SCHEDULERS = [
+    *(DDIMScheduler, DDPMScheduler, PNDMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler),
+    *(EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, LMSDiscreteScheduler, HeunDiscreteScheduler),
+]
+
+
+@pytest.mark.parametrize("scheduler_class", SCHEDULERS)
+def test_noise_is_that_of_the_betas_with_any_scheduler(scheduler_class):
+    """Also after the scheduler has drawn, as in validation."""
+    scheduler = scheduler_class(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    noise = Noise(scheduler, 0.0)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    amounts = (1 - (1 - betas).cumprod(dim=0)).sqrt()
+    for drawn_steps in (None, 25):
+        if drawn_steps:
+            scheduler.set_timesteps(drawn_steps)
+        noisy, timesteps, target = noise.add(torch.zeros(16, 4, 2, 2), RowRandom(0, range(16)))
+        assert timesteps.unique().numel() > 10
+        assert torch.allclose(noisy, amounts[timesteps, None, None, None] * target, atol=1e-4)
+
+
+def test_noise_of_flow_matching_does_not_change_with_drawing():
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    noise = Noise(scheduler, 0.0)
+    scheduler.set_timesteps(25)
+    noisy, timesteps, target = noise.add(torch.zeros(16, 4, 2, 2), RowRandom(0, range(16)))
+    assert timesteps.unique().numel() > 10
+    assert torch.allclose(noisy, timesteps[:, None, None, None] / 1000 * target, atol=1e-5)
+
+
+def test_schedulers_without_betas_are_refused():
+    with pytest.raises(ValueError, match="EDMEulerScheduler"):
+        Noise(EDMEulerScheduler(), 0.0)
 
 
 def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):

@@ -74,6 +74,18 @@ def test_slots_are_matched_to_their_sources():
     assert slots.tolist() == [[2, 0, -1]]
 
 
+def test_places_without_a_source_may_be_anywhere():
+    logits = torch.full((1, 3, 4), -5.0)
+    logits[0, 0, 2] = logits[0, 2, 1] = 5.0
+    targets = SeparationTargets(torch.tensor([[-1, 1, 2]]))
+    assert match_sources(output_of(logits), targets).tolist() == [[-1, 2, 0]]
+    both = (
+        separation_losses(output_of(logits), targets)[0],
+        single_embedding_losses(output_of(logits[:, :1]), targets)[0],
+    )
+    assert all(torch.isfinite(loss) for losses in both for loss in losses.values())
+
+
 def test_of_two_slots_with_one_source_the_present_one_has_it():
     output = output_of(torch.full((1, 3, 4), -5.0))
     output.class_logits[0, 1:, 2] = 5.0

@@ -41,3 +41,10 @@ def test_launch_configuration(path):
     config = load_config_from_file(str(path))
     assert config.mixed_precision == "bf16"
     assert config.num_processes % config.num_machines == 0
+
+
+def test_names_of_settings_are_not_guessed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        parse_config(SeparatorConfig, "", ["--conf", str(FOLDER / "mini-separator.yaml")])
+    assert stopped.value.code == 2
+    assert "--conf" in capsys.readouterr().err

@@ -54,7 +54,10 @@ class Checkpoints:
         self.total_limit = total_limit
 
     def save(self, step: int) -> None:
-        """Write `checkpoint-<step>`, then remove those beyond the limit, the oldest first."""
+        """
+        Write `checkpoint-<step>`, then remove those beyond the limit, the oldest first. Those of later steps, which a
+        run has left that went on from an earlier one, are removed in any case: it comes by the same steps again.
+        """
         final = self.output_dir / f"checkpoint-{step}"
         partial = self.output_dir / f".checkpoint-{step}.partial"
         if self.accelerator.is_main_process:
@@ -66,8 +69,10 @@ class Checkpoints:
             (partial / STATE).write_text(json.dumps({"step": step, "settings": self.settings}, indent=2))
             shutil.rmtree(final, ignore_errors=True)
             os.replace(partial, final)
-            if self.total_limit is not None:
-                for path in self.paths()[: -self.total_limit]:
+            paths = self.paths()
+            kept = paths[: paths.index(final) + 1][-(self.total_limit or len(paths)) :]
+            for path in paths:
+                if path not in kept:
                     shutil.rmtree(path)
         self.accelerator.wait_for_everyone()
 

@@ -39,7 +39,10 @@ def parse_config(config_class: type[Config], description: str, argv: Sequence[st
         SystemExit: With code 2 and one line, for an unknown key, a value of the wrong type or a missing file.
     """
     parser = HfArgumentParser(
-        config_class, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        config_class,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file of settings; the command line overrides it")
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -80,7 +80,7 @@ class DeviceMixer:
             if not len(sounding_s):
                 raise ValueError(f"Clip {clip!r} is silent.")
             waveforms.append(torch.from_numpy(waveform).to(device))
-            is_long = len(waveform) >= self.length
+            is_long = len(waveform) * MAX_SPEED >= self.length
             moments.append(np.round(sounding_s * sampler.sampling_rate).astype(int).tolist() if is_long else [0])
         self.moments = self._lists(moments)
         self.samples = torch.cat(waveforms)
@@ -144,7 +144,7 @@ class DeviceMixer:
         peaks = torch.maximum(stems.sum(dim=1).abs().amax(dim=1), stems.abs().amax(dim=(1, 2)))
         stems *= (0.99 / peaks.clamp_min(1e-8)).clamp_max(1.0)[:, None, None]
         labels = torch.full((batch_size, most), -1, device=self.device)
-        # Of a slow sound, the window may have only the pause before it.
+        # Silence is no source.
         labels[rows, places] = torch.where(levels > 0, self.label_ids[classes], -1)
         pictures = None
         if self.pictures is not None:
@@ -163,20 +163,22 @@ class DeviceMixer:
         is_changed = is_varied & (random.uniform(0, 1, count) < SPEED_PROBABILITY)
         speeds = torch.where(is_changed, random.uniform(1 / MAX_SPEED, MAX_SPEED, count), 1.0)
         lengths = self.lengths[clips]
-        slack = (lengths - window).clamp_min(0)
+        is_short = lengths < REPEATED_SHARE * window
+        # Of a slower clip, less fits into the window.
+        slack = (lengths - (window * speeds.clamp_max(1)).ceil().long()).clamp_min(0)
         moments = self._pick(self.moments, clips, random)
         latest, earliest = (
             torch.minimum((moments - (share * window * speeds.clamp_max(1)).long()).clamp_min(0), slack)
             for share in MOMENT_SHARE
         )
-        begins = self.starts[clips] + earliest + random.below(latest - earliest + 1)
-        is_short = lengths < REPEATED_SHARE * window
+        skipped = earliest + random.below(latest - earliest + 1)
+        begins = self.starts[clips] + skipped
         is_repeated = is_short & (random.uniform(0, 1, count) < REPEAT_PROBABILITY)
-        lengths = lengths.clamp_max(window)
-        room_left = window - lengths
+        lengths = (lengths - skipped).clamp_max(window)
+        played = (lengths / speeds).floor().clamp(1, window)
+        room_left = window - played.long()
         # A repeated sound begins early, so that there is time for more.
         offsets = random.below(torch.where(is_repeated, torch.minimum(room_left, lengths), room_left) + 1)
-        played = (lengths / speeds).floor().clamp(1, window)
 
         shape = (count, self.most_repetitions)
         lasting = (played + decays_s * rate)[:, None]

@@ -63,11 +63,11 @@ def match_sources(output: AudioVisualSeparatorOutput, targets: SeparationTargets
             error = (masks - targets.mask_ratio[:, number].flatten(1)[:, None]).abs()
             cost[: len(error), :, number] += (error * weight[:, None]).sum(dim=2)
 
-    counts = (labels >= 0).sum(dim=1).tolist()
     slots = np.full(labels.shape, -1)
-    for row, (row_cost, count) in enumerate(zip(cost.cpu().numpy(), counts, strict=True)):
-        matched, sources = linear_sum_assignment(row_cost[:, :count])
-        slots[row, sources] = matched
+    for row, (row_cost, present) in enumerate(zip(cost.cpu().numpy(), (labels >= 0).cpu().numpy(), strict=True)):
+        numbers = present.nonzero()[0]
+        matched, sources = linear_sum_assignment(row_cost[:, numbers])
+        slots[row, numbers[sources]] = matched
     return torch.from_numpy(slots).to(labels)
 
 
@@ -198,7 +198,7 @@ def single_embedding_losses(
         The losses, and slots `(B, N)`: 0 for the first source, -1 for the others.
     """
     present = (targets.labels >= 0).float()
-    share = present / present.sum(dim=1, keepdim=True)
+    share = present / present.sum(dim=1, keepdim=True).clamp_min(1)
     wanted = torch.zeros_like(output.class_logits[:, 0], dtype=torch.float32)
     wanted.scatter_add_(1, targets.labels.clamp(min=0), share)
     logits = output.presence_logits.float()
@@ -238,7 +238,7 @@ def diffusion_loss(
 
     Args:
         prediction (`torch.Tensor` of shape `(B, C, H, W)`): The U-Net's.
-        target (`torch.Tensor` of shape `(B, C, H, W)`): Noise, velocity or flow.
+        target (`torch.Tensor` of shape `(B, C, H, W)`): Noise, velocity, latents or flow.
         timesteps (`torch.Tensor` of shape `(B,)`): As given to the U-Net.
         scheduler (`SchedulerMixin`): Knows what is predicted.
         snr_gamma (`float`, *optional*): Where the ratio is clipped; 5 is usual. Not for flow matching.
@@ -247,6 +247,7 @@ def diffusion_loss(
     if snr_gamma is None:
         return error.mean()
     snr = compute_snr(scheduler, timesteps)
-    clipped = snr.clamp(max=snr_gamma)
-    weight = clipped / (snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr)
+    # The same weight of the latents, in units of what is predicted.
+    units = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+    weight = snr.clamp(max=snr_gamma) / units[scheduler.config.prediction_type]
     return (weight * error).mean()

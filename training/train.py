@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from checkpoints import save_trainable_only
 from config import parse_config, run_script, setting
-from diffusers import UNet2DConditionModel
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel, cast_training_params
 from example_cache import ExampleCache
@@ -206,14 +206,20 @@ class Noise:
     Noised latents and what is to be predicted of them, as the scheduler says: epsilon, v, sample or flow.
 
     Args:
-        scheduler (`SchedulerMixin`): The pipeline's.
+        scheduler (`SchedulerMixin`): The pipeline's. One of its own is made of its configuration: drawing changes the
+            pipeline's timesteps, and many schedulers add noise only in their own order, or at another scale.
         noise_offset (`float`): Of the noise's mean.
+
+    Attributes:
+        scheduler (`SchedulerMixin`): Its own.
     """
 
     def __init__(self, scheduler: Any, noise_offset: float) -> None:
-        self.scheduler = scheduler
         self.noise_offset = noise_offset
         self.is_flow = hasattr(scheduler, "scale_noise")
+        if not self.is_flow and not hasattr(scheduler, "betas"):
+            raise ValueError(f"A U-Net can't be trained with {type(scheduler).__name__}.")
+        self.scheduler = (type(scheduler) if self.is_flow else DDPMScheduler).from_config(scheduler.config)
 
     def add(self, latents: torch.Tensor, random: RowRandom) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Noisy latents, timesteps `(B,)`, and the target, all of `latents`' shape but the timesteps."""

@@ -129,10 +129,14 @@ class Window:
     samples: np.ndarray
     num_valid: int
 
-    @property
-    def mask(self) -> np.ndarray:
-        """Padding mask of shape `(window_length,)`: `True` where `samples` holds the recording."""
-        return np.arange(len(self.samples)) < self.num_valid
+
+def cut_quieter_end(waveform: np.ndarray, length: int) -> np.ndarray:
+    """At most `length` samples of a waveform `(T,)`: what is too much goes from its end, or its start if quieter."""
+    excess = len(waveform) - length
+    if excess <= 0:
+        return waveform
+    begins_louder = np.square(waveform[:excess]).sum() >= np.square(waveform[-excess:]).sum()
+    return waveform[:-excess] if begins_louder else waveform[excess:]
 
 
 def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int) -> Iterator[Window]:

@@ -1,5 +1,6 @@
 """From recordings to their sources: windows through feature extractor, audio encoder and separator."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ import soxr
 import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
-from .audio import Window, describe, iter_windows, load_audio
+from .audio import Window, cut_quieter_end, describe, iter_windows, load_audio
 from .audio_tokens import encoder_inputs, window_length
 from .pipeline_output import SoundSource
 from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
@@ -103,7 +104,7 @@ class Listener:
             if isinstance(item, (int, float)):
                 raise ValueError("A list is a batch of recordings: give samples as an array or tensor.")
             name = describe(item)
-            if len(batch) > 1 and not isinstance(item, (str, bytes)):
+            if len(batch) > 1 and not isinstance(item, (str, os.PathLike)):
                 name = f"{name}, number {number} of the batch"
             waveform = load_audio(item, sampling_rate, self.sampling_rate, max_duration_s, name)
             if num_sources is None and float(np.abs(waveform).max()) <= SILENT_PEAK:
@@ -187,20 +188,23 @@ class Listener:
             fractions = [window.num_valid / len(window.samples) for window in windows]
             valid_fraction = torch.tensor(fractions, device=self.device)
         # Offloading hooks rebuild outputs, which only works for tuples.
-        return AudioVisualSeparatorOutput(
+        slots = AudioVisualSeparatorOutput(
             *self.separator(
                 tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False
             )
         )
+        if not slots.presence_logits.isfinite().all():
+            raise ValueError(
+                f"What `audio_encoder` ({self.audio_encoder.dtype}) and `separator` ({dtype}) compute is not finite:"
+                " their weights are damaged, or the data type does not hold their values."
+            )
+        return slots
 
 
 def change_speed(window: Window, speed: float) -> Window:
     """A window played `speed` times as fast, pitch and all. Of what no longer fits, the quieter end is cut."""
     played = soxr.resample(window.samples[: window.num_valid], speed, 1.0)
-    excess = len(played) - len(window.samples)
-    if excess > 0:
-        begins_louder = np.square(played[:excess]).sum() >= np.square(played[-excess:]).sum()
-        played = played[:-excess] if begins_louder else played[excess:]
+    played = cut_quieter_end(played, len(window.samples))
     samples = np.zeros_like(window.samples)
     samples[: len(played)] = played
     return Window(window.start, samples, len(played))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..audio import load_audio
+from ..audio import cut_quieter_end, load_audio
 from .augment import augment
 from .loudness import active_moments, active_rms
 from .scenes import collage, compose_scene
@@ -24,6 +24,8 @@ REFERENCE_LEVEL = 10.0 ** (-26.0 / 20)
 FADE_S = 0.005
 # Where in the window the moment of a long clip lies that a piece is cut around.
 MOMENT_SHARE = (0.1, 0.9)
+# Decoded clips that a sampler keeps; data sets need not fit in memory.
+MOST_CACHED_BYTES = 2**30
 # Clips shorter than this share of the window are repeated, with this probability.
 REPEATED_SHARE = 0.6
 REPEAT_PROBABILITY = 0.6
@@ -137,7 +139,7 @@ class MixtureSampler:
             with `None` pictures are planned, but not read.
         image_size (`int`, defaults to 128): Side of the target picture, in pixels.
         cache_clips (`bool`, defaults to `True`):
-            Keep decoded clips in memory, 4 bytes per sample in every worker; not for data sets that do not fit.
+            Keep decoded clips in memory, 4 bytes per sample, up to 1 GiB in every worker.
 
     Raises:
         ValueError: If clips and pictures do not go together, there are fewer labels than sources, or `augment` is not
@@ -193,7 +195,8 @@ class MixtureSampler:
             raise ValueError(
                 f"`num_sources` has to be from 1 to the number of labels, {len(self._labels)}, but is {num_sources}."
             )
-        self._cache: dict[str, np.ndarray] | None = {} if cache_clips else None
+        self._cache: dict[str, np.ndarray] = {}
+        self._cache_room = MOST_CACHED_BYTES if cache_clips else 0
 
     @property
     def labels(self) -> list[str]:
@@ -381,12 +384,14 @@ class MixtureSampler:
         if source.placement == "crop":
             start = min(round(source.start_s * self.sampling_rate), max(len(clip) - length, 0))
             clip = clip[start : start + length]
+        position = round(source.offset_s * self.sampling_rate)
         if augmented:
-            clip = augment(clip, self.sampling_rate, rng)
+            # Slower, it may have its only sound where the window is over.
+            clip = cut_quieter_end(augment(clip, self.sampling_rate, rng), length)
+            position = min(position, length - len(clip))
         clip = _fade(clip[:length], round(FADE_S * self.sampling_rate))
 
         stem = np.zeros(length, dtype=np.float32)
-        position = round(source.offset_s * self.sampling_rate)
         while position < length:
             piece = clip[: length - position]
             stem[position : position + len(piece)] += piece
@@ -402,14 +407,15 @@ class MixtureSampler:
 
     def clip_waveform(self, clip: str) -> np.ndarray:
         """A clip's samples `(T,)`, float32, at the sampler's rate."""
-        if self._cache is not None and clip in self._cache:
+        if clip in self._cache:
             return self._cache[clip]
         if clip not in self._clip_rows:
             raise ValueError(f"There is no clip {clip!r} in this data set.")
         row = self.clips[self._clip_rows[clip]]
         waveform = load_audio(row["audio"], target_sampling_rate=self.sampling_rate, name=clip)
-        if self._cache is not None:
+        if waveform.nbytes <= self._cache_room:
             self._cache[clip] = waveform
+            self._cache_room -= waveform.nbytes
         return waveform
 
     def _picture(self, source: SourcePlan) -> PIL.Image.Image:
