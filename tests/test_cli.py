@@ -1,4 +1,5 @@
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import PIL.Image
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 from sounds import tone, write_audio
 from tiny import tiny_audio
 from typer.testing import CliRunner
@@ -172,7 +174,8 @@ def test_bad_options(checkpoint, recording, tmp_path):
         ("--negative-audio", str(tmp_path / "gone.wav")): "gone.wav",
     }.items():
         fails_with_one_line(generate(checkpoint, recording, "--out", out, *arguments), word)
-    assert generate(checkpoint, recording, "--out", out, "--steps", "0").exit_code == 2
+    for arguments in (("--steps", "0"), ("--seed", str(2**70))):
+        assert generate(checkpoint, recording, "--out", out, *arguments).exit_code == 2
     assert not files(out)
 
 
@@ -222,6 +225,37 @@ def test_names_of_files_do_not_lead_out_of_the_folder(checkpoint, recording, tmp
     assert sorted(path.name for path in (tmp_path / "deep/out").iterdir()) == ["recording", "sea and dog"]
 
 
+def test_names_of_files_need_not_be_utf8(checkpoint, recording, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    shutil.copy(recording, path)
+    shutil.copy(recording, tmp_path / "plain.wav")
+    result = generate(checkpoint, path, tmp_path / "plain.wav", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "caf\ufffd.wav" in result.stdout
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/out/caf\xe9")
+    assert json.loads(Path(folder, "sources.json").read_text(encoding="utf-8"))["audio"] == path
+    assert PIL.Image.open(Path(folder, "overview.png")).size[0] > 100
+
+
+def test_bad_loras(checkpoint, recording, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "pytorch_lora_weights.safetensors").write_text("version https://git-lfs.github.com/spec/v1")
+    torch.save({}, tmp_path / "lora.bin")
+    other = tmp_path / "other.safetensors"
+    unet = AVGASPipeline.from_pretrained(checkpoint).unet
+    layer = "unet." + next(name for name, _ in unet.named_modules() if name.endswith("to_q"))
+    save_file({f"{layer}.lora_A.weight": torch.ones(4, 999), f"{layer}.lora_B.weight": torch.ones(999, 4)}, other)
+    for lora, word in (
+        (damaged, f"{damaged}: the LoRA's file is damaged"),
+        (tmp_path / "lora.bin", "lora.bin: the LoRA's file is damaged or not safetensors"),
+        (other, "made for others"),
+        (tmp_path / "gone", "gone"),
+    ):
+        fails_with_one_line(generate(checkpoint, recording, "--lora", lora, "--out", tmp_path / "out"), word)
+    assert not (tmp_path / "out").exists()
+
+
 def test_unwritable_output_folder(checkpoint, recording, tmp_path):
     (tmp_path / "file").write_text("in the way")
     fails_with_one_line(generate(checkpoint, recording, "--out", tmp_path / "file/out"), "file/out", "can't write")
@@ -264,6 +298,14 @@ def test_export_remote_code(checkpoint, tmp_path):
     assert (tmp_path / "remote/pipeline.py").exists() and (tmp_path / "remote/separator/avgas_pipeline.py").exists()
     again = CliRunner().invoke(app, ["export-remote-code", str(checkpoint), str(tmp_path / "remote")])
     fails_with_one_line(again, "exists already")
+
+
+def test_export_remote_code_of_the_checkpoint_that_comes_with_the_package(tmp_path):
+    result = CliRunner().invoke(app, ["export-remote-code", "avgas-mini", str(tmp_path / "remote")])
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "remote/pipeline.py").exists() and (tmp_path / "remote/unet/config.json").exists()
+    result = CliRunner().invoke(app, ["export-remote-code", "./gone", str(tmp_path / "none")])
+    fails_with_one_line(result, "./gone: no such folder")
 
 
 def test_the_command_is_installed():

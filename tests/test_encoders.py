@@ -19,6 +19,9 @@ from transformers import (
     MobileNetV1Model,
     ResNetConfig,
     ResNetModel,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -80,6 +83,18 @@ def wav2vec2():
     return Wav2Vec2Model(config).eval(), Wav2Vec2FeatureExtractor(return_attention_mask=True)
 
 
+def wav2vec2_bert():
+    config = Wav2Vec2BertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        feature_projection_input_dim=32,
+        conv_depthwise_kernel_size=3,
+    )
+    return Wav2Vec2BertModel(config).eval(), SeamlessM4TFeatureExtractor(feature_size=16, num_mel_bins=16)
+
+
 def yamnet(**config):
     encoder = YamnetEncoder(YamnetConfig(**({"depth_multiplier": 0.01} | config))).eval()
     for layer in (encoder.conv_stem, *encoder.layer):
@@ -94,6 +109,7 @@ ENCODERS = {
     "whisper": whisper,
     "resnet": resnet,
     "wav2vec2": wav2vec2,
+    "wav2vec2-bert": wav2vec2_bert,
     "yamnet": yamnet,
 }
 
@@ -151,6 +167,15 @@ def test_fused_clap_is_deterministic():
     windows = [Window(0, np.ones(48000, np.float32), 48000)] * 2
     inputs = encoder_inputs(extractor, encoder, windows)
     assert inputs["input_features"].shape[1] == 4 and not inputs["is_longer"].any()
+
+
+def test_windows_are_padded_in_frames_where_lengths_are_counted_in_frames():
+    encoder, extractor = wav2vec2_bert()
+    windows = [Window(0, np.pad(tiny_audio()[0], (0, 144000)), 16000)]
+    inputs = encoder_inputs(extractor, encoder, windows)
+    # Two frames of 10 ms are one.
+    assert abs(inputs["input_features"].shape[1] - 500) <= 2
+    assert abs(inputs["attention_mask"].sum() - 50) <= 2
 
 
 # -- YAMNet ---------------------------------------------------------------------------------------------------------
@@ -298,6 +323,19 @@ def test_from_folders(stable_diffusion, tmp_path):
     assert AVGASPipeline.from_pretrained(tmp_path / "avgas").separator.config.num_slots == 8
 
 
+def test_from_folders_in_half_precision(stable_diffusion, tmp_path):
+    stable_diffusion.to(torch.float16).save_pretrained(tmp_path / "sd")
+    encoder, extractor = tiny_ast()
+    encoder.to(torch.float16).save_pretrained(tmp_path / "ast")
+    extractor.save_pretrained(tmp_path / "ast")
+    for dtype in (None, torch.float16):
+        pipe = AVGASPipeline.from_stable_diffusion(
+            str(tmp_path / "sd"), audio_encoder=str(tmp_path / "ast"), use_text_encoder=True, dtype=dtype
+        )
+        models = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+        assert len(models) == 5 and {model.dtype for model in models} == {dtype or torch.float32}
+
+
 @pytest.mark.parametrize("name", ["clap", "whisper", "wav2vec2", "resnet"])
 def test_encoders_from_folders_of_their_own(name, stable_diffusion, tmp_path):
     encoder, extractor = ENCODERS[name]()
@@ -396,13 +434,26 @@ def test_prompt_embeds_replace_the_prompt(text_pipe):
     assert difference(out.images, draw(text_pipe, prompt="oil").images) < 1e-6
 
 
+def test_negative_embeds_go_with_a_prompt(text_pipe):
+    _, negative = text_pipe.encode_prompt(["oil"], "cpu", 1, True, ["blurry"])
+    for given in ({"prompt": "oil"}, {}):
+        expected = draw(text_pipe, negative_prompt="blurry", **given)
+        assert difference(draw(text_pipe, negative_prompt_embeds=negative, **given).images, expected.images) < 1e-6
+
+
+def test_without_guidance_there_is_nothing_negative(text_pipe):
+    plain = draw(text_pipe, guidance_scale=1.0).images
+    _, negative = text_pipe.encode_prompt(["oil"], "cpu", 1, True, ["blurry"])
+    assert np.array_equal(draw(text_pipe, guidance_scale=1.0, negative_prompt="blurry").images, plain)
+    assert np.array_equal(draw(text_pipe, guidance_scale=1.0, negative_prompt_embeds=negative).images, plain)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"prompt": ["a", "b"]}, "do not fit 1"),
         ({"prompt": 3}, "has to be of type"),
         ({"prompt": "a", "prompt_embeds": torch.zeros(1, 20, 16)}, "only one"),
-        ({"negative_prompt_embeds": torch.zeros(1, 20, 16)}, "needs `prompt_embeds`"),
     ],
 )
 def test_bad_text(text_pipe, options, message):

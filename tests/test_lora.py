@@ -125,10 +125,17 @@ def test_a_lora_that_fails_to_load_leaves_nothing_behind(pipe, lora):
         weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     broken = next(key for key in weights if key.startswith("separator.") and "lora_A" in key)
     base = draw(pipe)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="made for others"):
         pipe.load_lora_weights({**weights, broken: torch.zeros(4, 99)})
     assert not any(pipe.get_list_adapters().values())
     assert np.array_equal(draw(pipe), base)
+
+
+def test_pickled_files_are_not_read(pipe, tmp_path):
+    torch.save({"unet.conv_in.lora_A.weight": torch.zeros(1)}, tmp_path / "lora.bin")
+    for options in ({"weight_name": "lora.bin"}, {"use_safetensors": False}):
+        with pytest.raises(ValueError, match="Pickled LoRA files"):
+            pipe.load_lora_weights(tmp_path, **options)
 
 
 def test_adapter_names_are_unique_and_hotswap_takes_the_same_components(pipe, lora):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
-from drawing import SETTINGS, draw, seeded
+from drawing import SETTINGS, difference, draw, seeded
 from sounds import tone
 from tiny import LABELS, tiny_audio
 
@@ -107,6 +108,23 @@ def test_errors_in_a_batch_name_the_recording(pipe, tmp_path):
         draw(pipe, [tiny_audio()[0], tmp_path / "broken.wav"], seeded(0, 1))
     with pytest.raises(ValueError, match="number 1 of the batch"):
         draw(pipe, [tone(1.0, 16000), np.zeros(16000, np.float32)], seeded(0, 1))
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    silent = (tmp_path / "silent.wav").read_bytes()
+    with pytest.raises(ValueError, match="number 1 of the batch"):
+        draw(pipe, [tone(1.0, 16000), silent], seeded(0, 1))
+
+
+def test_what_is_not_finite_is_not_drawn(pipe):
+    with torch.no_grad():
+        pipe.audio_encoder.layernorm.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"audio_encoder.*not finite"):
+        draw(pipe)
+
+
+def test_scale_and_text_embeddings_without_a_text_encoder(pipe):
+    text = {"prompt_embeds": torch.ones(1, 3, 16), "negative_prompt_embeds": torch.zeros(1, 3, 16)}
+    scaled = draw(pipe, cross_attention_kwargs={"scale": 0.5}, **text)
+    assert difference(scaled.images, draw(pipe, **text).images) < 1e-6
 
 
 def test_missing_parts_are_named(components):

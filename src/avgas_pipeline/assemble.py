@@ -42,7 +42,8 @@ def load_audio_encoder(
         # AutoModel knows neither of these audio sides by itself.
         by_name = {"ClapAudioModel": ClapAudioModel, "WhisperAudioEncoder": WhisperAudioEncoder}
         loader = next((by_name[name] for name in architectures if name in by_name), AutoModel)
-        audio_encoder = loader.from_pretrained(audio_encoder, dtype=dtype, use_safetensors=True)
+        # Without one, transformers' models would have the files' own type.
+        audio_encoder = loader.from_pretrained(audio_encoder, dtype=dtype or torch.float32, use_safetensors=True)
     if feature_extractor is None:
         raise ValueError("`audio_feature_extractor` is needed with a loaded `audio_encoder`.")
     if audio_encoder.config.model_type == "clap":

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin, PreTrainedModel
 
@@ -45,10 +46,13 @@ def encoder_inputs(
     pieces = [window.samples[: max(window.num_valid, shortest)] for window in windows]
     options: dict[str, Any] = {}
     if not any(hasattr(feature_extractor, name) for name in ("n_samples", "nb_max_samples", "max_length")):
-        options = {"padding": "max_length", "max_length": window_length(feature_extractor)}
+        # Some count lengths in samples, others in frames: beside a whole window, all are padded to one.
+        options = {"padding": True}
+        pieces.append(np.zeros(window_length(feature_extractor), np.float32))
     if device is not None and "device" in inspect.signature(feature_extractor.__call__).parameters:
         options["device"] = str(device)
     features = feature_extractor(pieces, sampling_rate=sampling_rate, return_tensors="pt", **options)
+    features = BatchFeature({name: values[: len(windows)] for name, values in features.items()})
 
     name = feature_extractor.model_input_names[0]
     values = features[name]

@@ -81,9 +81,14 @@ def locate(name: str | os.PathLike, passed: Collection[str] = ()) -> str:
         check_folder(Path(path), passed)
     elif os.path.exists(path):
         raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
-    elif os.path.isabs(path) or path.startswith(".") or path.count("/") > 1:
+    elif not may_be_repository(path):
         raise FileNotFoundError(f"{path}: no such folder.")
     return path
+
+
+def may_be_repository(path: str) -> bool:
+    """Whether a name that is no path of anything may be one on the Hub."""
+    return not os.path.isabs(path) and not path.startswith(".") and path.count("/") <= 1
 
 
 def check_folder(folder: Path, passed: Collection[str] = ()) -> None:

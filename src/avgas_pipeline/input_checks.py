@@ -19,7 +19,10 @@ def check_hearing(pipeline: DiffusionPipeline, num_sources: int | None, presence
     """Raises `ValueError` if the pipeline can't hear, or not that many sources."""
     for name in ("audio_feature_extractor", "audio_encoder", "separator"):
         if getattr(pipeline, name) is None:
-            raise ValueError(f"This pipeline was loaded without `{name}`; pass `audio_embeds` instead of `audio`.")
+            raise ValueError(
+                f"This pipeline was loaded without `{name}`, so it can't hear; it draws from `audio_embeds` instead of"
+                " `audio`."
+            )
     num_slots = pipeline.separator.config.num_slots
     if num_sources is not None:
         check_count("num_sources", num_sources)
@@ -118,7 +121,7 @@ def check_text(
                 f"`{name}_embeds` has to be of shape (soundscapes, tokens, {width}) but is of shape"
                 f" {tuple(embeds.shape)}."
             )
-    if negative_prompt_embeds is not None and prompt_embeds is None:
-        raise ValueError("`negative_prompt_embeds` needs `prompt_embeds`.")
+    if negative_prompt_embeds is not None and prompt_embeds is None and not has_text_encoder:
+        raise ValueError("Without a text encoder, `negative_prompt_embeds` needs `prompt_embeds`.")
     if prompt_embeds is not None and negative_prompt_embeds is None and has_guidance and not has_text_encoder:
         raise ValueError("Without a text encoder, guidance with `prompt_embeds` needs `negative_prompt_embeds`.")

@@ -9,6 +9,9 @@ import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils import logging
+from safetensors import SafetensorError
+
+from .hub import may_be_repository
 
 
 logger = logging.get_logger(__name__)
@@ -46,16 +49,24 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
                 As of [`~loaders.StableDiffusionLoraLoaderMixin.lora_state_dict`]; `low_cpu_mem_usage`.
 
         Raises:
-            ValueError: If the file is not a LoRA of these components, or is pickled.
+            FileNotFoundError: If there is no such file or folder.
+            ValueError: If the file is damaged, pickled, or not a LoRA of these components.
         """
         low_cpu_mem_usage = kwargs.pop("low_cpu_mem_usage", True)
-        if kwargs.pop("use_safetensors", True) is False:
+        # Whatever `use_safetensors` says, diffusers unpickles a file of another name that is asked for.
+        weight_name = kwargs.get("weight_name") or LORA_WEIGHT_NAME_SAFE
+        if kwargs.pop("use_safetensors", True) is False or not weight_name.endswith(".safetensors"):
             raise ValueError("Pickled LoRA files are not read; convert them to safetensors.")
         source = pretrained_model_name_or_path_or_dict
         source = dict(source) if isinstance(source, dict) else os.fspath(source)
-        state_dict, network_alphas, metadata = self.lora_state_dict(
-            source, use_safetensors=True, return_lora_metadata=True, **kwargs
-        )
+        if isinstance(source, str) and not os.path.exists(source) and not may_be_repository(source):
+            raise FileNotFoundError(f"{source}: no such file or folder.")
+        try:
+            state_dict, network_alphas, metadata = self.lora_state_dict(
+                source, use_safetensors=True, return_lora_metadata=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise ValueError(f"{source}: the LoRA's file is damaged or not safetensors ({error}).") from None
         self._check_lora_keys(state_dict)
         prefixes = {key.split(".", 1)[0] for key in state_dict}
         if self.text_encoder_name in prefixes and self.text_encoder is None:
@@ -84,9 +95,13 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
                     lora_scale=self.lora_scale,
                     **common,
                 )
-        except Exception:
+        except Exception as error:
             if not hotswap and any(adapter_name in names for names in self.get_list_adapters().values()):
                 self.delete_adapters(adapter_name)
+            if isinstance(error, RuntimeError) and "size mismatch" in str(error):
+                raise ValueError(
+                    "The LoRA's layers are not as large as those of this pipeline's models: it was made for others."
+                ) from error
             raise
 
     def _choose_adapter_name(self, adapter_name: str | None, prefixes: set[str], hotswap: bool) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from .hub import check_folder, read_components
+from .hub import check_folder, locate, read_components
 
 
 _PACKAGE = Path(__file__).parent
@@ -39,8 +39,10 @@ def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) 
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise FileExistsError(f"{output_dir}: exists already; choose a new folder.")
-    source = Path(model) if os.path.isdir(model) else Path(snapshot_download(os.fspath(model)))
-    check_folder(source)
+    source = locate(model)
+    if not os.path.isdir(source):
+        source = snapshot_download(source)
+        check_folder(Path(source))
 
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))

@@ -98,7 +98,10 @@ def _write_files(
         "sources": entries,
         **settings,
     }
-    (folder / "sources.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    # JSON writes what is not UTF-8 in a file's name with a backslash, too.
+    (folder / "sources.json").write_text(
+        json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
+    )
     draw_overview(waveform, sampling_rate, output.images[0], sources, title).save(folder / "overview.png")
 
 
