@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 import soundfile
 import torch
+from diffusers.training_utils import _collate_lora_metadata
 from evaluation_data import DATA, write_evaluation_inputs
 from launching import two_processes
 from peft import LoraConfig
@@ -341,6 +342,26 @@ def test_model_is_evaluated_with_its_lora(inputs, dataset, tmp_path):
     assert np.array_equal(with_lora, images[0]) and not np.array_equal(with_lora, images[1])
     fails(run(inputs, tmp_path / "out", "--baseline", "oracle"), "holds another evaluation", "weights_sha256")
     fails(run(inputs, tmp_path / "none", model=None, lora=tmp_path / "lora"), "LoRA needs the model")
+
+
+def test_other_alpha_of_a_lora_is_noticed(inputs, tmp_path):
+    for alpha in (4, 64):
+        torch.manual_seed(0)
+        pipe = AVGASPipeline.from_pretrained(inputs / "model")
+        pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=alpha, init_lora_weights=False, target_modules=["to_v"]))
+        pipe.save_lora_weights(
+            tmp_path / f"alpha-{alpha}",
+            unet_lora_layers=get_peft_model_state_dict(pipe.unet),
+            **_collate_lora_metadata({"unet": pipe.unet}),
+        )
+    hear = ("--no-draw",)
+    assert run(inputs, tmp_path / "out", *hear, lora=tmp_path / "alpha-4").exit_code == 0
+    moved = (tmp_path / "alpha-4").rename(tmp_path / "moved")
+    assert run(inputs, tmp_path / "out", *hear, lora=moved).exit_code == 0
+    fails(
+        run(inputs, tmp_path / "out", *hear, lora=tmp_path / "alpha-64"),
+        "holds another evaluation (other configs_sha256)",
+    )
 
 
 def test_a_drawn_manifest_is_not_overwritten(inputs, tmp_path):

@@ -138,7 +138,7 @@ def test_long_clips_are_cut_where_they_sound():
     assert all(active_rms(sampler.sample(index).waveform, 16000) > 0.01 for index in range(50))
 
 
-@pytest.mark.parametrize(("seconds", "duration_s"), [(10.0, 5.0), (4.9, 5.0), (5.0, 5.0)])
+@pytest.mark.parametrize(("seconds", "duration_s"), [(10.0, 5.0), (4.9, 5.0), (5.0, 5.0), (10.0, 1.0)])
 def test_a_slower_clip_is_still_heard(seconds, duration_s):
     """Its only sound is in its last 0.3 s."""
     clip = np.concatenate([np.zeros(round((seconds - 0.3) * 16000), np.float32), tone(0.3, 16000, 1000.0)])
@@ -161,12 +161,16 @@ def test_clips_are_kept_as_far_as_there_is_room(monkeypatch):
     monkeypatch.setattr(mixtures, "load_audio", count)
     clips = toy_clips()
     lengths = [len(clip["audio"]["array"]) for clip in clips]
-    monkeypatch.setattr(mixtures, "MOST_CACHED_BYTES", 4 * (lengths[0] + lengths[1]))
+    monkeypatch.setattr(mixtures, "MOST_CACHED_BYTES", 4 * (lengths[1] + lengths[2]))
     sampler = MixtureSampler(clips)
-    for clip in clips[:3] * 2:
-        sampler.clip_waveform(clip["id"])
-    ids = [clip["id"] for clip in clips[:3]]
-    assert decoded == [*ids, ids[2]]
+    # The third takes the first one's place, and the first the second one's.
+    for number in (0, 1, 0, 1, 2, 1, 2, 0, 2, 1):
+        sampler.clip_waveform(clips[number]["id"])
+    assert decoded == [clips[number]["id"] for number in (0, 1, 2, 0, 1)]
+    decoded.clear()
+    monkeypatch.setattr(mixtures, "MOST_CACHED_BYTES", 4 * 3 * max(lengths))
+    plan = MixtureSampler(clips, num_sources=3, target=None).sample(0).plan
+    assert len(decoded) == 3 and set(decoded) == {source.clip for source in plan.sources}
 
 
 def test_repeated_clips_leave_gaps():

@@ -125,6 +125,11 @@ def test_scale_and_text_embeddings_without_a_text_encoder(pipe):
     text = {"prompt_embeds": torch.ones(1, 3, 16), "negative_prompt_embeds": torch.zeros(1, 3, 16)}
     scaled = draw(pipe, cross_attention_kwargs={"scale": 0.5}, **text)
     assert difference(scaled.images, draw(pipe, **text).images) < 1e-6
+    negative = {"negative_prompt_embeds": text["negative_prompt_embeds"]}
+    with pytest.raises(ValueError, match="needs `prompt_embeds`"):
+        draw(pipe, **negative)
+    unguided = draw(pipe, guidance_scale=1.0, **negative)
+    assert np.array_equal(unguided.images, draw(pipe, guidance_scale=1.0).images)
 
 
 def test_missing_parts_are_named(components):

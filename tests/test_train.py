@@ -17,6 +17,7 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    IPNDMScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
@@ -451,9 +452,10 @@ def test_noise_of_flow_matching_does_not_change_with_drawing():
     assert torch.allclose(noisy, timesteps[:, None, None, None] / 1000 * target, atol=1e-5)
 
 
-def test_schedulers_without_betas_are_refused():
-    with pytest.raises(ValueError, match="EDMEulerScheduler"):
-        Noise(EDMEulerScheduler(), 0.0)
+@pytest.mark.parametrize("scheduler_class", [EDMEulerScheduler, IPNDMScheduler])
+def test_schedulers_without_betas_are_refused(scheduler_class):
+    with pytest.raises(ValueError, match=scheduler_class.__name__):
+        Noise(scheduler_class(), 0.0)
 
 
 def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):

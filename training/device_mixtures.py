@@ -176,7 +176,7 @@ class DeviceMixer:
         is_repeated = is_short & (random.uniform(0, 1, count) < REPEAT_PROBABILITY)
         lengths = (lengths - skipped).clamp_max(window)
         played = (lengths / speeds).floor().clamp(1, window)
-        room_left = window - played.long()
+        room_left = window - torch.maximum(played.long(), lengths)
         # A repeated sound begins early, so that there is time for more.
         offsets = random.below(torch.where(is_repeated, torch.minimum(room_left, lengths), room_left) + 1)
 

@@ -217,7 +217,7 @@ class Noise:
     def __init__(self, scheduler: Any, noise_offset: float) -> None:
         self.noise_offset = noise_offset
         self.is_flow = hasattr(scheduler, "scale_noise")
-        if not self.is_flow and not hasattr(scheduler, "betas"):
+        if not self.is_flow and "beta_schedule" not in scheduler.config:
             raise ValueError(f"A U-Net can't be trained with {type(scheduler).__name__}.")
         self.scheduler = (type(scheduler) if self.is_flow else DDPMScheduler).from_config(scheduler.config)
 

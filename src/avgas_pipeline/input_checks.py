@@ -121,7 +121,7 @@ def check_text(
                 f"`{name}_embeds` has to be of shape (soundscapes, tokens, {width}) but is of shape"
                 f" {tuple(embeds.shape)}."
             )
-    if negative_prompt_embeds is not None and prompt_embeds is None and not has_text_encoder:
+    if negative_prompt_embeds is not None and prompt_embeds is None and has_guidance and not has_text_encoder:
         raise ValueError("Without a text encoder, `negative_prompt_embeds` needs `prompt_embeds`.")
     if prompt_embeds is not None and negative_prompt_embeds is None and has_guidance and not has_text_encoder:
         raise ValueError("Without a text encoder, guidance with `prompt_embeds` needs `negative_prompt_embeds`.")

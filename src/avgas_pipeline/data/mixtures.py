@@ -4,6 +4,7 @@ import io
 import json
 import math
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -139,7 +140,7 @@ class MixtureSampler:
             with `None` pictures are planned, but not read.
         image_size (`int`, defaults to 128): Side of the target picture, in pixels.
         cache_clips (`bool`, defaults to `True`):
-            Keep decoded clips in memory, 4 bytes per sample, up to 1 GiB in every worker.
+            Keep decoded clips in memory, 4 bytes per sample, up to 1 GiB in every worker: those that were used last.
 
     Raises:
         ValueError: If clips and pictures do not go together, there are fewer labels than sources, or `augment` is not
@@ -195,7 +196,7 @@ class MixtureSampler:
             raise ValueError(
                 f"`num_sources` has to be from 1 to the number of labels, {len(self._labels)}, but is {num_sources}."
             )
-        self._cache: dict[str, np.ndarray] = {}
+        self._cache: OrderedDict[str, np.ndarray] = OrderedDict()
         self._cache_room = MOST_CACHED_BYTES if cache_clips else 0
 
     @property
@@ -346,7 +347,8 @@ class MixtureSampler:
         return self._place(group[int(rng.integers(len(group)))], label, rng)
 
     def _place(self, clip: str, label: str, rng: np.random.Generator) -> SourcePlan:
-        length_s = len(self.clip_waveform(clip)) / self.sampling_rate
+        waveform = self.clip_waveform(clip)
+        length_s = len(waveform) / self.sampling_rate
         candidates = self.picture_candidates(clip, label)
         picture = candidates[0] if candidates else None
         if not self._own_pictures and candidates:
@@ -356,7 +358,7 @@ class MixtureSampler:
         if length_s >= self.duration_s:
             placement = "crop"
             # Around a moment in which the clip sounds: long clips have long pauses.
-            moments = active_moments(self.clip_waveform(clip), self.sampling_rate)
+            moments = active_moments(waveform, self.sampling_rate)
             moment = moments[int(rng.integers(len(moments)))] if len(moments) else 0.0
             earliest = min(max(moment - MOMENT_SHARE[1] * self.duration_s, 0.0), length_s - self.duration_s)
             latest = min(max(moment - MOMENT_SHARE[0] * self.duration_s, 0.0), length_s - self.duration_s)
@@ -408,14 +410,16 @@ class MixtureSampler:
     def clip_waveform(self, clip: str) -> np.ndarray:
         """A clip's samples `(T,)`, float32, at the sampler's rate."""
         if clip in self._cache:
+            self._cache.move_to_end(clip)
             return self._cache[clip]
         if clip not in self._clip_rows:
             raise ValueError(f"There is no clip {clip!r} in this data set.")
         row = self.clips[self._clip_rows[clip]]
         waveform = load_audio(row["audio"], target_sampling_rate=self.sampling_rate, name=clip)
-        if waveform.nbytes <= self._cache_room:
-            self._cache[clip] = waveform
-            self._cache_room -= waveform.nbytes
+        self._cache[clip] = waveform
+        self._cache_room -= waveform.nbytes
+        while self._cache_room < 0:
+            self._cache_room += self._cache.popitem(last=False)[1].nbytes
         return waveform
 
     def _picture(self, source: SourcePlan) -> PIL.Image.Image:

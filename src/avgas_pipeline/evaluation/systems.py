@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import PIL.Image
 import soxr
 import torch
+from peft.tuners.lora import LoraLayer
 
 from ..hearing import NoSourceError
 from ..metrics.judges import weights_digest
@@ -134,6 +135,8 @@ class PipelineSystem:
             if isinstance(part, torch.nn.Module):
                 weights.update(f"{name} {weights_digest(part)}".encode())
             configs.update(f"{name} {_config_of(part)}".encode())
+            if scales := _lora_scales(part):
+                configs.update(f"{name} {json.dumps(scales)}".encode())
         return {
             "checkpoint": self.checkpoint,
             "lora": self.lora,
@@ -323,6 +326,12 @@ def _config_of(part: Any) -> str:
     if isinstance(values, dict):
         values = {key: value for key, value in values.items() if not key.startswith("_") and "name_or_path" not in key}
     return json.dumps(values, sort_keys=True, default=str)
+
+
+def _lora_scales(part: Any) -> dict[str, dict[str, float]]:
+    """What every LoRA layer's product is multiplied by: alpha and rank are not among the weights."""
+    modules = part.named_modules() if isinstance(part, torch.nn.Module) else ()
+    return {name: module.scaling for name, module in modules if isinstance(module, LoraLayer)}
 
 
 def _open(path: Path) -> PIL.Image.Image:
