@@ -326,9 +326,10 @@ def test_model_is_evaluated_with_its_lora(inputs, dataset, tmp_path):
     pipe = AVGASPipeline.from_pretrained(inputs / "model")
     pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=64, init_lora_weights=False, target_modules=["to_v"]))
     pipe.save_lora_weights(tmp_path / "lora", unet_lora_layers=get_peft_model_state_dict(pipe.unet))
-    result = run(
-        inputs, tmp_path / "out", "--baseline", "oracle", "--baseline", "single-embedding", lora=tmp_path / "lora"
-    )
+    two = tmp_path / "two.jsonl"
+    two.write_text("".join((inputs / "manifest.jsonl").read_text().splitlines(keepends=True)[:2]))
+    baselines = ("--baseline", "oracle", "--baseline", "single-embedding")
+    result = run(inputs, tmp_path / "out", *baselines, lora=tmp_path / "lora", manifest=two)
     assert result.exit_code == 0, result.output
     systems = report_of(tmp_path / "out")["systems"]
     loras = {"model": str(tmp_path / "lora"), "oracle": str(tmp_path / "lora"), "single-embedding": None}
@@ -340,7 +341,8 @@ def test_model_is_evaluated_with_its_lora(inputs, dataset, tmp_path):
     images = [system.draw([dataset[number] for number in numbers], numbers)[0].mixed for system in (expected, plain)]
     with_lora = PIL.Image.open(next((tmp_path / "out/systems/model").rglob("00000.png")))
     assert np.array_equal(with_lora, images[0]) and not np.array_equal(with_lora, images[1])
-    fails(run(inputs, tmp_path / "out", "--baseline", "oracle"), "holds another evaluation", "weights_sha256")
+    without = run(inputs, tmp_path / "out", *baselines, manifest=two)
+    fails(without, "holds another evaluation", "weights_sha256")
     fails(run(inputs, tmp_path / "none", model=None, lora=tmp_path / "lora"), "LoRA needs the model")
 
 
