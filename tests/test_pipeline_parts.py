@@ -13,6 +13,7 @@ from tiny import tiny_audio, tiny_separator
 
 import avgas_pipeline
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.hooks import data_type
 
 
 @pytest.mark.parametrize("scheduler", [member.name for member in KarrasDiffusionSchedulers])
@@ -148,6 +149,15 @@ def test_the_device_is_the_one_diffusers_finds(pipe):
     for model in models:
         torch.nn.Module.to(model, "meta")
     assert found() == torch.device("cpu")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_a_part_cast_layer_by_layer_draws_in_its_compute_dtype(components, part):
+    pipe = AVGASPipeline(**components)
+    getattr(pipe, part).enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    assert data_type(getattr(pipe, part)) == getattr(pipe, part).dtype == torch.float32
+    images = pipe(*tiny_audio(), num_sources=1, num_inference_steps=1, output_type="np").images
+    assert np.isfinite(images).all()
 
 
 def test_the_device_of_a_pipeline_that_only_hears(components):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from avgas_pipeline.audio import iter_windows
 from avgas_pipeline.separator import AudioVisualSeparatorOutput
 from avgas_pipeline.sources import SourceTracker, render_sources
-from avgas_pipeline.spectrogram import istft, mask_to_bins, mel_bands, relative_log_mel, stft
+from avgas_pipeline.spectrogram import istft, mask_to_bins, masked, mel_bands, relative_log_mel, stft
 
 
 RATE, N_FFT, HOP, BANDS = 16000, 512, 128, 40
@@ -227,9 +227,27 @@ def test_masks_are_of_the_first_hearing():
     assert all(np.allclose(found.masks[0], 0.25, atol=1e-3) for found in tracker.tracks())
 
 
-def test_stft_is_inverted():
+@pytest.mark.parametrize(("n_fft", "hop_length"), [(N_FFT, HOP), (400, 160), (512, 300)])
+def test_stft_is_inverted(n_fft, hop_length):
     waveform = torch.randn(3, 5000, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(istft(stft(waveform, N_FFT, HOP), N_FFT, HOP, 5000), waveform, atol=1e-5)
+    assert torch.allclose(istft(stft(waveform, n_fft, hop_length), n_fft, hop_length, 5000), waveform, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:The length of signal")
+@pytest.mark.parametrize(("n_fft", "hop_length", "length"), [(N_FFT, HOP, 5000), (400, 160, 4999), (512, 400, 4799)])
+def test_istft_is_that_of_torch(n_fft, hop_length, length):
+    random = torch.Generator().manual_seed(0)
+    spectrum = stft(torch.randn(2, length, generator=random), n_fft, hop_length)
+    # Not the transform of any waveform.
+    changed = masked(spectrum, torch.rand(spectrum.shape, generator=random))
+    expected = torch.istft(changed, n_fft, hop_length, window=torch.hann_window(n_fft), length=length)
+    assert torch.allclose(istft(changed, n_fft, hop_length, length), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_masks_multiply_spectra():
+    spectrum = torch.randn(257, 7, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    mask = torch.rand(2, 257, 7, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(masked(spectrum, mask), spectrum * mask)
 
 
 def test_mel_bands_share_out_every_bin():

@@ -12,6 +12,7 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from .audio import Window, cut_quieter_end, describe, iter_windows, load_audio
 from .audio_tokens import encoder_inputs, window_length
+from .hooks import data_type
 from .pipeline_output import SoundSource
 from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
 from .sources import SourceTracker, Track, render_sources
@@ -177,7 +178,7 @@ class Listener:
         }
         tokens = self.audio_encoder(**inputs).last_hidden_state
 
-        config, dtype = self.separator.config, self.separator.dtype
+        config, dtype = self.separator.config, data_type(self.separator)
         spectrogram = None
         if config.mask_channels and num_masks:
             samples = torch.from_numpy(np.stack([window.samples for window in windows[:num_masks]])).to(self.device)

@@ -38,7 +38,7 @@ from .conditioning import (
     weights_per_soundscape,
 )
 from .hearing import Listener, Recording
-from .hooks import common_device, has_hooks
+from .hooks import common_device, data_type, has_hooks
 from .hub import HubMixin
 from .input_checks import check_count, check_embeds, check_hearing, check_negative_embeds, check_text
 from .lora import AVGASLoraLoaderMixin
@@ -844,7 +844,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         device: torch.device,
     ) -> tuple[Rows, list[list[SoundSource]]]:
         """Weighs the sources and lays out the rows; returns them with the sources that are left."""
-        audio_embeds = audio_embeds.to(device, self.unet.dtype)
+        audio_embeds = audio_embeds.to(device, data_type(self.unet))
         if audio_attention_mask is None:
             audio_attention_mask = torch.ones(audio_embeds.shape[:2])
         mask = audio_attention_mask.to(audio_embeds.device, torch.bool)
@@ -959,7 +959,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
 
     def _decode(self, latents: torch.Tensor, max_batch_rows: int | None) -> torch.Tensor:
         config = self.vae.config
-        latents = latents.to(self.vae.dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
+        latents = latents.to(data_type(self.vae)) / config.scaling_factor + (config.get("shift_factor") or 0.0)
         parts = latents.split(max_batch_rows or latents.shape[0])
         return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
 

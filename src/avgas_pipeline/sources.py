@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from .audio import Window
 from .pipeline_output import SoundSource
 from .separator import AudioVisualSeparatorOutput
-from .spectrogram import frame_activity, istft, mask_to_bins, power, stft
+from .spectrogram import frame_activity, istft, mask_to_bins, masked, power, stft
 
 
 # Slots of different windows are one source from this cosine similarity of their audio embeddings on.
@@ -121,7 +121,7 @@ class SourceTracker:
             track = _track(hearings, slot, float(presence[slot]))
             if slots.mask_logits is not None:
                 mask = slots.mask_logits[row, slot].detach().float().sigmoid()
-                track.masks[number] = mask.cpu().numpy().astype(np.float16)
+                track.masks[number] = mask.half().cpu().numpy()
             if is_probable and (track.label_index in labels or len(labels) < most):
                 present.append(track)
                 labels.add(track.label_index)
@@ -316,7 +316,7 @@ def render_sources(
         for source, activity in zip(heard, frame_activity(spectra.power(number), masks, loudest_frame), strict=True):
             source.activity[frames] += frame_fade * activity.numpy()[: len(frame_fade)]
         if return_audio:
-            audios = istft(spectra.spectrum(number) * masks, n_fft, hop_length, len(window.samples))
+            audios = istft(masked(spectra.spectrum(number), masks), n_fft, hop_length, len(window.samples))
             for source, audio in zip(heard, audios, strict=True):
                 source.audio[span] += sample_fade * audio.numpy()[: len(sample_fade)]
 

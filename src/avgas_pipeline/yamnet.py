@@ -102,7 +102,7 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         # In PyTorch, as NumPy's threads would go on spinning beside the models'.
         spectrum = torch.fft.rfft(frames, n=fft)
         # `abs()` is slower; checkpoints that carry this file do not have `spectrogram.power` beside it.
-        magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
+        magnitude = spectrum.real.square().add_(spectrum.imag.square()).sqrt_()
         bands = magnitude @ _mel_filters(fft, self.sampling_rate, self.feature_size).to(device)
         return bands.add(_LOG_OFFSET).log().cpu().numpy()
 
