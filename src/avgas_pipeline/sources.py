@@ -336,19 +336,23 @@ class _Spectra:
         self._n_fft = n_fft
         self._hop_length = hop_length
         self._number: int | None = None
-        self._spectrum: torch.Tensor | None = None
 
     def spectrum(self, number: int) -> torch.Tensor:
         """Complex STFT `(bins, frames)` of window `number`."""
-        if number != self._number:
-            samples = torch.from_numpy(np.ascontiguousarray(self._windows[number].samples))
-            self._spectrum = stft(samples, self._n_fft, self._hop_length)
-            self._number = number
+        self._hold(number)
         return self._spectrum
 
     def power(self, number: int) -> torch.Tensor:
         """Power spectrogram `(bins, frames)` of window `number`."""
-        return power(self.spectrum(number))
+        self._hold(number)
+        return self._power
+
+    def _hold(self, number: int) -> None:
+        if number != self._number:
+            samples = torch.from_numpy(np.ascontiguousarray(self._windows[number].samples))
+            self._spectrum = stft(samples, self._n_fft, self._hop_length)
+            self._power = power(self._spectrum)
+            self._number = number
 
 
 def _triangle(length: int) -> np.ndarray:
