@@ -160,6 +160,20 @@ def test_a_part_cast_layer_by_layer_draws_in_its_compute_dtype(components, part)
     assert np.isfinite(images).all()
 
 
+def test_data_type_passes_over_what_stays_in_float32():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).bfloat16())
+    model.dtype, model._keep_in_fp32_modules = torch.bfloat16, ["0"]
+    assert data_type(model) == torch.bfloat16
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_part(pipe):
+    expected = draw(pipe).images
+    shape = (1, pipe.vae.config.latent_channels, *expected.shape[1:3])
+    pipe.vae.decoder = torch.jit.trace(pipe.vae.decoder, torch.zeros(shape))
+    assert np.array_equal(draw(pipe).images, expected)
+
+
 def test_the_device_of_a_pipeline_that_only_hears(components):
     pipe = AVGASPipeline(**components | {"unet": None, "vae": None})
     assert pipe._execution_device == torch.device("cpu")

@@ -200,3 +200,5 @@ def test_bad_configurations():
         tiny_separator(hidden_dim=18, num_attention_heads=4)
     with pytest.raises(ValueError, match="id2label"):
         tiny_separator(id2label={0: "cat meowing", 2: "dog barking"})
+    with pytest.raises(ValueError, match="`hop_length` has to be above 0 and below `n_fft`, 256, but is 256"):
+        tiny_separator(n_fft=256, hop_length=256)

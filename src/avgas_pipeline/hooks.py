@@ -15,10 +15,11 @@ def has_hooks(model: torch.nn.Module) -> bool:
     # `modules()` takes more than twice as long, for every call of the pipeline.
     waiting = [model]
     while waiting:
-        attributes = vars(waiting.pop())
+        module = waiting.pop()
+        attributes = vars(module)
         if _ACCELERATE in attributes or _DIFFUSERS in attributes:
             return True
-        waiting += [part for part in attributes["_modules"].values() if part is not None]
+        waiting += [part for part in module._modules.values() if part is not None]
     return False
 
 

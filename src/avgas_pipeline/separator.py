@@ -211,7 +211,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         n_fft (`int`, defaults to 1024):
             Frame of the masks' spectrogram, in samples at the feature extractor's sampling rate.
         hop_length (`int`, defaults to 256):
-            Distance between its frames, in samples.
+            Distance between its frames, in samples; below `n_fft`, as separated audio is made of overlapping ones.
     """
 
     _supports_gradient_checkpointing = True
@@ -248,6 +248,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 f"`hidden_dim` has to be a multiple of 4 and of `num_attention_heads` but is {hidden_dim} with"
                 f" {num_attention_heads} heads."
             )
+        if not 0 < hop_length < n_fft:
+            raise ValueError(f"`hop_length` has to be above 0 and below `n_fft`, {n_fft}, but is {hop_length}.")
         if label_temperature is not None and label_temperature <= 0:
             raise ValueError(f"`label_temperature` has to be above 0 but is {label_temperature}.")
         if id2label is not None and sorted(int(index) for index in id2label) != list(range(len(id2label))):

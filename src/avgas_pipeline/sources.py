@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -291,8 +292,14 @@ def render_sources(
 
     num_samples = len(waveform)
     num_frames = num_samples // hop_length + 1
-    spectra = _Spectra(windows, n_fft, hop_length)
-    loudest_frame = max(float(spectra.power(window).sum(dim=0).amax()) for window in range(len(windows)))
+
+    @lru_cache(maxsize=1)
+    def spectra(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Complex STFT `(bins, frames)` of a window, and its power."""
+        spectrum = stft(torch.from_numpy(np.ascontiguousarray(windows[number].samples)), n_fft, hop_length)
+        return spectrum, power(spectrum)
+
+    loudest_frame = max(float(spectra(window)[1].sum(dim=0).amax()) for window in range(len(windows)))
     sample_weight = np.zeros(num_samples, dtype=np.float32)
     frame_weight = np.zeros(num_frames, dtype=np.float32)
     for source in sources:
@@ -313,10 +320,11 @@ def render_sources(
             continue
         bands = np.stack([track.masks[number] for track in tracks if number in track.masks])
         masks = mask_to_bins(torch.from_numpy(bands).float(), n_fft, sampling_rate)
-        for source, activity in zip(heard, frame_activity(spectra.power(number), masks, loudest_frame), strict=True):
+        spectrum, energy = spectra(number)
+        for source, activity in zip(heard, frame_activity(energy, masks, loudest_frame), strict=True):
             source.activity[frames] += frame_fade * activity.numpy()[: len(frame_fade)]
         if return_audio:
-            audios = istft(masked(spectra.spectrum(number), masks), n_fft, hop_length, len(window.samples))
+            audios = istft(masked(spectrum, masks), n_fft, hop_length, len(window.samples))
             for source, audio in zip(heard, audios, strict=True):
                 source.audio[span] += sample_fade * audio.numpy()[: len(sample_fade)]
 
@@ -326,33 +334,6 @@ def render_sources(
             source.audio /= sample_weight
             np.clip(source.audio, -1.0, 1.0, out=source.audio)
     return sources
-
-
-class _Spectra:
-    """The windows' spectra, one held at a time."""
-
-    def __init__(self, windows: list[Window], n_fft: int, hop_length: int) -> None:
-        self._windows = windows
-        self._n_fft = n_fft
-        self._hop_length = hop_length
-        self._number: int | None = None
-
-    def spectrum(self, number: int) -> torch.Tensor:
-        """Complex STFT `(bins, frames)` of window `number`."""
-        self._hold(number)
-        return self._spectrum
-
-    def power(self, number: int) -> torch.Tensor:
-        """Power spectrogram `(bins, frames)` of window `number`."""
-        self._hold(number)
-        return self._power
-
-    def _hold(self, number: int) -> None:
-        if number != self._number:
-            samples = torch.from_numpy(np.ascontiguousarray(self._windows[number].samples))
-            self._spectrum = stft(samples, self._n_fft, self._hop_length)
-            self._power = power(self._spectrum)
-            self._number = number
 
 
 def _triangle(length: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from transformers.audio_utils import mel_filter_bank
 
 
@@ -40,9 +39,8 @@ def istft(spectrum: torch.Tensor, n_fft: int, hop_length: int, length: int) -> t
     frames = torch.fft.irfft(flat, n=n_fft, dim=-2).transpose(-1, -2) * window
     weight = _overlap_add(window.square().expand(1, frames.shape[1], -1), hop_length)
     span = slice(n_fft // 2, n_fft // 2 + length)
+    # Where the last frame has ended, both are 0.
     waveform = _overlap_add(frames, hop_length)[:, span] / weight[:, span].clamp_min(1e-11)
-    # With frames that hardly overlap, the last one may end too soon.
-    waveform = F.pad(waveform, (0, length - waveform.shape[-1]))
     return waveform.reshape(*spectrum.shape[:-2], length)
 
 
