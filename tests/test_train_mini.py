@@ -11,7 +11,7 @@ from results_table import results_table
 from training_runs import TRAINING, environment, run_to_the_end
 
 from avgas_pipeline import AVGASPipeline, YamnetEncoder, YamnetFeatureExtractor
-from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini
+from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_pipeline.yamnet import YamnetConfig
 
 
@@ -43,13 +43,18 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     encoder = YamnetEncoder(YamnetConfig(depth_multiplier=0.02))
     for part in (encoder, YamnetFeatureExtractor()):
         part.save_pretrained(tmp_path / "mini/audio-encoder")
+    sounds, _ = load_soundscapes_mini()
+    sounds = sounds.select(range(3)).select_columns(["id", "label", "source_group", "audio"])
+    (tmp_path / "mini/made-sounds").mkdir()
+    sounds.to_parquet(tmp_path / "mini/made-sounds/train.parquet")
     command = [sys.executable, TRAINING / "train_mini.py", "--wheel", "none.whl", "--output_dir", tmp_path / "mini"]
     command += ["--dataset", find_soundscapes_mini(), "--configs", recipes(tmp_path / "configs")]
     command += ["--calibration_mixtures", 1]
     command = list(map(str, command))
-    stages = ["audio-encoder", "autoencoder", "image-teacher", "untrained"]
+    stages = ["audio-encoder", "made-sounds", "autoencoder", "image-teacher", "untrained"]
     for system in ("separator", "single-embedding", "paper"):
-        stages += [f"{system}-hearing", *([f"{system}-alignment"] if system != "paper" else []), system]
+        parts = ("hearing",) if system == "paper" else ("hearing", "alignment", "refinement")
+        stages += [*(f"{system}-{part}" for part in parts), system]
     stages += ["calibrated", "draft"]
 
     result = run_to_the_end([*command, "--only", *stages[:-1]], environment())
@@ -77,7 +82,7 @@ def test_unknown_stage(tmp_path, monkeypatch):
     command = [sys.executable, str(TRAINING / "train_mini.py"), "--wheel", "none.whl", "--only", "magic"]
     result = forked.run(command)
     assert result.returncode == 2
-    assert "there is no stage 'magic'; stages are audio-encoder, autoencoder" in result.stderr
+    assert "there is no stage 'magic'; stages are audio-encoder, made-sounds, autoencoder" in result.stderr
 
 
 def test_table_of_results():

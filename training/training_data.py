@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from datasets import concatenate_datasets
 
+from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import open_picture
 
 
@@ -33,6 +35,28 @@ def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, An
         clips.select([number for number, held_out in enumerate(is_held) if not held_out]),
         clips.select([number for number, held_out in enumerate(is_held) if held_out]),
     )
+
+
+def add_sounds(clips: Any, folder: str) -> Any:
+    """
+    Clips, and the sounds of another folder whose labels they have.
+
+    Args:
+        clips (`datasets.Dataset`): With `id`, `label`, `source_group` and `audio`, and without pictures.
+        folder (`str`): Of the same, such as `make_sounds.py` writes.
+
+    Raises:
+        ValueError: If clips have pictures of their own, which those sounds can't have, or no label is shared.
+    """
+    if "image" in clips.column_names:
+        raise ValueError(f"{folder}: these sounds have no pictures, and every clip of the dataset has its own.")
+    labels = set(clips["label"])
+    sounds = load_clips(folder)[0]
+    sounds = sounds.select([row for row, label in enumerate(sounds["label"]) if label in labels])
+    if not len(sounds):
+        raise ValueError(f"{folder}: has no sound of a label of the dataset.")
+    clips = clips.select_columns(["id", "label", "source_group", "audio"])
+    return concatenate_datasets([clips, sounds.cast(clips.features)])
 
 
 def most_colourful(pictures: Any, count: int) -> Any:
