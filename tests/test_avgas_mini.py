@@ -125,7 +125,8 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
         ("Shanty5.wav", "dog barking", 0.9),
         ("SportsCroud1.wav", "people clapping", 0.9),
         ("morning.ogg", "chicken crowing", 0.85),
-        ("ship.ogg", "raining", 0.9),
+        ("ship.ogg", "splashing water", 0.9),
+        ("Green1.wav", "bird chirping, tweeting", 0.9),
     ],
 )
 def test_hears_in_natural_recordings_what_examples_say(mini, name, label, score):
