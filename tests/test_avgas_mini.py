@@ -126,6 +126,7 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
         ("SportsCroud1.wav", "people clapping", 0.9),
         ("morning.ogg", "chicken crowing", 0.85),
         ("ship.ogg", "splashing water", 0.9),
+        ("ship.ogg", "raining", 0.9),
         ("Green1.wav", "bird chirping, tweeting", 0.9),
     ],
 )
