@@ -173,6 +173,10 @@ def test_sounds_join_the_recordings(encoder, tmp_path, monkeypatch):
     assert single.labels == ["splashing water"] and np.abs(single.waveform).max() > 0
     with pytest.raises(ValueError, match="has no sound of a label of the dataset"):
         add_sounds(clips.filter(lambda row: row["label"] == "thunder"), str(tmp_path / "sounds"))
+    (tmp_path / "other").mkdir()
+    both.select_columns(["id", "label"]).to_parquet(tmp_path / "other/train.parquet")
+    with pytest.raises(ValueError, match="other: has no column 'source_group'"):
+        add_sounds(clips, str(tmp_path / "other"))
     with pytest.raises(ValueError, match="have no pictures"):
         add_sounds(clips.add_column("image", [b""] * len(clips)), str(tmp_path / "sounds"))
 

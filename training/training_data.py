@@ -11,6 +11,9 @@ from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import open_picture
 
 
+CLIP_COLUMNS = ["id", "label", "source_group", "audio"]
+
+
 def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, Any]:
     """
     Clips to learn from and clips to choose by: of every label, about a fraction of its source groups, and never the
@@ -46,16 +49,20 @@ def add_sounds(clips: Any, folder: str) -> Any:
         folder (`str`): Of the same, such as `make_sounds.py` writes.
 
     Raises:
-        ValueError: If clips have pictures of their own, which those sounds can't have, or no label is shared.
+        ValueError: If clips have pictures of their own, which those sounds can't have, or a column of the folder's is
+            missing, or no label is shared.
     """
     if "image" in clips.column_names:
         raise ValueError(f"{folder}: these sounds have no pictures, and every clip of the dataset has its own.")
     labels = set(clips["label"])
     sounds = load_clips(folder)[0]
+    missing = [name for name in CLIP_COLUMNS if name not in sounds.column_names]
+    if missing:
+        raise ValueError(f"{folder}: has no column {missing[0]!r}.")
     sounds = sounds.select([row for row, label in enumerate(sounds["label"]) if label in labels])
     if not len(sounds):
         raise ValueError(f"{folder}: has no sound of a label of the dataset.")
-    clips = clips.select_columns(["id", "label", "source_group", "audio"])
+    clips, sounds = clips.select_columns(CLIP_COLUMNS), sounds.select_columns(CLIP_COLUMNS)
     return concatenate_datasets([clips, sounds.cast(clips.features)])
 
 
