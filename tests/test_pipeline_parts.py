@@ -174,6 +174,49 @@ def test_a_traced_part(pipe):
     assert np.array_equal(draw(pipe).images, expected)
 
 
+@pytest.mark.parametrize("part", ["audio_encoder", "separator", "unet", "vae"])
+def test_a_compiled_part(pipe, part):
+    expected = draw(pipe).images
+    compiled = torch.compile(getattr(pipe, part), backend="eager")
+    again = AVGASPipeline(**pipe.components | {part: compiled})
+    again.set_progress_bar_config(disable=True)
+    assert np.array_equal(draw(again).images, expected)
+    # As a model that was drawn with is also trained.
+    assert not any(parameter.is_inference() for parameter in compiled.parameters())
+
+
+@pytest.mark.parametrize("options", [{"guidance_scale": 1.0}, {"guidance_scale": 3.0}, {"max_batch_rows": 2}])
+@pytest.mark.parametrize("output_type", ["latent", "pt"])
+def test_what_is_drawn_goes_through_autograd_and_can_be_written_to(pipe, options, output_type):
+    def halve(pipe, step, timestep, tensors):
+        return {"latents": tensors["latents"].mul_(0.5)}
+
+    out = draw(pipe, separate=True, output_type=output_type, callback_on_step_end=halve, **options)
+    weight = torch.ones((), requires_grad=True)
+    (out.images.mul_(2) * weight).square().sum().backward()
+    assert weight.grad > 0
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_activations_a_hook_takes_go_through_autograd(pipe, part):
+    taken = []
+    layer = pipe.unet.conv_in if part == "unet" else pipe.vae.decoder.conv_in
+    handle = layer.register_forward_hook(lambda module, arguments, output: taken.append(output))
+    draw(pipe)
+    handle.remove()
+    weight = torch.ones((), requires_grad=True)
+    sum((activation * weight).square().sum() for activation in taken).backward()
+    assert weight.grad > 0
+
+
+@pytest.mark.parametrize("part", ["unet", "vae"])
+def test_parts_can_be_trained_after_hooks_have_cast_them(pipe, part):
+    model = getattr(pipe, part)
+    model.enable_layerwise_casting(storage_dtype=torch.bfloat16, compute_dtype=torch.float32)
+    draw(pipe)
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+
+
 def test_the_device_of_a_pipeline_that_only_hears(components):
     pipe = AVGASPipeline(**components | {"unet": None, "vae": None})
     assert pipe._execution_device == torch.device("cpu")

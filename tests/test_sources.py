@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from avgas_pipeline.audio import iter_windows
 from avgas_pipeline.separator import AudioVisualSeparatorOutput
 from avgas_pipeline.sources import SourceTracker, render_sources
-from avgas_pipeline.spectrogram import istft, mask_to_bins, masked, mel_bands, relative_log_mel, stft
+from avgas_pipeline.spectrogram import istft, mask_to_bins, mel_bands, relative_log_mel, stft
 
 
 RATE, N_FFT, HOP, BANDS = 16000, 512, 128, 40
@@ -239,15 +239,9 @@ def test_istft_is_that_of_torch(n_fft, hop_length, length):
     random = torch.Generator().manual_seed(0)
     spectrum = stft(torch.randn(2, length, generator=random), n_fft, hop_length)
     # Not the transform of any waveform.
-    changed = masked(spectrum, torch.rand(spectrum.shape, generator=random))
+    changed = spectrum * torch.rand(spectrum.shape, generator=random)
     expected = torch.istft(changed, n_fft, hop_length, window=torch.hann_window(n_fft), length=length)
     assert torch.allclose(istft(changed, n_fft, hop_length, length), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_masks_multiply_spectra():
-    spectrum = torch.randn(257, 7, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
-    mask = torch.rand(2, 257, 7, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(masked(spectrum, mask), spectrum * mask)
 
 
 def test_mel_bands_share_out_every_bin():

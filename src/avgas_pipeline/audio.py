@@ -291,7 +291,8 @@ def _mix(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.kind == "f":
         # float16 sums overflow, and float64 beyond float32's range has to show as infinite.
         with np.errstate(over="ignore", invalid="ignore"):
-            return samples.mean(axis=0, dtype=np.float64).astype(np.float32)
+            mixed = samples[0] if len(samples) == 1 else samples.mean(axis=0, dtype=np.float64)
+            return mixed.astype(np.float32)
     info = np.iinfo(samples.dtype)
     mixed = samples.mean(axis=0, dtype=np.float64)
     middle = 0 if samples.dtype.kind == "i" else (info.max + 1) / 2

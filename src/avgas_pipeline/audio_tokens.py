@@ -65,13 +65,14 @@ def encoder_inputs(
 
 
 def _extra_inputs(features: BatchFeature, audio_encoder: PreTrainedModel) -> dict[str, torch.Tensor]:
+    offered = [name for name in ("is_longer", "attention_mask") if name in features]
+    if not offered:
+        return {}
     accepted = inspect.signature(audio_encoder.forward).parameters
-    extra = {}
-    if "is_longer" in features and "is_longer" in accepted:
+    extra = {name: features[name] for name in offered if name in accepted}
+    if "is_longer" in extra:
         # CLAP's extractor marks a random clip of a batch as longer when none is; windows never are.
-        extra["is_longer"] = torch.zeros_like(torch.as_tensor(features["is_longer"]), dtype=torch.bool)
-    if "attention_mask" in features and "attention_mask" in accepted:
-        extra["attention_mask"] = features["attention_mask"]
+        extra["is_longer"] = torch.zeros_like(torch.as_tensor(extra["is_longer"]), dtype=torch.bool)
     return extra
 
 

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -133,7 +135,7 @@ class Listener:
         for start in range(0, len(queue), batch_size):
             batch = queue[start : start + batch_size]
             windows = [window for _, _, window in batch]
-            windows += [change_speed(window, speed) for speed in self.other_speeds for window in windows]
+            windows += self._other_speeds(windows)
             hearings: list[tuple[AudioVisualSeparatorOutput, int]] = []
             for first in range(0, len(windows), batch_size):
                 part = windows[first : first + batch_size]
@@ -168,6 +170,13 @@ class Listener:
         # Half overlap, on the grid of the masks' frames so that activities line up.
         grid = self.separator.config.hop_length
         return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
+
+    def _other_speeds(self, windows: list[Window]) -> list[Window]:
+        """All windows at the first of the other speeds, then at the next."""
+        # The resampler frees the interpreter while it works.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            played = [pool.map(change_speed, windows, repeat(speed)) for speed in self.other_speeds]
+            return list(chain.from_iterable(played))
 
     def _separate(self, windows: list[Window], num_masks: int) -> AudioVisualSeparatorOutput:
         """Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0."""

@@ -1,26 +1,40 @@
-"""Where models run that no hook moves about, and in which data type."""
+"""Where and how models run that have no hooks, and in which data type."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 
 import torch
 
 
-# What accelerate and diffusers call their hooks, for offloading and layerwise casting, on the modules that have one.
-_ACCELERATE, _DIFFUSERS = "_hf_hook", "_diffusers_hook"
+# Where accelerate and diffusers keep their hooks, for offloading and layerwise casting, on the modules that have one.
+_MOVING = ("_hf_hook", "_diffusers_hook")
+# Where PyTorch keeps those of users.
+_WATCHING = ("_forward_hooks", "_forward_pre_hooks")
 
 
-def has_hooks(model: torch.nn.Module) -> bool:
-    """Whether accelerate or diffusers has put a hook on the model or a part of it."""
-    # `modules()` takes more than twice as long, for every call of the pipeline.
-    waiting = [model]
-    while waiting:
-        module = waiting.pop()
-        attributes = vars(module)
-        if _ACCELERATE in attributes or _DIFFUSERS in attributes:
-            return True
-        waiting += [part for part in module._modules.values() if part is not None]
+def has_hooks(model: torch.nn.Module, kinds: tuple[str, ...] = _MOVING) -> bool:
+    """Whether the model or a part of it has a hook, of accelerate or diffusers unless `kinds` says otherwise."""
+    # `modules()` takes several times as long, for every call of the pipeline.
+    parts = [model]
+    for part in parts:
+        if part is not None:
+            attributes = vars(part)
+            for kind in kinds:
+                if attributes.get(kind):
+                    return True
+            parts += part._modules.values()
     return False
+
+
+def inference_mode(model: torch.nn.Module) -> AbstractContextManager:
+    """
+    `torch.inference_mode`, in which a model of many small layers takes some per cent less time than under `no_grad`.
+
+    With hooks it is a context that changes nothing: accelerate's and diffusers' move parameters, and the user's take
+    activations, neither of which could go through autograd any more.
+    """
+    return nullcontext() if has_hooks(model, _MOVING + _WATCHING) else torch.inference_mode()
 
 
 def common_device(models: Sequence[torch.nn.Module]) -> torch.device:

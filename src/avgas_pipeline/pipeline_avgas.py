@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any
 
@@ -38,7 +39,7 @@ from .conditioning import (
     weights_per_soundscape,
 )
 from .hearing import Listener, Recording
-from .hooks import common_device, data_type, has_hooks
+from .hooks import common_device, data_type, has_hooks, inference_mode
 from .hub import HubMixin
 from .input_checks import check_count, check_embeds, check_hearing, check_negative_embeds, check_text
 from .lora import AVGASLoraLoaderMixin
@@ -147,7 +148,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             tokenizer=tokenizer,
         )
         self.vae_scale_factor = 8
-        if getattr(self, "vae", None):
+        if getattr(self, "vae", None) is not None:
             # AutoencoderDC names its blocks otherwise.
             blocks = self.vae.config.get("block_out_channels") or self.vae.config.encoder_block_out_channels
             self.vae_scale_factor = 2 ** (len(blocks) - 1)
@@ -238,7 +239,7 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
     @property
     def default_size(self) -> tuple[int, int] | None:
         """Height and width the U-Net was made for, in pixels; `None` without U-Net or `sample_size`."""
-        sample_size = self.unet.config.sample_size if getattr(self, "unet", None) else None
+        sample_size = None if getattr(self, "unet", None) is None else self.unet.config.sample_size
         if sample_size is None:
             return None
         height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
@@ -776,6 +777,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             ).to(device=device, dtype=latents.dtype)
 
         # 8. Denoising loop
+        hidden_states, mask = self._guided_conditions(
+            audio_embeds, attention_mask, negative_audio_embeds, negative_attention_mask
+        )
+        unet_mode = inference_mode(self.unet)
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(timesteps)
         with self.progress_bar(total=num_inference_steps) as progress_bar:
@@ -783,14 +788,12 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                 if self.interrupt:
                     continue
 
-                model_input, hidden_states, mask = latents, audio_embeds, attention_mask
-                if self.do_classifier_free_guidance:
-                    model_input = torch.cat([latents] * 2)
-                    hidden_states = torch.cat([negative_audio_embeds, audio_embeds])
-                    mask = torch.cat([negative_attention_mask, attention_mask])
+                model_input = torch.cat([latents] * 2) if self.do_classifier_free_guidance else latents
                 if hasattr(self.scheduler, "scale_model_input"):
                     model_input = self.scheduler.scale_model_input(model_input, t)
-                noise_pred = self._predict_noise(model_input, t, hidden_states, mask, timestep_cond, max_batch_rows)
+                noise_pred = self._predict_noise(
+                    model_input, t, hidden_states, mask, timestep_cond, max_batch_rows, unet_mode
+                )
 
                 if self.do_classifier_free_guidance:
                     noise_pred_null, noise_pred_audio = noise_pred.chunk(2)
@@ -809,6 +812,10 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                     latents = callback_outputs.pop("latents", latents)
                     audio_embeds = callback_outputs.pop("audio_embeds", audio_embeds)
                     negative_audio_embeds = callback_outputs.pop("negative_audio_embeds", negative_audio_embeds)
+                    # Callbacks may turn guidance off, too.
+                    hidden_states, mask = self._guided_conditions(
+                        audio_embeds, attention_mask, negative_audio_embeds, negative_attention_mask
+                    )
 
                 if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
@@ -919,6 +926,19 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
             hidden_states, mask, negative, negative_mask = match_length(hidden_states, mask, negative, negative_mask)
         return hidden_states, mask, negative, negative_mask
 
+    def _guided_conditions(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor,
+        negative: torch.Tensor | None,
+        negative_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Tokens and mask of all that goes through the U-Net in one step; no mask where it would hide nothing."""
+        if self.do_classifier_free_guidance:
+            hidden_states = torch.cat([negative, hidden_states])
+            mask = torch.cat([negative_mask, mask])
+        return hidden_states, None if bool(mask.all()) else mask
+
     def _null_tokens(self, null_audio_embeds: torch.Tensor | None) -> torch.Tensor:
         if null_audio_embeds is not None:
             return null_audio_embeds
@@ -934,18 +954,18 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
         model_input: torch.Tensor,
         timestep: torch.Tensor,
         hidden_states: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | None,
         timestep_cond: torch.Tensor | None,
         max_batch_rows: int | None,
+        unet_mode: AbstractContextManager,
     ) -> torch.Tensor:
         """One call of the U-Net for all rows, or one for each `max_batch_rows` of them."""
-        mask = None if bool(mask.all()) else mask
         num_rows = model_input.shape[0]
         predictions = []
         for start in range(0, num_rows, max_batch_rows or num_rows):
             part = slice(start, start + (max_batch_rows or num_rows))
-            predictions.append(
-                self.unet(
+            with unet_mode:
+                prediction = self.unet(
                     model_input[part],
                     timestep,
                     encoder_hidden_states=hidden_states[part],
@@ -954,14 +974,19 @@ class AVGASPipeline(HubMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLora
                     encoder_attention_mask=None if mask is None else mask[part],
                     return_dict=False,
                 )[0]
-            )
-        return predictions[0] if len(predictions) == 1 else torch.cat(predictions)
+            predictions.append(prediction)
+        # A new tensor even of one part: schedulers and callbacks may write to it.
+        return torch.cat(predictions)
 
     def _decode(self, latents: torch.Tensor, max_batch_rows: int | None) -> torch.Tensor:
         config = self.vae.config
         latents = latents.to(data_type(self.vae)) / config.scaling_factor + (config.get("shift_factor") or 0.0)
-        parts = latents.split(max_batch_rows or latents.shape[0])
-        return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
+        with inference_mode(self.vae):
+            parts = [
+                self.vae.decode(part, return_dict=False)[0]
+                for part in latents.split(max_batch_rows or latents.shape[0])
+            ]
+        return torch.cat(parts)
 
 
 def _condition_tokens(recordings: list[Recording]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from .audio import Window
 from .pipeline_output import SoundSource
 from .separator import AudioVisualSeparatorOutput
-from .spectrogram import frame_activity, istft, mask_to_bins, masked, power, stft
+from .spectrogram import frame_activity, istft, mask_to_bins, power, stft
 
 
 # Slots of different windows are one source from this cosine similarity of their audio embeddings on.
@@ -107,19 +107,18 @@ class SourceTracker:
                 the most certain hearing of a label, masks and embeddings the first one's.
             number (`int`): The window's number in the recording.
         """
-        hearings = _align(outputs)
         slots, row = outputs[0]
-        presence = torch.stack([hearing.presence for hearing in hearings]).mean(dim=0)
-        order = torch.sort(presence, descending=True, stable=True).indices.tolist()
-        least, most = self.presence_threshold, len(order)
+        tracks = _tracks(_align(outputs))
+        least, most = self.presence_threshold, len(tracks)
         if least is None:
-            least, most = LEAST_PRESENCE, math.floor(float(presence.sum()) + 0.5)
+            least, most = LEAST_PRESENCE, math.floor(sum(track.score for track in tracks) + 0.5)
         present, absent, labels = [], [], set()
-        for slot in order:
-            is_probable = bool(presence[slot] >= least)
+        # The sort is stable: of equally probable slots the first one leads.
+        for slot in sorted(range(len(tracks)), key=lambda slot: -tracks[slot].score):
+            track = tracks[slot]
+            is_probable = track.score >= least
             if not is_probable and self.num_sources is None:
                 break
-            track = _track(hearings, slot, float(presence[slot]))
             if slots.mask_logits is not None:
                 mask = slots.mask_logits[row, slot].detach().float().sigmoid()
                 track.masks[number] = mask.half().cpu().numpy()
@@ -166,58 +165,57 @@ def _one_per_label(tracks: list[Track]) -> tuple[list[Track], list[Track]]:
 
 
 @dataclass
-class _Hearing:
+class _Hearings:
     """
-    What the separator says of one window's K slots.
+    What the separator says of one window's K slots, each of the H times that it is heard.
 
     Attributes:
-        presence (`torch.Tensor` of shape `(K,)`): Probabilities.
-        class_probs (`torch.Tensor` of shape `(K, num_labels)`): Probabilities.
-        audio_embeds (`torch.Tensor` of shape `(K, E)`): Unit vectors.
-        condition_tokens (`torch.Tensor` of shape `(K, M, C)`): On the separator's device, with their gradients.
+        presence (`torch.Tensor` of shape `(H, K)`): Probabilities.
+        class_probs (`torch.Tensor` of shape `(H, K, num_labels)`): Probabilities.
+        audio_embeds (`torch.Tensor` of shape `(K, E)`): Unit vectors of the first hearing.
+        condition_tokens (`list[torch.Tensor]`): Of shape `(K, M, C)`, on the separator's device, with their gradients.
     """
 
     presence: torch.Tensor
     class_probs: torch.Tensor
     audio_embeds: torch.Tensor
-    condition_tokens: torch.Tensor
+    condition_tokens: list[torch.Tensor]
 
 
-def _align(outputs: Sequence[tuple[AudioVisualSeparatorOutput, int]]) -> list[_Hearing]:
+def _align(outputs: Sequence[tuple[AudioVisualSeparatorOutput, int]]) -> _Hearings:
     """A row of each output, its slots in the order of the first one's, by the cosine of their audio embeddings."""
-    hearings: list[_Hearing] = []
-    for output, row in outputs:
-        audio_embeds = output.audio_embeds[row].detach().float().cpu()
-        order = torch.arange(len(audio_embeds))
-        if hearings:
-            similarity = hearings[0].audio_embeds @ audio_embeds.T
-            order = torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])
-        hearings.append(
-            _Hearing(
-                presence=output.presence_logits[row].detach().float().sigmoid().cpu()[order],
-                class_probs=output.class_logits[row].detach().float().softmax(dim=-1).cpu()[order],
-                audio_embeds=audio_embeds[order],
-                condition_tokens=output.condition_tokens[row][order],
-            )
-        )
-    return hearings
-
-
-def _track(hearings: list[_Hearing], slot: int, score: float) -> Track:
-    """What all hearings say of a slot, with its mask left to add."""
-    tokens_by_label: dict[int, tuple[float, torch.Tensor]] = {}
-    class_probs = torch.zeros_like(hearings[0].class_probs[slot])
-    for hearing in hearings:
-        presence, label = float(hearing.presence[slot]), int(hearing.class_probs[slot].argmax())
-        if label not in tokens_by_label or presence > tokens_by_label[label][0]:
-            tokens_by_label[label] = (presence, hearing.condition_tokens[slot])
-        class_probs += max(presence, LEAST_WEIGHT) * hearing.class_probs[slot] / len(hearings)
-    return Track(
-        score=score,
-        tokens_by_label=tokens_by_label,
-        audio_embed=max(score, LEAST_WEIGHT) * hearings[0].audio_embeds[slot],
-        class_probs=class_probs,
+    embeds = [output.audio_embeds[row].detach().float().cpu() for output, row in outputs]
+    orders = [torch.arange(len(embeds[0]))]
+    for other in embeds[1:]:
+        similarity = embeds[0] @ other.T
+        orders.append(torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1]))
+    rows = [(output, row, order) for (output, row), order in zip(outputs, orders, strict=True)]
+    presence = [output.presence_logits[row].detach().cpu()[order] for output, row, order in rows]
+    classes = [output.class_logits[row].detach().cpu()[order] for output, row, order in rows]
+    return _Hearings(
+        presence=torch.stack(presence).float().sigmoid(),
+        class_probs=torch.stack(classes).float().softmax(dim=-1),
+        audio_embeds=embeds[0],
+        condition_tokens=[output.condition_tokens[row][order] for output, row, order in rows],
     )
+
+
+def _tracks(hearings: _Hearings) -> list[Track]:
+    """What all hearings say of every slot, with masks left to add."""
+    mean_presence = hearings.presence.mean(dim=0)
+    weight = hearings.presence.clamp_min(LEAST_WEIGHT)[..., None]
+    class_probs = (weight * hearings.class_probs).mean(dim=0)
+    audio_embeds = mean_presence.clamp_min(LEAST_WEIGHT)[:, None] * hearings.audio_embeds
+    presence, labels = hearings.presence.tolist(), hearings.class_probs.argmax(dim=-1).tolist()
+    tracks = []
+    for slot, score in enumerate(mean_presence.tolist()):
+        tokens_by_label: dict[int, tuple[float, torch.Tensor]] = {}
+        for number, tokens in enumerate(hearings.condition_tokens):
+            label, certainty = labels[number][slot], presence[number][slot]
+            if label not in tokens_by_label or certainty > tokens_by_label[label][0]:
+                tokens_by_label[label] = (certainty, tokens[slot])
+        tracks.append(Track(score, tokens_by_label, audio_embeds[slot], class_probs[slot]))
+    return tracks
 
 
 def _merge(slots: list[Track], tracks: list[Track]) -> None:
@@ -237,7 +235,7 @@ def _assign(slots: list[Track], tracks: list[Track]) -> list[Track | None]:
     slot_embeds = F.normalize(torch.stack([slot.audio_embed for slot in slots]), dim=-1)
     track_embeds = F.normalize(torch.stack([track.audio_embed for track in tracks]), dim=-1)
     similarity = (slot_embeds @ track_embeds.T).float().numpy()
-    same_label = np.array([[slot.label_index == track.label_index for track in tracks] for slot in slots])
+    same_label = np.equal.outer([slot.label_index for slot in slots], [track.label_index for track in tracks])
     eligible = (similarity >= MERGE_SIMILARITY) | same_label
     # A source is one sounding class, so a shared label counts as much as a similarity of 1.
     rows, columns = linear_sum_assignment(np.where(eligible, similarity + same_label, 0.0), maximize=True)
@@ -324,7 +322,7 @@ def render_sources(
         for source, activity in zip(heard, frame_activity(energy, masks, loudest_frame), strict=True):
             source.activity[frames] += frame_fade * activity.numpy()[: len(frame_fade)]
         if return_audio:
-            audios = istft(masked(spectrum, masks), n_fft, hop_length, len(window.samples))
+            audios = istft(spectrum * masks, n_fft, hop_length, len(window.samples))
             for source, audio in zip(heard, audios, strict=True):
                 source.audio[span] += sample_fade * audio.numpy()[: len(sample_fade)]
 
@@ -336,6 +334,7 @@ def render_sources(
     return sources
 
 
+@lru_cache(maxsize=4)
 def _triangle(length: int) -> np.ndarray:
     """Symmetric cross-fade weights, above 0 everywhere."""
     rise = np.arange(1, length + 1, dtype=np.float32)
