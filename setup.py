@@ -28,9 +28,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     keywords="audio-to-image diffusion sound-separation soundscape diffusers av-gas",
-    package_dir={"": "src"},
-    packages=find_packages("src"),
-    package_data={"avgas_pipeline": ["model_card/*.md", "checkpoints/*/*", "checkpoints/*/*/*"]},
+    package_dir={"": "src", "avgas_pipeline.model_card": "model_card"},
+    packages=[*find_packages("src"), "avgas_pipeline.model_card"],
+    package_data={"avgas_pipeline": ["checkpoints/*/*", "checkpoints/*/*/*"], "avgas_pipeline.model_card": ["*.md"]},
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.0",

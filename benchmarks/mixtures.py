@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 import torch
 
-from avgas_pipeline.audio import load_audio
+from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 

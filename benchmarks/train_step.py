@@ -19,8 +19,8 @@ from peft import LoraConfig
 from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
 from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
-from avgas_pipeline.audio_tokens import token_layout
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
+from avgas_pipeline.models.encoder_adapters import token_layout
 
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import ClapAudioConfig, ClapAudioModel
 
 from avgas_pipeline import AudioVisualSeparator
-from avgas_pipeline.audio_tokens import token_layout
+from avgas_pipeline.models.encoder_adapters import token_layout
 
 
 CONFIGS = Path(__file__).parents[1] / "training/configs"

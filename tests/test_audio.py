@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 from sounds import tone, write_audio
 
 from avgas_pipeline import load_audio
-from avgas_pipeline.audio import iter_windows
+from avgas_pipeline.audio.windows import iter_windows
 
 
 FORMATS = {

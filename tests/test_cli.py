@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
-from avgas_pipeline.overview import draw_overview
+from avgas_pipeline.cli.overview import draw_overview
 from avgas_pipeline.pipeline_output import SoundSource
 
 

@@ -12,7 +12,7 @@ from tensor_bundle import read_variables
 from tensorflow_bundle import bundle, variables_of, varint
 
 from avgas_pipeline import YamnetEncoder
-from avgas_pipeline.yamnet import YamnetConfig
+from avgas_pipeline.models.yamnet import YamnetConfig
 
 
 def write_wheel(path, index, data):

@@ -31,10 +31,10 @@ from transformers import (
 )
 
 from avgas_pipeline import AVGASPipeline, WhisperAudioEncoder, YamnetEncoder, YamnetFeatureExtractor
-from avgas_pipeline.assemble import build_separator
-from avgas_pipeline.audio import Window
-from avgas_pipeline.audio_tokens import encoder_inputs, window_length
-from avgas_pipeline.yamnet import YamnetConfig
+from avgas_pipeline.audio.windows import Window
+from avgas_pipeline.loaders.from_parts import build_separator
+from avgas_pipeline.models.encoder_adapters import encoder_inputs, window_length
+from avgas_pipeline.models.yamnet import YamnetConfig
 
 
 def tiny_whisper_config():

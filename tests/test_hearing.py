@@ -8,9 +8,8 @@ from tiny import tiny_audio, tiny_components
 from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline, create_model_card
-from avgas_pipeline.audio import Window
+from avgas_pipeline.audio.windows import Window, change_speed
 from avgas_pipeline.cli import app
-from avgas_pipeline.hearing import change_speed
 
 
 RATE = 16000

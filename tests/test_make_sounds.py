@@ -21,7 +21,7 @@ from avgas_pipeline import YamnetEncoder
 from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini
-from avgas_pipeline.yamnet import YamnetConfig, YamnetFeatureExtractor
+from avgas_pipeline.models.yamnet import YamnetConfig, YamnetFeatureExtractor
 
 
 NAMES = sorted({name for names, _, _ in LABELS.values() for name in names} | {"Water", "Siren"})

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sounds import tone
 
-from avgas_pipeline.audio import load_audio
+from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.data import mixtures
 from avgas_pipeline.data.augment import augment, limit_band
 from avgas_pipeline.data.loudness import active_rms

@@ -253,7 +253,7 @@ def test_masks_can_be_left_out(components):
 def test_registration_fails_loudly_when_diffusers_moves_its_tables(monkeypatch):
     from diffusers.pipelines import pipeline_loading_utils
 
-    from avgas_pipeline.registration import register
+    from avgas_pipeline.loaders.registration import register
 
     monkeypatch.delattr(pipeline_loading_utils, "LOADABLE_CLASSES")
     with pytest.raises(ImportError, match="tested version"):

@@ -3,10 +3,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from avgas_pipeline.audio import iter_windows
-from avgas_pipeline.separator import AudioVisualSeparatorOutput
-from avgas_pipeline.sources import SourceTracker, render_sources
-from avgas_pipeline.spectrogram import istft, mask_to_bins, mel_bands, relative_log_mel, stft
+from avgas_pipeline.audio.spectrogram import istft, mask_to_bins, mel_bands, relative_log_mel, stft
+from avgas_pipeline.audio.windows import iter_windows
+from avgas_pipeline.models.separator import AudioVisualSeparatorOutput
+from avgas_pipeline.separation.rendering import render_sources
+from avgas_pipeline.separation.tracking import SourceTracker
 
 
 RATE, N_FFT, HOP, BANDS = 16000, 512, 128, 40

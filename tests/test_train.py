@@ -35,10 +35,10 @@ from training_runs import command, curve, kill_after, launch, train, weights
 from typer.testing import CliRunner
 
 from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
-from avgas_pipeline.audio_tokens import token_layout
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.annotations import read_vggsound
 from avgas_pipeline.data.prepare import PrepareSettings, prepare
+from avgas_pipeline.models.encoder_adapters import token_layout
 
 
 SCRIPT = "train.py"
@@ -462,7 +462,7 @@ def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
     prepare(read_vggsound(folder / "vggsound.csv"), PrepareSettings(str(folder)), tmp_path / "shards", num_workers=1)
     encoder, extractor = tiny_clap()
     components = tiny_components() | {"audio_encoder": encoder, "audio_feature_extractor": extractor}
-    from avgas_pipeline.labels import VGGSOUND_LABELS
+    from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
 
     layout = token_layout(encoder)
     components["separator"] = tiny_separator(

@@ -12,7 +12,7 @@ from training_runs import TRAINING, environment, run_to_the_end
 
 from avgas_pipeline import AVGASPipeline, YamnetEncoder, YamnetFeatureExtractor
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
-from avgas_pipeline.yamnet import YamnetConfig
+from avgas_pipeline.models.yamnet import YamnetConfig
 
 
 SMALL = {

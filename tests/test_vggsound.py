@@ -13,7 +13,7 @@ from hub_server import run_python
 from torch.utils.data import DataLoader
 from vggsound_tree import BAD, GOOD, add, make_clip, write_csv
 
-from avgas_pipeline.audio import load_audio
+from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.data.annotations import (
     ClipEntry,
     parse_clip_name,
@@ -27,7 +27,7 @@ from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.report import read_report
 from avgas_pipeline.data.vggsound import VGGSound
-from avgas_pipeline.labels import VGGSOUND_LABELS
+from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
 
 
 def reasons(path):

@@ -23,10 +23,10 @@ from output_folder import check_is_new, save_whole
 from tqdm.auto import tqdm
 
 from avgas_pipeline import AudioVisualSeparatorOutput, AVGASPipeline
-from avgas_pipeline.audio import load_audio
+from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
-from avgas_pipeline.sources import SourceTracker
+from avgas_pipeline.separation.tracking import SourceTracker
 
 
 SPEEDS = (1.2, 1.45)

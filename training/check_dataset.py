@@ -21,11 +21,11 @@ import torch
 from datasets import Dataset, load_dataset
 from tqdm import tqdm
 
-from avgas_pipeline.audio import load_audio
+from avgas_pipeline.audio.loading import load_audio
+from avgas_pipeline.audio.spectrogram import relative_log_mel, stft
 from avgas_pipeline.data.loudness import active_rms
 from avgas_pipeline.data.mixtures import open_picture
-from avgas_pipeline.labels import VGGSOUND_LABELS
-from avgas_pipeline.spectrogram import relative_log_mel, stft
+from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
 
 
 SPLITS = ("train", "test")

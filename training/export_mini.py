@@ -20,12 +20,12 @@ from mini_parts import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sampler
 from results_table import results_table
 
 from avgas_pipeline import AVGASPipeline
-from avgas_pipeline.cards import create_model_card
 from avgas_pipeline.data.mixtures import MixtureSampler, read_manifest
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+from avgas_pipeline.loaders.model_card import create_model_card
 
 
-CARD = Path(__file__).parent / "mini_card.md"
+CARD = Path(__file__).parents[1] / "model_card/avgas_mini.md"
 # Rows and columns of the samples.
 GRID = 8
 

@@ -6,7 +6,7 @@ import torch
 from losses import SeparationTargets, match_sources
 
 from avgas_pipeline import AudioVisualSeparator, AudioVisualSeparatorOutput
-from avgas_pipeline.spectrogram import mel_bands, power, relative_log_mel, stft
+from avgas_pipeline.audio.spectrogram import mel_bands, power, relative_log_mel, stft
 
 
 class Hearing(torch.nn.Module):

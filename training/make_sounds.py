@@ -25,7 +25,7 @@ from output_folder import check_is_new
 from synthesis import KINDS, SAMPLING_RATE
 from tqdm import tqdm
 
-from avgas_pipeline.yamnet import YamnetConfig, YamnetEncoder, YamnetFeatureExtractor
+from avgas_pipeline.models.yamnet import YamnetConfig, YamnetEncoder, YamnetFeatureExtractor
 
 
 # For every label AudioSet's names of it, the least score, and into how many source groups its sounds go: where source

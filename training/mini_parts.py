@@ -8,7 +8,7 @@ from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
 from transformers import AutoModel
 
 from avgas_pipeline import AudioVisualSeparator, AVGASPipeline, YamnetFeatureExtractor
-from avgas_pipeline.audio_tokens import token_layout
+from avgas_pipeline.models.encoder_adapters import token_layout
 
 
 # Width of a condition token.

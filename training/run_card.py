@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from run import Run
 
 from avgas_pipeline import AVGASPipeline
-from avgas_pipeline.cards import create_model_card
+from avgas_pipeline.loaders.model_card import create_model_card
 
 
 CURVES = "curves.png"

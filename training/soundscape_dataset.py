@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import Dataset
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
-from avgas_pipeline.audio import Window
-from avgas_pipeline.audio_tokens import encoder_inputs, window_length
+from avgas_pipeline.audio.windows import Window
 from avgas_pipeline.data.mixtures import Mixture, MixtureSampler
+from avgas_pipeline.models.encoder_adapters import encoder_inputs, window_length
 
 
 class SoundscapeDataset(Dataset):

@@ -34,12 +34,12 @@ from training_data import add_sounds, check_labels, hold_out_groups
 from transformers import ASTFeatureExtractor, ResNetConfig, ResNetModel
 
 from avgas_pipeline import AudioVisualSeparator, AudioVisualSeparatorOutput, AVGASPipeline
-from avgas_pipeline.audio_tokens import token_layout
 from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.evaluation import MixtureSet
 from avgas_pipeline.evaluation.scoring import presence_average_precision, score_sound
 from avgas_pipeline.evaluation.systems import hear
+from avgas_pipeline.models.encoder_adapters import token_layout
 
 
 PRESETS = ("separator", "single_embedding", "paper")

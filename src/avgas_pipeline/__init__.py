@@ -6,15 +6,15 @@ from .imports import importing
 
 
 with importing():
-    from .audio import load_audio
-    from .audio_encoder import WhisperAudioEncoder
-    from .cards import create_model_card
+    from .audio.loading import load_audio
+    from .loaders.model_card import create_model_card
+    from .loaders.registration import register
+    from .loaders.remote_code import export_remote_code
+    from .models.separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+    from .models.whisper import WhisperAudioEncoder
+    from .models.yamnet import YamnetEncoder, YamnetFeatureExtractor
     from .pipeline_avgas import AVGASPipeline
     from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
-    from .registration import register
-    from .remote_code import export_remote_code
-    from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
-    from .yamnet import YamnetEncoder, YamnetFeatureExtractor
 
 
 __version__ = "0.1.0.dev0"

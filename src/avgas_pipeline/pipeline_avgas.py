@@ -23,9 +23,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer, FeatureExtractionMixin, PreTrainedModel
 from typing_extensions import Self
 
-from .assemble import build_separator, check_parts, load_audio_encoder
-from .audio import DEFAULT_MAX_DURATION_S
-from .audio_tokens import window_length
+from .audio.loading import DEFAULT_MAX_DURATION_S
 from .conditioning import (
     Rows,
     build_rows,
@@ -38,13 +36,15 @@ from .conditioning import (
     weight_tensor,
     weights_per_soundscape,
 )
-from .hearing import Listener, Recording
 from .hooks import common_device, data_type, has_hooks, inference_mode
-from .hub import HubMixin
 from .input_checks import check_count, check_embeds, check_hearing, check_negative_embeds, check_text
-from .lora import AVGASLoraLoaderMixin
+from .loaders.from_parts import build_separator, check_parts, load_audio_encoder
+from .loaders.hub import HubMixin
+from .loaders.lora import AVGASLoraLoaderMixin
+from .models.encoder_adapters import window_length
+from .models.separator import AudioVisualSeparator
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
-from .separator import AudioVisualSeparator
+from .separation.encoding import Listener, Recording
 
 
 logger = logging.get_logger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..labels import VGGSOUND_LABELS
+from ..loaders.labels import VGGSOUND_LABELS
 
 
 CLIP_S = 10.0

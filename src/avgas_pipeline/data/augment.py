@@ -8,7 +8,7 @@ import scipy.fft
 import scipy.signal
 import soxr
 
-from ..audio import load_audio
+from ..audio.loading import load_audio
 
 
 SPEED_PROBABILITY = 0.6

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from ..audio import cut_quieter_end, load_audio
+from ..audio.loading import load_audio
+from ..audio.windows import cut_quieter_end
 from .augment import augment
 from .loudness import active_moments, active_rms
 from .scenes import collage, compose_scene

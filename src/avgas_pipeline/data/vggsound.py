@@ -13,7 +13,7 @@ from datasets import Features, SplitGenerator, Value
 from datasets import Sequence as SequenceFeature
 from datasets.utils.file_utils import xopen
 
-from ..labels import VGGSOUND_LABELS
+from ..loaders.labels import VGGSOUND_LABELS
 from .annotations import ClipEntry, parse_clip_name, read_best_moments, read_vggsound
 from .report import SkipReport
 from .video import SkipClipError, read_video_clip

@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import soundfile
 
-from ..audio import load_audio
+from ..audio.loading import load_audio
 from .loudness import active_rms
 
 

@@ -19,14 +19,7 @@ from .anchors import Anchors
 from .drawing import DrawingFolder, check_settings, draw_all
 from .report import plain, summarise, versions, write_report
 from .samples import draw_samples, sample_numbers
-from .scoring import (
-    presence_average_precision,
-    score_mixed,
-    score_separated,
-    score_sound,
-    table_columns,
-    targets,
-)
+from .scoring import presence_average_precision, score_mixed, score_separated, score_sound, table_columns, targets
 from .soundscapes import MANIFEST, EvaluationSet
 from .systems import Drawing, DrawingSettings, ImageFolderSystem, System
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 import PIL.Image
 
-from ..audio import load_audio
+from ..audio.loading import load_audio
 from ..data.clips import load_clips
 from ..data.mixtures import MixturePlan, MixtureSampler, open_picture, read_manifest, write_manifest
 from ..data.scenes import collage
-from ..labels import VGGSOUND_LABELS
+from ..loaders.labels import VGGSOUND_LABELS
 
 
 # A report's copy of its manifest.

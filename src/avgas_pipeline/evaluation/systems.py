@@ -15,11 +15,11 @@ import soxr
 import torch
 from peft.tuners.lora import LoraLayer
 
-from ..hearing import NoSourceError
 from ..metrics.judges import weights_digest
 from ..metrics.sound import match_slots, si_sdr_improvement
 from ..pipeline_avgas import AVGASPipeline
 from ..pipeline_output import EncodedAudio, SoundSource
+from ..separation.encoding import NoSourceError
 from .soundscapes import Soundscape
 
 

@@ -1,12 +1,14 @@
 """Model cards, filled from the checkpoint itself."""
 
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 
-TEMPLATE = Path(__file__).parent / "model_card" / "template.md"
+# The repository's top-level `model_card/`.
+TEMPLATES = "avgas_pipeline.model_card"
 PAPER = "2504.18283"
 
 
@@ -22,8 +24,10 @@ def create_model_card(
         license (`str`, *optional*): The weights' licence identifier; the code's licence does not cover them.
         training (`str`, *optional*): How it was trained and what was measured, as Markdown.
     """
-    if not TEMPLATE.exists():
-        raise FileNotFoundError(f"{TEMPLATE}: no model card template; install avgas-pipeline to publish a checkpoint.")
+    try:
+        template = files(TEMPLATES) / "template.md"
+    except ModuleNotFoundError:
+        raise FileNotFoundError("No model card template: install avgas-pipeline to publish a checkpoint.") from None
     base_model = _base_model(pipeline.unet)
     data = ModelCardData(
         license=license,
@@ -31,15 +35,16 @@ def create_model_card(
         base_model=base_model,
         tags=["avgas", "audio-to-image", "sound-separation", "diffusers", f"arxiv:{PAPER}"],
     )
-    return ModelCard.from_template(
-        card_data=data,
-        template_path=str(TEMPLATE),
-        repo_id=repo_id,
-        base_model=base_model,
-        license_name=license,
-        training=training,
-        **_facts(pipeline),
-    )
+    with as_file(template) as path:
+        return ModelCard.from_template(
+            card_data=data,
+            template_path=str(path),
+            repo_id=repo_id,
+            base_model=base_model,
+            license_name=license,
+            training=training,
+            **_facts(pipeline),
+        )
 
 
 def _facts(pipeline: Any) -> dict[str, Any]:

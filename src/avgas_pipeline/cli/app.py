@@ -15,8 +15,8 @@ import typer
 
 
 if TYPE_CHECKING:
-    from .pipeline_avgas import AVGASPipeline
-    from .pipeline_output import SoundSource
+    from ..pipeline_avgas import AVGASPipeline
+    from ..pipeline_output import SoundSource
 
 
 app = typer.Typer(
@@ -145,7 +145,7 @@ def export_remote_code(
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
 ) -> None:
     """Copy a checkpoint with the pipeline's code inside, for people who do not install this package."""
-    from .remote_code import export_remote_code as export
+    from ..loaders.remote_code import export_remote_code as export
 
     with _bad_input_exits():
         export(model, out)
@@ -167,9 +167,9 @@ def prepare(
 ) -> None:
     """Turn VGGSound's videos into shards of sound, frame and labels. Run again to go on after an interruption."""
     with _bad_input_exits():
-        from .data.annotations import read_vggsound
-        from .data.prepare import PrepareSettings
-        from .data.prepare import prepare as run
+        from ..data.annotations import read_vggsound
+        from ..data.prepare import PrepareSettings
+        from ..data.prepare import prepare as run
 
         _check_writable(out)
         settings = PrepareSettings(str(data), format, clips_per_shard, sampling_rate, image_size)
@@ -222,9 +222,9 @@ def evaluate(
         import torch
         from accelerate import PartialState
 
-        from .evaluation import DrawingSettings, build_lineup, load_evaluation_set
-        from .evaluation import evaluate as run
-        from .metrics import load_judge
+        from ..evaluation import DrawingSettings, build_lineup, load_evaluation_set
+        from ..evaluation import evaluate as run
+        from ..metrics import load_judge
 
         _quieten()
         if judge is None and (draw or images):
@@ -262,12 +262,12 @@ def study(
 ) -> None:
     """Have people compare two systems' pictures of what they hear, blind, on a local page."""
     with _bad_input_exits():
-        from .evaluation.ratings import RATINGS, Comparison, RatingFile, preference
+        from ..evaluation.ratings import RATINGS, Comparison, RatingFile, preference
 
         _quieten()
         compared = Comparison.of_report(report, against)
         if not results:
-            from .evaluation.study import Study, build_page
+            from ..evaluation.study import Study, build_page
 
             page = build_page(Study(report, against, pairs, data))
             try:
@@ -297,8 +297,8 @@ def _generate_one(
 ) -> "list[SoundSource]":
     import torch
 
-    from .audio import load_audio
-    from .results import save_results
+    from ..audio.loading import load_audio
+    from .outputs import save_results
 
     waveform = load_audio(path, target_sampling_rate=pipe.sampling_rate, max_duration_s=max_duration_s)
     # Generators on the CPU give the same noise on every device.
@@ -316,7 +316,7 @@ def _generate_one(
 def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline":
     import torch
 
-    from .pipeline_avgas import AVGASPipeline
+    from ..pipeline_avgas import AVGASPipeline
 
     _quieten()
     if device is None:
@@ -329,8 +329,8 @@ def _load(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline
 
 def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:
     """Steps and guidance that were given, or else those of the checkpoint."""
-    from .hub import locate
-    from .pipeline_avgas import AVGASPipeline
+    from ..loaders.hub import locate
+    from ..pipeline_avgas import AVGASPipeline
 
     config = {} if model is None else AVGASPipeline.load_config(locate(model))
     if steps is None:

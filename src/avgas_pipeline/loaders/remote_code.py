@@ -1,10 +1,11 @@
 """A second flavour of a checkpoint that carries the pipeline's code, for people who do not pip install it."""
 
+import ast
 import json
 import os
-import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -12,8 +13,8 @@ from huggingface_hub import snapshot_download
 from .hub import check_folder, locate, read_components
 
 
-_PACKAGE = Path(__file__).parent
-_RELATIVE_IMPORT = re.compile(r"^(\s*from \.)(\w+)( import )", flags=re.MULTILINE)
+_PACKAGE = Path(__file__).parents[1]
+_PIPELINE = "pipeline_avgas"
 
 
 def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
@@ -60,17 +61,16 @@ def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) 
 
 
 def _write_code(folder: Path) -> None:
-    modules = _needed_modules("pipeline_avgas")
+    modules = _needed_modules(_PIPELINE)
     for module in modules:
-        name = "pipeline" if module == "pipeline_avgas" else _remote_name(module)
-        code = (_PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-        code = _RELATIVE_IMPORT.sub(lambda match: f"{match[1]}{_remote_name(match[2])}{match[3]}", code)
-        if module == "pipeline_avgas":
+        name = "pipeline" if module == _PIPELINE else _flat_name(module)
+        code = _flatten_imports(module)
+        if module == _PIPELINE:
             # The component's class comes from a file of its own, so it is another class of the same name.
             code = code.replace("separator: AudioVisualSeparator", "separator: ModelMixin")
             code = code.replace("from diffusers import ", "from diffusers import ModelMixin, ", 1)
             # diffusers copies only the modules that the pipeline's own file imports.
-            names = [_remote_name(needed) for needed in modules if needed != module]
+            names = [_flat_name(needed) for needed in modules if needed != module]
             code += "".join(f"from .{name} import __name__ as _{name}  # noqa: E402, F401\n" for name in names)
         (folder / f"{name}.py").write_text(code, encoding="utf-8")
 
@@ -78,30 +78,52 @@ def _write_code(folder: Path) -> None:
     for component, (library, class_name) in read_components(index_path).items():
         if library != _PACKAGE.name:
             continue
-        candidates = sorted(path.stem for path in _PACKAGE.glob("*.py"))
-        module = next((module for module in candidates if _defines(module, class_name)), None)
+        candidates = (module for module in sorted(_PACKAGE.glob("models/*.py")) if _defines(module, class_name))
+        module = next(candidates, None)
         if module is None:
             raise ValueError(f"{index_path}: this package has no class {class_name!r}.")
         # diffusers looks for a component's class in a file named after its library, inside its folder.
-        shutil.copyfile(_PACKAGE / f"{module}.py", folder / component / f"{_PACKAGE.name}.py")
+        shutil.copyfile(module, folder / component / f"{_PACKAGE.name}.py")
     index = json.loads(index_path.read_text(encoding="utf-8"))
     index["_class_name"] = ["pipeline", "AVGASPipeline"]
     index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _needed_modules(module: str) -> list[str]:
-    """`module` and all modules of this package that it imports, directly or not."""
+    """`module`, dotted and without the package's name, and all of this package that it imports, directly or not."""
     found = [module]
     for name in found:
-        code = (_PACKAGE / f"{name}.py").read_text(encoding="utf-8")
-        found += [match[1] for match in _RELATIVE_IMPORT.findall(code) if match[1] not in found]
-    return list(dict.fromkeys(found))
+        found += [target for _, target in _relative_imports(name) if target not in found]
+    return found
 
 
-def _remote_name(module: str) -> str:
+def _relative_imports(module: str) -> Iterator[tuple[ast.ImportFrom, str]]:
+    """Every `from .… import …` of a module, with the module of this package that it means."""
+    folders = module.split(".")[:-1]
+    for node in ast.walk(ast.parse(_read(module))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parents = folders[: len(folders) - node.level + 1]
+            yield node, ".".join([*parents, node.module])
+
+
+def _flatten_imports(module: str) -> str:
+    """A module's code for a folder without subfolders, since diffusers copies none: siblings by their flat names."""
+    lines = _read(module).splitlines(keepends=True)
+    for node, target in _relative_imports(module):
+        line = lines[node.lineno - 1]
+        own = f"from {'.' * node.level}{node.module} import"
+        lines[node.lineno - 1] = line.replace(own, f"from .{_flat_name(target)} import", 1)
+    return "".join(lines)
+
+
+def _read(module: str) -> str:
+    return _PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
+
+
+def _flat_name(module: str) -> str:
     # A module must not be called like a component's folder.
-    return f"avgas_{module}"
+    return f"avgas_{module.replace('.', '_')}"
 
 
-def _defines(module: str, class_name: str) -> bool:
-    return f"class {class_name}(" in (_PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+def _defines(path: Path, class_name: str) -> bool:
+    return f"class {class_name}(" in path.read_text(encoding="utf-8")

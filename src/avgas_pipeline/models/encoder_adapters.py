@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin, PreTrainedModel
 
-from .audio import Window
+from ..audio.windows import Window
 
 
 # Encoders of raw waveforms (Wav2Vec2 and its kin) have no window of their own.

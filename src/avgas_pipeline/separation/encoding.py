@@ -8,17 +8,18 @@ from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
-from .audio import Window, cut_quieter_end, describe, iter_windows, load_audio
-from .audio_tokens import encoder_inputs, window_length
-from .hooks import data_type
-from .pipeline_output import SoundSource
-from .separator import AudioVisualSeparator, AudioVisualSeparatorOutput
-from .sources import SourceTracker, Track, render_sources
-from .spectrogram import relative_log_mel, stft
+from ..audio.loading import describe, load_audio
+from ..audio.spectrogram import relative_log_mel, stft
+from ..audio.windows import Window, change_speed, iter_windows
+from ..hooks import data_type
+from ..models.encoder_adapters import encoder_inputs, window_length
+from ..models.separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+from ..pipeline_output import SoundSource
+from .rendering import render_sources
+from .tracking import SourceTracker, Track
 
 
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
@@ -209,12 +210,3 @@ class Listener:
                 " their weights are damaged, or the data type does not hold their values."
             )
         return slots
-
-
-def change_speed(window: Window, speed: float) -> Window:
-    """A window played `speed` times as fast, pitch and all. Of what no longer fits, the quieter end is cut."""
-    played = soxr.resample(window.samples[: window.num_valid], speed, 1.0)
-    played = cut_quieter_end(played, len(window.samples))
-    samples = np.zeros_like(window.samples)
-    samples[: len(played)] = played
-    return Window(window.start, samples, len(played))

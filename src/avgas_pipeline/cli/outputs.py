@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from ..pipeline_output import AVGASPipelineOutput, SoundSource
 from .overview import draw_overview
-from .pipeline_output import AVGASPipelineOutput, SoundSource
 
 
 def save_results(

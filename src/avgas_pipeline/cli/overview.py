@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from .pipeline_output import SoundSource
-from .spectrogram import DYNAMIC_RANGE_DB, relative_log_mel, stft
+from ..audio.spectrogram import DYNAMIC_RANGE_DB, relative_log_mel, stft
+from ..pipeline_output import SoundSource
 
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; brown for their yellow, which is too light.

@@ -11,11 +11,11 @@ from huggingface_hub import file_exists
 from safetensors import SafetensorError
 from typing_extensions import Self
 
-from .cards import create_model_card
+from .model_card import create_model_card
 
 
 # Checkpoints that come with the package, by name.
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_CHECKPOINT = "avgas-mini"
 
 

@@ -14,10 +14,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from .audio_encoder import WhisperAudioEncoder
-from .audio_tokens import token_layout
+from ..models.encoder_adapters import token_layout
+from ..models.separator import AudioVisualSeparator
+from ..models.whisper import WhisperAudioEncoder
 from .labels import VGGSOUND_LABELS
-from .separator import AudioVisualSeparator
 
 
 # Frame of the masks' spectrogram: long enough to tell partials apart, short enough for onsets.

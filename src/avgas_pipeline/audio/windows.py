@@ -1,0 +1,59 @@
+"""Fixed-length pieces of a waveform, as audio encoders take them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+
+
+@dataclass(frozen=True)
+class Window:
+    """
+    One fixed-length piece of a waveform.
+
+    Attributes:
+        start (`int`): Index of its first sample in the waveform.
+        samples (`np.ndarray` of shape `(window_length,)`): float32, zero after the end of the waveform.
+        num_valid (`int`): Number of samples before the padding.
+    """
+
+    start: int
+    samples: np.ndarray
+    num_valid: int
+
+
+def cut_quieter_end(waveform: np.ndarray, length: int) -> np.ndarray:
+    """At most `length` samples of a waveform `(T,)`: what is too much goes from its end, or its start if quieter."""
+    excess = len(waveform) - length
+    if excess <= 0:
+        return waveform
+    begins_louder = np.square(waveform[:excess]).sum() >= np.square(waveform[-excess:]).sum()
+    return waveform[:-excess] if begins_louder else waveform[excess:]
+
+
+def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int) -> Iterator[Window]:
+    """
+    Cut a waveform of shape `(T,)` into windows of `window_length` samples that start every `hop_length` samples.
+
+    Windows start at 0 and go on until one reaches the end, which is padded with zeros. Full windows are views.
+    """
+    if not 0 < hop_length <= window_length:
+        raise ValueError(f"`hop_length` has to be in [1, {window_length}] but is {hop_length}.")
+    for start in range(0, max(len(waveform) - window_length, 0) + hop_length, hop_length):
+        piece = waveform[start : start + window_length]
+        num_valid = len(piece)
+        if num_valid < window_length:
+            piece = np.pad(piece, (0, window_length - num_valid))
+        yield Window(start, piece, num_valid)
+        if start + window_length >= len(waveform):
+            return
+
+
+def change_speed(window: Window, speed: float) -> Window:
+    """A window played `speed` times as fast, pitch and all. Of what no longer fits, the quieter end is cut."""
+    played = soxr.resample(window.samples[: window.num_valid], speed, 1.0)
+    played = cut_quieter_end(played, len(window.samples))
+    samples = np.zeros_like(window.samples)
+    samples[: len(played)] = played
+    return Window(window.start, samples, len(played))

@@ -1,0 +1,6 @@
+"""The command line: `avgas`."""
+
+from .app import app
+
+
+__all__ = ["app"]

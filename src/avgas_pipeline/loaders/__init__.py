@@ -1,0 +1,1 @@
+"""Loading, assembling, saving and publishing pipelines."""

@@ -1,0 +1,1 @@
+"""Model classes, and how other libraries' audio encoders are used."""

@@ -1,0 +1,1 @@
+"""From windows to sources: encode, track, render."""
