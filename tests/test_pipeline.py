@@ -152,7 +152,7 @@ def test_latents_for_mixed_images_or_for_every_image(pipe):
         draw(pipe, latents=noise.expand(5, -1, -1, -1))
 
 
-# -- hearing once, drawing many times -------------------------------------------------------------------------------
+# -- encoding once, drawing many times ------------------------------------------------------------------------------
 
 
 def test_encode_audio_needs_no_unet_or_vae(components):

@@ -93,7 +93,7 @@ def test_three_generators_for_two_soundscapes(pipe):
         draw(pipe, [tiny_audio()[0]] * 2, seeded(0, 1, 2))
 
 
-def test_nothing_to_hear(pipe):
+def test_no_audio(pipe):
     with pytest.raises(ValueError, match="exactly one"):
         pipe(**SETTINGS)
     with pytest.raises(ValueError, match="empty list"):
@@ -133,15 +133,15 @@ def test_scale_and_text_embeddings_without_a_text_encoder(pipe):
 
 
 def test_missing_parts_are_named(components):
-    deaf = AVGASPipeline(**{**components, "audio_encoder": None})
+    without = AVGASPipeline(**{**components, "audio_encoder": None})
     with pytest.raises(ValueError, match="audio_encoder"):
-        deaf(*tiny_audio(), **SETTINGS)
-    deaf = AVGASPipeline(**{**components, "audio_encoder": None, "separator": None})
+        without(*tiny_audio(), **SETTINGS)
+    without = AVGASPipeline(**{**components, "audio_encoder": None, "separator": None})
     with pytest.raises(ValueError, match="null_audio_embeds"):
-        deaf(audio_embeds=torch.zeros(1, 1, 2, 16), **SETTINGS)
+        without(audio_embeds=torch.zeros(1, 1, 2, 16), **SETTINGS)
 
 
-def test_hears_and_draws_under_autocast(pipe):
+def test_encodes_and_draws_under_autocast(pipe):
     audio = np.concatenate([tiny_audio(1.0, seed)[0] for seed in range(3)])
     with torch.autocast("cpu", torch.bfloat16):
         out = draw(pipe, audio, separate=True, num_sources=3)

@@ -39,10 +39,10 @@ def test_weights_move_the_mixed_image_and_leave_the_separated_ones(pipe):
     assert 0 < distances[0] < distances[1] < distances[2]
 
 
-def test_a_weight_for_what_is_not_heard_is_told(pipe):
-    heard = {source.label for source in draw(pipe).sources[0]}
-    absent = next(label for label in LABELS if label not in heard)
-    with pytest.warns(UserWarning, match=f"{absent} is not heard"):
+def test_a_weight_for_what_is_not_present_is_told(pipe):
+    present = {source.label for source in draw(pipe).sources[0]}
+    absent = next(label for label in LABELS if label not in present)
+    with pytest.warns(UserWarning, match=f"{absent} is not present"):
         out = draw(pipe, source_weights={absent: 0.3})
     assert np.array_equal(out.images, draw(pipe).images)
 

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from avgas_pipeline.audio.spectrogram import istft, mask_to_bins, mel_bands, relative_log_mel, stft
 from avgas_pipeline.audio.windows import iter_windows
 from avgas_pipeline.models.separator import AudioVisualSeparatorOutput
-from avgas_pipeline.separation.rendering import render_sources
-from avgas_pipeline.separation.tracking import SourceTracker
+from avgas_pipeline.separation.encoding import align_views, average_views
+from avgas_pipeline.separation.rendering import render
+from avgas_pipeline.separation.tracking import present_slots
+from avgas_pipeline.separation.tracking import track as track_windows
 
 
 RATE, N_FFT, HOP, BANDS = 16000, 512, 128, 40
@@ -31,11 +33,14 @@ def slots(presence, labels, directions, masks=None):
     )
 
 
+def track_views(*outputs, **options):
+    """The sources of one window, of which each output is a view."""
+    return track_windows([average_views(align_views(0, [(output, 0) for output in outputs]))], **options)
+
+
 def track(output, **options):
-    tracker = SourceTracker(**options)
-    for row in range(len(output.presence_logits)):
-        tracker.add_window([(output, row)], row)
-    return tracker.tracks()
+    windows = [average_views(align_views(row, [(output, row)])) for row in range(len(output.presence_logits))]
+    return track_windows(windows, **options)
 
 
 X, Y, Z = (1, 0, 0), (0, 1, 0), (0, 0, 1)
@@ -70,6 +75,24 @@ def test_slots_from_the_threshold_on_are_present_most_certain_first():
 def test_as_many_sources_as_are_expected_without_a_threshold(presence, labels, expected):
     output = slots([presence], [labels], [np.eye(4)])
     assert [t.label_index for t in track(output)] == expected
+
+
+def test_only_slots_that_can_become_sources_keep_tokens_and_masks():
+    output = slots([[0.9, 0.3, 0.25]], [[0, 1, 2]], [[X, Y, Z]], torch.full((1, 3, BANDS, 5), 0.5))
+    window = average_views(align_views(0, [(output, 0)]), present_slots)
+    assert [slot.mask is not None for slot in window.slots] == [True, False, False]
+    assert [bool(slot.tokens_by_label) for slot in window.slots] == [True, False, False]
+    # Their presence still counts.
+    assert [slot.presence for slot in window.slots] == pytest.approx([0.9, 0.3, 0.25], abs=1e-5)
+    assert [t.label_index for t in track_windows([window])] == [0]
+
+
+def test_tracking_changes_nothing_that_it_is_given():
+    masks = torch.full((2, 2, BANDS, 5), 0.5)
+    output = slots([[0.9, 0.8], [0.7, 0.9]], [[0, 0], [0, 1]], [[X, X], [X, Y]], masks)
+    windows = [average_views(align_views(row, [(output, row)])) for row in range(2)]
+    assert [t.score for t in track_windows(windows)] == [t.score for t in track_windows(windows)]
+    assert all(np.all(slot.mask == np.float16(0.5)) for window in windows for slot in window.slots)
 
 
 def test_expected_sources_have_all_the_sound_of_their_labels():
@@ -165,67 +188,55 @@ def test_a_source_has_all_the_sound_of_its_label(num_sources):
     assert np.allclose(found.masks[0], 1.0, atol=1e-3)
 
 
-def test_sources_that_come_to_be_heard_as_the_same_are_one():
+def test_sources_that_come_to_have_the_same_label_are_one():
     output = slots([[0.9, 0.8], [0.9, 0.1]], [[0, 1], [0, 2]], [[X, Y], [X, Z]])
     # The first slot may be 0 or 1 in window 0, and 1 or 2 in window 1.
     output.class_logits[0, 0] = torch.tensor([0.50, 0.45, 0.04, 0.01]).log()
     output.class_logits[1, 0] = torch.tensor([0.01, 0.47, 0.51, 0.01]).log()
-    tracker = SourceTracker()
-    for row in range(2):
-        tracker.add_window([(output, row)], row)
-    assert [t.label_index for t in tracker.tracks()] == [1]
-    assert [t.label_index for t in tracker.tracks()] == [1]
+    assert [t.label_index for t in track(output)] == [1]
 
 
 def test_slots_of_one_window_are_never_merged_by_their_embeddings():
     assert len(track(slots([[0.9, 0.9], [0.9, 0.9]], [[0, 1], [0, 1]], [[X, X], [X, X]]))) == 2
 
 
-def test_hearings_of_a_window_are_averaged():
-    """Slots of the other hearings are in another order, and the third is unsure of what the first two say."""
+def test_views_of_a_window_are_averaged():
+    """Slots of the other views are in another order, and the third is unsure of what the first two say."""
     first = slots([[0.9, 0.6, 0.1]], [[0, 1, 2]], [[X, Y, Z]])
     second = slots([[0.2, 0.7, 0.5]], [[2, 0, 1]], [[Z, X, Y]])
     third = slots([[0.2, 0.3, 0.8]], [[2, 2, 3]], [[Y, Z, X]])
-    tracker = SourceTracker(num_sources=3)
-    tracker.add_window([(first, 0), (second, 0), (third, 0)], 0)
-    found = tracker.tracks()
+    found = track_views(first, second, third, num_sources=3)
     assert [t.score for t in found] == pytest.approx([0.8, 1.3 / 3, 0.2], abs=1e-5)
     assert [t.label_index for t in found] == [0, 1, 2]
     # 0.9 and 0.7 for label 0 against 0.8 for label 3.
     assert found[0].class_probs.sum().item() == pytest.approx(0.8, abs=1e-5)
     assert found[0].class_probs[3].item() == pytest.approx(0.8 / 3, abs=1e-3)
-    assert torch.allclose(found[0].audio_embed, 0.8 * torch.tensor(X).float(), atol=1e-5)
+    assert np.allclose(found[0].audio_embed, 0.8 * np.array(X), atol=1e-5)
 
 
-def test_the_hearings_outvote_the_first():
+def test_the_other_views_outvote_the_first():
     first = slots([[0.9]], [[0]], [[X]])
     others = [slots([[0.8]], [[1]], [[X]]), slots([[0.7]], [[1]], [[X]])]
     for number, other in enumerate(others, start=1):
         other.condition_tokens += 10 * number
-    tracker = SourceTracker()
-    tracker.add_window([(output, 0) for output in (first, *others)], 0)
-    (found,) = tracker.tracks()
+    (found,) = track_views(first, *others)
     assert found.label_index == 1
-    # It is drawn as the most certain hearing that hears it so.
+    # It is drawn as the most certain view that gives it this label.
     assert found.condition_tokens.item() == 10
 
 
-def test_the_surer_hearing_decides_on_the_label():
+def test_the_surer_view_decides_on_the_label():
     first, unsure = slots([[0.9]], [[0]], [[X]]), slots([[0.1]], [[1]], [[X]])
-    tracker = SourceTracker(num_sources=1)
-    tracker.add_window([(first, 0), (unsure, 0), (unsure, 0)], 0)
-    (found,) = tracker.tracks()
+    (found,) = track_views(first, unsure, unsure, num_sources=1)
     assert found.label_index == 0
     assert found.class_probs[0].item() == pytest.approx(0.9 / 3, abs=1e-3)
 
 
-def test_masks_are_of_the_first_hearing():
+def test_masks_are_of_the_first_view():
     masks = [torch.full((1, 2, BANDS, 5), value) for value in (0.25, 0.75)]
     first = slots([[0.9, 0.8]], [[0, 1]], [[X, Y]], masks[0])
     second = slots([[0.8, 0.9]], [[1, 0]], [[Y, X]], masks[1])
-    tracker = SourceTracker()
-    tracker.add_window([(first, 0), (second, 0)], 0)
-    assert all(np.allclose(found.masks[0], 0.25, atol=1e-3) for found in tracker.tracks())
+    assert all(np.allclose(found.masks[0], 0.25, atol=1e-3) for found in track_views(first, second))
 
 
 @pytest.mark.parametrize(("n_fft", "hop_length"), [(N_FFT, HOP), (400, 160), (512, 300)])
@@ -277,7 +288,7 @@ def test_band_masks_separate_tones_over_windows(seconds):
     masks[:, 0, :20], masks[:, 1, 20:] = 1.0, 1.0
     output = slots([[0.9, 0.8]] * len(windows), [[0, 1]] * len(windows), [[X, Y]] * len(windows), masks)
 
-    sources = render_sources(track(output), waveform, windows, LABELS, RATE, N_FFT, HOP)
+    sources = render(track(output), waveform, windows, LABELS, RATE, N_FFT, HOP)
 
     assert [source.label for source in sources] == ["low", "high"]
     for source, target in zip(sources, (low, high), strict=True):
@@ -298,7 +309,7 @@ def test_full_masks_give_the_soundscape_back():
     output = slots(
         [[0.9]] * len(windows), [[0]] * len(windows), [[X]] * len(windows), torch.ones(len(windows), 1, BANDS, 126)
     )
-    (source,) = render_sources(track(output), waveform, windows, LABELS, RATE, N_FFT, HOP)
+    (source,) = render(track(output), waveform, windows, LABELS, RATE, N_FFT, HOP)
     assert np.abs(source.audio - waveform).max() < 1e-4
     assert source.activity.min() > 0.999
 
@@ -306,5 +317,5 @@ def test_full_masks_give_the_soundscape_back():
 def test_sources_without_masks_have_no_audio():
     waveform = np.ones(RATE, np.float32)
     windows = list(iter_windows(waveform, RATE, RATE))
-    (source,) = render_sources(track(slots([[0.9]], [[0]], [[X]])), waveform, windows, LABELS, RATE, N_FFT, HOP)
+    (source,) = render(track(slots([[0.9]], [[0]], [[X]])), waveform, windows, LABELS, RATE, N_FFT, HOP)
     assert source.audio is None and source.activity is None and source.label == "low"

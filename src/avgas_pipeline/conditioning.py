@@ -1,4 +1,4 @@
-"""From sources to rows of the U-Net's batch: which tokens and which noise each picture is drawn from."""
+"""From sources to the rows of the U-Net's batch: which tokens and which noise each picture is drawn from."""
 
 import math
 import warnings
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .pipeline_output import SoundSource
+from .pipeline_output import EncodedAudio, SoundSource
 
 
 def weights_per_soundscape(
@@ -67,10 +67,10 @@ def weight_tensor(
     result = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     for number, (weights, found) in enumerate(zip(per_soundscape, sources, strict=True)):
         if isinstance(weights, dict):
-            unheard = sorted(set(weights) - {source.label for source in found})
-            if unheard:
+            absent = sorted(set(weights) - {source.label for source in found})
+            if absent:
                 warnings.warn(
-                    f"Soundscape {number}: {', '.join(unheard)} is not heard, so it has no weight.", stacklevel=2
+                    f"Soundscape {number}: {', '.join(absent)} is not present, so it has no weight.", stacklevel=2
                 )
             values = [float(weights.get(source.label, 1.0)) for source in found]
         elif weights is None:
@@ -97,21 +97,17 @@ def weigh_sources(audio_embeds: torch.Tensor, weights: torch.Tensor, null_audio_
     return torch.lerp(null_audio_embeds.expand_as(audio_embeds), audio_embeds, weights[:, :, None, None])
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rows:
     """
     The pictures of a call, one row each: for every soundscape and image number the mixed picture, then the separated
     ones.
 
     Attributes:
-        hidden_states (`torch.Tensor` of shape `(R, N, C)`): Tokens of each row, padded with zeros.
-        mask (`torch.Tensor` of shape `(R, N)`): `True` where there is a token.
         soundscapes (`list[int]`): The soundscape of each row.
         sources (`list[int | None]`): Which source a row shows, counted over the present ones; `None` if all.
     """
 
-    hidden_states: torch.Tensor
-    mask: torch.Tensor
     soundscapes: list[int]
     sources: list[int | None]
 
@@ -135,65 +131,138 @@ class Rows:
         return numbers
 
 
-def build_rows(
-    mixed_embeds: torch.Tensor,
-    separated_embeds: torch.Tensor,
-    mask: torch.Tensor,
+@dataclass(frozen=True)
+class Conditions:
+    """
+    What the U-Net's cross-attention sees in every row of a call, R rows of N tokens.
+
+    Attributes:
+        rows ([`Rows`]): What the rows are.
+        tokens (`torch.Tensor` of shape `(R, N, C)`): Tokens of each row, padded with zeros.
+        mask (`torch.Tensor` of shape `(R, N)`): `True` where there is a token.
+        negative_tokens (`torch.Tensor` of shape `(R, N, C)`, *optional*): What guidance leads away from; `None`
+            without guidance.
+        negative_mask (`torch.Tensor` of shape `(R, N)`, *optional*): As `mask`.
+    """
+
+    rows: Rows
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    negative_tokens: torch.Tensor | None = None
+    negative_mask: torch.Tensor | None = None
+
+    def for_unet(self, is_guided: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Tokens and mask of one step, negative rows first if it is guided; no mask where it would hide nothing."""
+        tokens, mask = self.tokens, self.mask
+        if is_guided:
+            tokens = torch.cat([self.negative_tokens, tokens])
+            mask = torch.cat([self.negative_mask, mask])
+        return tokens, None if bool(mask.all()) else mask
+
+
+def prepare_conditions(
+    encoded: EncodedAudio,
+    weights: Sequence[dict[str, float] | list[float] | None],
     num_images_per_prompt: int,
     separate: bool,
-) -> Rows:
+    is_guided: bool,
+    text_embeds: torch.Tensor | None = None,
+    negative_text_embeds: torch.Tensor | None = None,
+) -> tuple[Conditions, list[list[SoundSource]]]:
     """
-    Lay out the rows of a call.
+    Weigh the sources, lay out a row for every picture, and put text before the sounds.
 
     Args:
-        mixed_embeds (`torch.Tensor` of shape `(B, S, M, C)`): Condition tokens for mixed pictures.
-        separated_embeds (`torch.Tensor` of shape `(B, S, M, C)`): Condition tokens for separated pictures.
-        mask (`torch.Tensor` of shape `(B, S)`): `True` where there is a source to draw.
+        encoded ([`EncodedAudio`]): B soundscapes, with `null_audio_embeds` if they are weighted, or guided without
+            negative sounds.
+        weights (`Sequence`): One entry for each soundscape, as [`weights_per_soundscape`] gives them.
         num_images_per_prompt (`int`): Pictures of each kind.
         separate (`bool`): Whether each source gets a row, too.
+        is_guided (`bool`): Whether there are negative rows.
+        text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Text tokens of every soundscape.
+        negative_text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Those that guidance leads away from.
+
+    Returns:
+        The conditions, and the sources that are left of every soundscape: those with a weight above 0.
     """
-    tokens: list[torch.Tensor] = []
-    soundscapes: list[int] = []
-    sources: list[int | None] = []
-    for soundscape, present in enumerate(mask):
-        slots = present.nonzero().flatten().tolist()
-        pictures: list[tuple[int | None, torch.Tensor]] = [(None, mixed_embeds[soundscape, slots].flatten(0, 1))]
-        if separate:
-            pictures += [(number, separated_embeds[soundscape, slot]) for number, slot in enumerate(slots)]
-        for _ in range(num_images_per_prompt):
-            for source, picture_tokens in pictures:
-                tokens.append(picture_tokens)
-                soundscapes.append(soundscape)
-                sources.append(source)
-    hidden_states, token_mask = pad_tokens(tokens)
-    return Rows(hidden_states, token_mask, soundscapes, sources)
+    embeds = encoded.audio_embeds
+    mask = _present(embeds, encoded.audio_attention_mask)
+    sources = encoded.sources
+    if sources is None:
+        sources = [[SoundSource() for _ in range(count)] for count in mask.sum(dim=1).tolist()]
+
+    mixed_embeds = embeds
+    if any(entry is not None for entry in weights):
+        weight = weight_tensor(weights, sources, mask)
+        kept = weight > 0
+        sources = [
+            [source for source, keep in zip(found, kept[number, mask[number]].tolist(), strict=True) if keep]
+            for number, found in enumerate(sources)
+        ]
+        mixed_embeds = weigh_sources(embeds, weight.to(embeds.dtype), encoded.null_audio_embeds)
+        mask = mask & kept
+    rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, num_images_per_prompt, separate)
+    if text_embeds is not None:
+        tokens, token_mask = _prepend_text(tokens, token_mask, text_embeds[rows.soundscapes])
+    if not is_guided:
+        return Conditions(rows, tokens, token_mask), sources
+
+    negative, negative_mask = _negative_tokens(encoded, len(embeds))
+    negative, negative_mask = negative[rows.soundscapes], negative_mask[rows.soundscapes]
+    if negative_text_embeds is not None:
+        negative, negative_mask = _prepend_text(negative, negative_mask, negative_text_embeds[rows.soundscapes])
+    length = max(tokens.shape[1], negative.shape[1])
+    padded = (*_padded(tokens, token_mask, length), *_padded(negative, negative_mask, length))
+    return Conditions(rows, *padded), sources
+
+
+def pack_sources(
+    tokens: Sequence[Sequence[torch.Tensor]],
+    sources: list[list[SoundSource]],
+    null_tokens: torch.Tensor,
+    negative_tokens: Sequence[Sequence[torch.Tensor]] = (),
+) -> EncodedAudio:
+    """
+    The sources of B soundscapes, padded and masked.
+
+    Args:
+        tokens (`Sequence[Sequence[torch.Tensor]]`): Condition tokens `(M, C)` of every source of every soundscape.
+        sources (`list[list[SoundSource]]`): The sources.
+        null_tokens (`torch.Tensor` of shape `(M, C)`): The separator's.
+        negative_tokens (`Sequence[Sequence[torch.Tensor]]`, *optional*): Those of the sources that guidance leads away
+            from: of one recording for all soundscapes, or of one for each. The null tokens if there are none.
+    """
+    audio_embeds, mask = pad_tokens([torch.stack(list(each)) for each in tokens])
+    if negative_tokens:
+        negative_embeds, negative_mask = pad_tokens([torch.stack(list(each)) for each in negative_tokens])
+        repeats = len(tokens) // len(negative_tokens)
+        negative_embeds = negative_embeds.repeat_interleave(repeats, dim=0)
+        negative_mask = negative_mask.repeat_interleave(repeats, dim=0)
+    else:
+        negative_embeds = null_tokens.expand(len(tokens), 1, -1, -1)
+        negative_mask = mask.new_ones((len(tokens), 1))
+    return EncodedAudio(audio_embeds, mask, negative_embeds, negative_mask, null_tokens, sources)
+
+
+def texts_per_soundscape(
+    prompt: str | list[str] | None,
+    negative_prompt: str | list[str] | None,
+    prompt_embeds: torch.Tensor | None,
+    batch_size: int,
+) -> tuple[list[str] | None, list[str] | None]:
+    """Texts as lists of one for each soundscape; an empty prompt where only the negative one is given."""
+    if prompt_embeds is None and not isinstance(prompt, list):
+        prompt = [prompt or ""] * batch_size
+    if isinstance(negative_prompt, str):
+        negative_prompt = [negative_prompt] * batch_size
+    return prompt, negative_prompt
 
 
 def pad_tokens(tokens: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack sequences `(n_i, ...)` to `(R, N, ...)` with a mask `(R, N)` that is `True` where there is an entry."""
-    hidden_states = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
-    lengths = torch.tensor([len(sequence) for sequence in tokens], device=hidden_states.device)
-    return hidden_states, torch.arange(hidden_states.shape[1], device=hidden_states.device) < lengths[:, None]
-
-
-def prepend_text(
-    hidden_states: torch.Tensor, mask: torch.Tensor, text_embeds: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put text tokens `(R, T, C)` before audio tokens `(R, N, C)`, and the mask likewise."""
-    text_mask = mask.new_ones(text_embeds.shape[:2])
-    return torch.cat([text_embeds.to(hidden_states), hidden_states], dim=1), torch.cat([text_mask, mask], dim=1)
-
-
-def match_length(
-    first: torch.Tensor, first_mask: torch.Tensor, second: torch.Tensor, second_mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Pad two batches of token sequences to one length."""
-    length = max(first.shape[1], second.shape[1])
-    padded = []
-    for tokens, mask in ((first, first_mask), (second, second_mask)):
-        missing = length - tokens.shape[1]
-        padded += [F.pad(tokens, (0, 0, 0, missing)), F.pad(mask, (0, missing))]
-    return tuple(padded)
+    stacked = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True)
+    lengths = torch.tensor([len(sequence) for sequence in tokens], device=stacked.device)
+    return stacked, torch.arange(stacked.shape[1], device=stacked.device) < lengths[:, None]
 
 
 def step_generators(
@@ -223,6 +292,56 @@ def row_seeds(generators: list[torch.Generator]) -> list[int]:
     return [
         int(torch.randint(2**63 - 1, (1,), generator=generator, device=generator.device)) for generator in generators
     ]
+
+
+def _present(embeds: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """A mask `(B, S)` on the embeddings' device; all of it `True` if none is given."""
+    return (torch.ones(embeds.shape[:2]) if mask is None else mask).to(embeds.device, torch.bool)
+
+
+def _build_rows(
+    mixed_embeds: torch.Tensor,
+    separated_embeds: torch.Tensor,
+    mask: torch.Tensor,
+    num_images_per_prompt: int,
+    separate: bool,
+) -> tuple[Rows, torch.Tensor, torch.Tensor]:
+    """Rows with their tokens and mask, from condition tokens `(B, S, M, C)` and the sources to draw, `(B, S)`."""
+    tokens: list[torch.Tensor] = []
+    soundscapes: list[int] = []
+    sources: list[int | None] = []
+    for soundscape, present in enumerate(mask):
+        slots = present.nonzero().flatten().tolist()
+        pictures: list[tuple[int | None, torch.Tensor]] = [(None, mixed_embeds[soundscape, slots].flatten(0, 1))]
+        if separate:
+            pictures += [(number, separated_embeds[soundscape, slot]) for number, slot in enumerate(slots)]
+        for _ in range(num_images_per_prompt):
+            for source, picture_tokens in pictures:
+                tokens.append(picture_tokens)
+                soundscapes.append(soundscape)
+                sources.append(source)
+    return Rows(soundscapes, sources), *pad_tokens(tokens)
+
+
+def _negative_tokens(encoded: EncodedAudio, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens `(B, N, C)` and mask `(B, N)` of what guidance leads away from."""
+    embeds, mask = encoded.negative_audio_embeds, encoded.negative_audio_attention_mask
+    if embeds is None:
+        embeds, mask = encoded.null_audio_embeds.expand(batch_size, 1, -1, -1), None
+    return embeds.flatten(1, 2), _present(embeds, mask).repeat_interleave(embeds.shape[2], dim=1)
+
+
+def _prepend_text(
+    tokens: torch.Tensor, mask: torch.Tensor, text_embeds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put text tokens `(R, T, C)` before audio tokens `(R, N, C)`, and the mask likewise."""
+    text_mask = mask.new_ones(text_embeds.shape[:2])
+    return torch.cat([text_embeds.to(tokens), tokens], dim=1), torch.cat([text_mask, mask], dim=1)
+
+
+def _padded(tokens: torch.Tensor, mask: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    missing = length - tokens.shape[1]
+    return F.pad(tokens, (0, 0, 0, missing)), F.pad(mask, (0, missing))
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:

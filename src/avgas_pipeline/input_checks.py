@@ -1,12 +1,96 @@
-"""Checks of the pipeline's arguments that need no computation."""
+"""Errors that users see: checks of the pipeline's arguments, before anything is computed, and of what was found."""
 
+import math
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
-from .pipeline_output import SoundSource
+from .audio.loading import Recording
+from .audio.windows import is_silent
+from .pipeline_output import EncodedAudio
+
+
+# Why `negative_audio` without a source is an error.
+NOTHING_NEGATIVE = "there is nothing to lead away from: leave `negative_audio` out"
+
+
+class InputChecksMixin:
+    """The pipeline's `check_inputs`."""
+
+    def check_inputs(
+        self,
+        audio: Any,
+        encoded: EncodedAudio,
+        batch_size: int,
+        height: int,
+        width: int,
+        prompt: str | list[str] | None = None,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_audio: Any = None,
+        num_sources: int | None = None,
+        presence_threshold: float | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 7.5,
+        num_images_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        max_batch_rows: int | None = None,
+        output_type: str = "pil",
+        callback_on_step_end_tensor_inputs: list[str] | None = None,
+    ) -> None:
+        """Raises `ValueError` for arguments that do not fit each other or the models, before anything is computed."""
+        factor = self.vae_scale_factor
+        if not all(isinstance(side, int) and side > 0 and side % factor == 0 for side in (height, width)):
+            raise ValueError(
+                f"`height` and `width` have to be positive multiples of {factor} but are {height} and {width}."
+            )
+        if not isinstance(guidance_scale, Real) or not math.isfinite(guidance_scale):
+            raise ValueError(f"`guidance_scale` has to be a finite number but is {guidance_scale!r}.")
+        check_count("num_inference_steps", num_inference_steps)
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise ValueError(f"`output_type` has to be 'pil', 'np', 'pt' or 'latent' but is {output_type!r}.")
+        unknown = set(callback_on_step_end_tensor_inputs or []) - set(self._callback_tensor_inputs)
+        if unknown:
+            raise ValueError(
+                f"`callback_on_step_end_tensor_inputs` has to be in {self._callback_tensor_inputs}, but found"
+                f" {sorted(unknown)}."
+            )
+        check_count("num_images_per_prompt", num_images_per_prompt)
+        if max_batch_rows is not None:
+            check_count("max_batch_rows", max_batch_rows)
+        if (audio is None) == (encoded.audio_embeds is None):
+            raise ValueError("Pass exactly one of `audio` and `audio_embeds`.")
+        if audio is not None:
+            check_audio_models(self, num_sources, presence_threshold)
+        elif negative_audio is not None or num_sources is not None or presence_threshold is not None:
+            raise ValueError(
+                "With `audio_embeds`, pass `negative_audio`, `num_sources` and `presence_threshold` to `encode_audio`."
+            )
+        if negative_audio is not None and encoded.negative_audio_embeds is not None:
+            raise ValueError("Pass only one of `negative_audio` and `negative_audio_embeds`.")
+        cross_attention_dim = self.unet.config.cross_attention_dim
+        encoded.check_shapes(cross_attention_dim, batch_size)
+        if not isinstance(generator, (torch.Generator, list, type(None))):
+            raise ValueError(f"`generator` has to be a generator or a list of them but is {type(generator)}.")
+        if isinstance(generator, list) and len(generator) != batch_size * num_images_per_prompt:
+            raise ValueError(
+                f"You have passed a list of {len(generator)} generators for {batch_size} soundscapes with"
+                f" {num_images_per_prompt} images each: it takes one generator for each mixed image."
+            )
+        check_text(
+            self.text_encoder is not None,
+            cross_attention_dim,
+            guidance_scale > 1,
+            batch_size,
+            prompt,
+            negative_prompt,
+            prompt_embeds,
+            negative_prompt_embeds,
+        )
 
 
 def check_count(name: str, number: Any) -> None:
@@ -15,13 +99,13 @@ def check_count(name: str, number: Any) -> None:
         raise ValueError(f"`{name}` has to be a positive integer but is {number!r}.")
 
 
-def check_hearing(pipeline: DiffusionPipeline, num_sources: int | None, presence_threshold: float | None) -> None:
-    """Raises `ValueError` if the pipeline can't hear, or not that many sources."""
+def check_audio_models(pipeline: DiffusionPipeline, num_sources: int | None, presence_threshold: float | None) -> None:
+    """Raises `ValueError` if the pipeline can't encode audio, or not that many sources."""
     for name in ("audio_feature_extractor", "audio_encoder", "separator"):
         if getattr(pipeline, name) is None:
             raise ValueError(
-                f"This pipeline was loaded without `{name}`, so it can't hear; it draws from `audio_embeds` instead of"
-                " `audio`."
+                f"This pipeline was loaded without `{name}`, so it can't encode `audio`; it draws from"
+                " `audio_embeds` instead."
             )
     num_slots = pipeline.separator.config.num_slots
     if num_sources is not None:
@@ -32,61 +116,6 @@ def check_hearing(pipeline: DiffusionPipeline, num_sources: int | None, presence
         return
     if not isinstance(presence_threshold, Real) or not 0 <= presence_threshold <= 1:
         raise ValueError(f"`presence_threshold` has to be in [0, 1] but is {presence_threshold!r}.")
-
-
-def check_embeds(
-    width: int,
-    audio_embeds: torch.Tensor,
-    audio_attention_mask: torch.Tensor | None,
-    sources: list[list[SoundSource]] | None,
-) -> int:
-    """Raises `ValueError` unless the embeddings fit each other and a U-Net of that width; returns their number."""
-    counts = _count_sources("audio", width, audio_embeds, audio_attention_mask)
-    if sources is not None and [len(found) for found in sources] != counts:
-        raise ValueError(f"`sources` has {[len(found) for found in sources]} sources, but `audio_embeds` {counts}.")
-    return audio_embeds.shape[0]
-
-
-def check_negative_embeds(
-    width: int,
-    batch_size: int,
-    negative_audio_embeds: torch.Tensor | None,
-    negative_audio_attention_mask: torch.Tensor | None,
-    null_audio_embeds: torch.Tensor | None,
-) -> None:
-    """Raises `ValueError` unless the embeddings to lead away from fit the soundscapes and a U-Net of that width."""
-    if negative_audio_embeds is not None:
-        _count_sources("negative_audio", width, negative_audio_embeds, negative_audio_attention_mask)
-        if negative_audio_embeds.shape[0] != batch_size:
-            raise ValueError(
-                f"`negative_audio_embeds` is for {negative_audio_embeds.shape[0]} soundscapes instead of {batch_size}."
-            )
-    elif negative_audio_attention_mask is not None:
-        raise ValueError("`negative_audio_attention_mask` needs `negative_audio_embeds`.")
-    if null_audio_embeds is not None and (null_audio_embeds.ndim != 2 or null_audio_embeds.shape[-1] != width):
-        raise ValueError(
-            f"`null_audio_embeds` has to be of shape (tokens, {width}) but is of shape"
-            f" {tuple(null_audio_embeds.shape)}."
-        )
-
-
-def _count_sources(name: str, width: int, embeds: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
-    """Checks `<name>_embeds` and `<name>_attention_mask`; gives the number of sources in every soundscape."""
-    if embeds.ndim != 4 or embeds.shape[-1] != width:
-        raise ValueError(
-            f"`{name}_embeds` has to be of shape (soundscapes, sources, tokens, {width}) but is of shape"
-            f" {tuple(embeds.shape)}."
-        )
-    mask = torch.ones(embeds.shape[:2]) if mask is None else mask
-    if mask.shape != embeds.shape[:2]:
-        raise ValueError(
-            f"`{name}_attention_mask` has to be of shape {tuple(embeds.shape[:2])}, as `{name}_embeds`, but is of"
-            f" shape {tuple(mask.shape)}."
-        )
-    counts = (mask != 0).sum(dim=1).tolist()
-    if not all(counts):
-        raise ValueError(f"`{name}_embeds` has a soundscape without a source.")
-    return counts
 
 
 def check_text(
@@ -125,3 +154,20 @@ def check_text(
         raise ValueError("Without a text encoder, `negative_prompt_embeds` needs `prompt_embeds`.")
     if prompt_embeds is not None and negative_prompt_embeds is None and has_guidance and not has_text_encoder:
         raise ValueError("Without a text encoder, guidance with `prompt_embeds` needs `negative_prompt_embeds`.")
+
+
+def check_not_silent(recordings: Sequence[Recording], hint: str) -> None:
+    """Raises `ValueError` if one of the recordings is silent."""
+    for recording in recordings:
+        if is_silent(recording.waveform):
+            raise ValueError(f"{recording.name}: is silent; {hint}.")
+
+
+def check_any_source(
+    recordings: Sequence[Recording], found: Sequence[Sequence[Any]], presence_threshold: float | None, hint: str
+) -> None:
+    """Raises `ValueError` if one of the recordings has no present source."""
+    why = "none is probable enough" if presence_threshold is None else f"none reaches {presence_threshold:g}"
+    for recording, tracks in zip(recordings, found, strict=True):
+        if not tracks:
+            raise ValueError(f"{recording.name}: no source is present ({why}); {hint}.")

@@ -11,7 +11,7 @@ from diffusers.utils import BaseOutput
 @dataclass
 class SoundSource:
     r"""
-    One source heard in a soundscape.
+    One source of a soundscape.
 
     Args:
         label (`str`, *optional*):
@@ -52,31 +52,80 @@ class SoundSource:
 @dataclass
 class EncodedAudio(BaseOutput):
     r"""
-    What [`AVGASPipeline.encode_audio`] hears in B soundscapes, with the names of `__call__`'s arguments, so that
+    What [`AVGASPipeline.encode_audio`] makes of B soundscapes, with the names of `__call__`'s arguments, so that
     `pipe(**encoded)` draws it. S is the largest number of sources in one soundscape, M the condition tokens of a
     source, C the U-Net's `cross_attention_dim`.
 
     Args:
         audio_embeds (`torch.Tensor` of shape `(B, S, M, C)`):
             Condition tokens of the present sources, zero after a soundscape's last source.
-        audio_attention_mask (`torch.Tensor` of shape `(B, S)`):
-            `True` where there is a source.
-        negative_audio_embeds (`torch.Tensor` of shape `(B, S', M, C)`):
+        audio_attention_mask (`torch.Tensor` of shape `(B, S)`, *optional*):
+            `True` where there is a source; everywhere if `None`.
+        negative_audio_embeds (`torch.Tensor` of shape `(B, S', M, C)`, *optional*):
             What guidance leads away from: the null tokens (S' = 1), or the sources of `negative_audio`.
-        negative_audio_attention_mask (`torch.Tensor` of shape `(B, S')`):
-            `True` where there is a source.
-        null_audio_embeds (`torch.Tensor` of shape `(M, C)`):
+        negative_audio_attention_mask (`torch.Tensor` of shape `(B, S')`, *optional*):
+            `True` where there is a source; everywhere if `None`.
+        null_audio_embeds (`torch.Tensor` of shape `(M, C)`, *optional*):
             The null tokens: where a source's weight of 0 leads.
-        sources (`list[list[SoundSource]]`):
+        sources (`list[list[SoundSource]]`, *optional*):
             The sources of every soundscape, without images.
     """
 
-    audio_embeds: torch.Tensor
-    audio_attention_mask: torch.Tensor
-    negative_audio_embeds: torch.Tensor
-    negative_audio_attention_mask: torch.Tensor
-    null_audio_embeds: torch.Tensor
-    sources: list[list[SoundSource]]
+    audio_embeds: torch.Tensor | None = None
+    audio_attention_mask: torch.Tensor | None = None
+    negative_audio_embeds: torch.Tensor | None = None
+    negative_audio_attention_mask: torch.Tensor | None = None
+    null_audio_embeds: torch.Tensor | None = None
+    sources: list[list[SoundSource]] | None = None
+
+    @property
+    def batch_size(self) -> int | None:
+        """Number of soundscapes; `None` without `audio_embeds`."""
+        return None if self.audio_embeds is None else len(self.audio_embeds)
+
+    def check_shapes(self, cross_attention_dim: int, batch_size: int | None = None) -> None:
+        """
+        See that all fit each other and a U-Net.
+
+        Args:
+            cross_attention_dim (`int`): The U-Net's.
+            batch_size (`int`, *optional*): Number of soundscapes, where `audio_embeds` are still to come.
+
+        Raises:
+            ValueError: If a shape does not fit, or a soundscape has no source.
+        """
+        if self.audio_embeds is not None:
+            counts = _count_sources("audio", cross_attention_dim, self.audio_embeds, self.audio_attention_mask)
+            batch_size = len(counts)
+            if self.sources is not None and [len(found) for found in self.sources] != counts:
+                given = [len(found) for found in self.sources]
+                raise ValueError(f"`sources` has {given} sources, but `audio_embeds` {counts}.")
+        elif self.audio_attention_mask is not None or self.sources is not None:
+            raise ValueError("`audio_attention_mask` and `sources` go with `audio_embeds`, not with `audio`.")
+        negative, negative_mask = self.negative_audio_embeds, self.negative_audio_attention_mask
+        if negative is not None:
+            _count_sources("negative_audio", cross_attention_dim, negative, negative_mask)
+            if negative.shape[0] != batch_size:
+                raise ValueError(
+                    f"`negative_audio_embeds` is for {negative.shape[0]} soundscapes instead of {batch_size}."
+                )
+        elif negative_mask is not None:
+            raise ValueError("`negative_audio_attention_mask` needs `negative_audio_embeds`.")
+        null = self.null_audio_embeds
+        if null is not None and (null.ndim != 2 or null.shape[-1] != cross_attention_dim):
+            raise ValueError(
+                f"`null_audio_embeds` has to be of shape (tokens, {cross_attention_dim}) but is of shape"
+                f" {tuple(null.shape)}."
+            )
+
+    def with_overrides(self, other: "EncodedAudio") -> "EncodedAudio":
+        """The same with what `other` has in place of its own."""
+        return EncodedAudio(**{**self, **other})
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "EncodedAudio":
+        """The same with embeddings on a device and in a data type."""
+        embeds = {name: value.to(device, dtype) for name, value in self.items() if name.endswith("audio_embeds")}
+        return EncodedAudio(**{**self, **embeds})
 
 
 @dataclass
@@ -91,3 +140,22 @@ class AVGASPipelineOutput(BaseOutput):
 
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
     sources: list[list[SoundSource]]
+
+
+def _count_sources(name: str, width: int, embeds: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+    """Checks `<name>_embeds` and `<name>_attention_mask`; gives the number of sources in every soundscape."""
+    if embeds.ndim != 4 or embeds.shape[-1] != width:
+        raise ValueError(
+            f"`{name}_embeds` has to be of shape (soundscapes, sources, tokens, {width}) but is of shape"
+            f" {tuple(embeds.shape)}."
+        )
+    mask = torch.ones(embeds.shape[:2]) if mask is None else mask
+    if mask.shape != embeds.shape[:2]:
+        raise ValueError(
+            f"`{name}_attention_mask` has to be of shape {tuple(embeds.shape[:2])}, as `{name}_embeds`, but is of"
+            f" shape {tuple(mask.shape)}."
+        )
+    counts = (mask != 0).sum(dim=1).tolist()
+    if not all(counts):
+        raise ValueError(f"`{name}_embeds` has a soundscape without a source.")
+    return counts

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import warnings
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any, BinaryIO
 
@@ -98,6 +99,43 @@ def load_audio(
             f" is {type(audio).__name__}."
         )
     return sink.finish()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """
+    A loaded recording.
+
+    Attributes:
+        name (`str`): What errors call it.
+        waveform (`np.ndarray` of shape `(T,)`): Mono, float32 in [-1, 1].
+    """
+
+    name: str
+    waveform: np.ndarray
+
+
+def load_recordings(
+    audio: Any, sampling_rate: int | None, target_sampling_rate: int, max_duration_s: float = DEFAULT_MAX_DURATION_S
+) -> list[Recording]:
+    """
+    Load one recording, or a list or tuple of them; arguments as of [`load_audio`].
+
+    Raises:
+        ValueError: As [`load_audio`], or if the list is empty.
+    """
+    batch = list(audio) if isinstance(audio, (list, tuple)) else [audio]
+    if not batch:
+        raise ValueError("`audio` is an empty list.")
+    recordings = []
+    for number, item in enumerate(batch):
+        if isinstance(item, (int, float)):
+            raise ValueError("A list is a batch of recordings: give samples as an array or tensor.")
+        name = describe(item)
+        if len(batch) > 1 and not isinstance(item, (str, os.PathLike)):
+            name = f"{name}, number {number} of the batch"
+        recordings.append(Recording(name, load_audio(item, sampling_rate, target_sampling_rate, max_duration_s, name)))
+    return recordings
 
 
 def describe(audio: Any) -> str:

@@ -1,10 +1,15 @@
 """Fixed-length pieces of a waveform, as audio encoders take them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import soxr
+
+
+# What never exceeds this is silence: -100 dB of full scale, and -80 dB of the recording's own peak.
+SILENT_PEAK = 1e-5
+SILENT_RATIO = 1e-4
 
 
 @dataclass(frozen=True)
@@ -23,15 +28,6 @@ class Window:
     num_valid: int
 
 
-def cut_quieter_end(waveform: np.ndarray, length: int) -> np.ndarray:
-    """At most `length` samples of a waveform `(T,)`: what is too much goes from its end, or its start if quieter."""
-    excess = len(waveform) - length
-    if excess <= 0:
-        return waveform
-    begins_louder = np.square(waveform[:excess]).sum() >= np.square(waveform[-excess:]).sum()
-    return waveform[:-excess] if begins_louder else waveform[excess:]
-
-
 def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int) -> Iterator[Window]:
     """
     Cut a waveform of shape `(T,)` into windows of `window_length` samples that start every `hop_length` samples.
@@ -48,6 +44,28 @@ def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int) -> I
         yield Window(start, piece, num_valid)
         if start + window_length >= len(waveform):
             return
+
+
+def is_silent(waveform: np.ndarray) -> bool:
+    """Whether a waveform `(T,)` never exceeds -100 dB of full scale."""
+    return float(np.abs(waveform).max()) <= SILENT_PEAK
+
+
+def sounding_windows(windows: Sequence[Window]) -> list[tuple[int, Window]]:
+    """The windows of a recording that are not silent, with their numbers; all of them if all are."""
+    peaks = [float(np.abs(window.samples).max()) for window in windows]
+    floor = max(SILENT_PEAK, SILENT_RATIO * max(peaks))
+    sounding = [(number, window) for number, window in enumerate(windows) if peaks[number] > floor]
+    return sounding or list(enumerate(windows))
+
+
+def cut_quieter_end(waveform: np.ndarray, length: int) -> np.ndarray:
+    """At most `length` samples of a waveform `(T,)`: what is too much goes from its end, or its start if quieter."""
+    excess = len(waveform) - length
+    if excess <= 0:
+        return waveform
+    begins_louder = np.square(waveform[:excess]).sum() >= np.square(waveform[-excess:]).sum()
+    return waveform[:-excess] if begins_louder else waveform[excess:]
 
 
 def change_speed(window: Window, speed: float) -> Window:

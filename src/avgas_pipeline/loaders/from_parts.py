@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from diffusers import ModelMixin, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ModelMixin, UNet2DConditionModel
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -13,6 +13,7 @@ from transformers import (
     FeatureExtractionMixin,
     PreTrainedModel,
 )
+from typing_extensions import Self
 
 from ..models.encoder_adapters import token_layout
 from ..models.separator import AudioVisualSeparator
@@ -22,6 +23,76 @@ from .labels import VGGSOUND_LABELS
 
 # Frame of the masks' spectrogram: long enough to tell partials apart, short enough for onsets.
 _FRAME_S = 0.064
+
+
+class FromPartsMixin:
+    """The pipeline's `from_stable_diffusion`."""
+
+    @classmethod
+    def from_stable_diffusion(
+        cls,
+        pretrained_model_name_or_pipe: str | DiffusionPipeline,
+        audio_encoder: str | PreTrainedModel,
+        audio_feature_extractor: FeatureExtractionMixin | None = None,
+        separator: AudioVisualSeparator | None = None,
+        use_text_encoder: bool = False,
+        dtype: torch.dtype | None = None,
+        **separator_kwargs: Any,
+    ) -> Self:
+        r"""
+        Assemble a pipeline from public parts: a trained Stable Diffusion 1.x/2.x U-Net, VAE and scheduler, a trained
+        audio encoder, and an untrained separator between them, ready for training.
+
+        Args:
+            pretrained_model_name_or_pipe (`str` or [`DiffusionPipeline`]):
+                A Stable Diffusion checkpoint (Hub repository or folder), or a loaded pipeline.
+            audio_encoder (`str` or [`~transformers.PreTrainedModel`]):
+                An audio encoder (Hub repository or folder; of a CLAP or Whisper model the audio side is taken), or a
+                loaded one.
+            audio_feature_extractor ([`~transformers.FeatureExtractionMixin`], *optional*):
+                Its feature extractor; needed if the audio encoder is a loaded model.
+            separator ([`AudioVisualSeparator`], *optional*):
+                A separator to use instead of a new one.
+            use_text_encoder (`bool`, defaults to `False`):
+                Whether to keep the text encoder and tokenizer, for `prompt`.
+            dtype (`torch.dtype`, *optional*):
+                Data type of what is loaded; float32 if not given.
+            separator_kwargs (`dict`, *optional*):
+                Configuration of the new [`AudioVisualSeparator`], such as `num_slots`, `num_layers` or `id2label`
+                (VGGSound's 309 labels if not given); what follows from the other parts is filled in.
+
+        Raises:
+            ValueError: If a loaded audio encoder comes without feature extractor, or the parts do not fit.
+        """
+        if isinstance(pretrained_model_name_or_pipe, DiffusionPipeline):
+            if dtype is not None:
+                raise ValueError("`dtype` is for what is loaded; convert a loaded pipeline with `.to(dtype)`.")
+            base = pretrained_model_name_or_pipe
+        else:
+            base = DiffusionPipeline.from_pretrained(
+                pretrained_model_name_or_pipe,
+                dtype=dtype or torch.float32,
+                use_safetensors=True,
+                safety_checker=None,
+            )
+        audio_encoder, audio_feature_extractor = load_audio_encoder(audio_encoder, audio_feature_extractor, dtype)
+        if separator is None:
+            separator = build_separator(audio_encoder, audio_feature_extractor, base.unet, **separator_kwargs)
+            if separator.dtype != base.unet.dtype:
+                separator = separator.to(dtype=base.unet.dtype)
+        elif separator_kwargs:
+            raise ValueError(f"{sorted(separator_kwargs)} configure a new separator, but `separator` is given.")
+        check_parts(base.unet, base.vae, separator)
+        return cls(
+            vae=base.vae,
+            unet=base.unet,
+            scheduler=base.scheduler,
+            audio_encoder=audio_encoder,
+            audio_feature_extractor=audio_feature_extractor,
+            separator=separator,
+            text_encoder=base.text_encoder if use_text_encoder else None,
+            tokenizer=base.tokenizer if use_text_encoder else None,
+        )
 
 
 def load_audio_encoder(

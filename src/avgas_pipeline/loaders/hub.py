@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 from huggingface_hub import file_exists
 from safetensors import SafetensorError
 from typing_extensions import Self
 
 from .model_card import create_model_card
 
+
+logger = logging.get_logger(__name__)
 
 # Checkpoints that come with the package, by name.
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
@@ -47,9 +50,12 @@ class HubMixin:
     def save_pretrained(
         self, save_directory: str | os.PathLike, safe_serialization: bool = True, **kwargs: Any
     ) -> None:
-        """Save the pipeline to a folder, as [`DiffusionPipeline.save_pretrained`] does, but never as pickles."""
+        """
+        Save the pipeline to a folder, as [`DiffusionPipeline.save_pretrained`] does, but always as safetensors, which
+        a warning says where `safe_serialization` is `False`.
+        """
         if not safe_serialization:
-            raise ValueError("Weights are saved as safetensors only; leave `safe_serialization` at True.")
+            logger.warning("Weights are never pickled: `safe_serialization=False` saves safetensors all the same.")
         if type(self).__module__.startswith("diffusers_modules."):
             raise ValueError(
                 "What was loaded with `trust_remote_code` can't be saved; install avgas-pipeline for that."

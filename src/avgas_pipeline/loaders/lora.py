@@ -161,12 +161,14 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
             save_function (`Callable`, *optional*):
                 Replaces `safetensors.torch.save_file`.
             safe_serialization (`bool`, defaults to `True`):
-                Has to be `True`: weights are never pickled.
+                If `False`, a warning says that weights are never pickled; they are saved as safetensors all the same.
             unet_lora_adapter_metadata, separator_lora_adapter_metadata, text_encoder_lora_adapter_metadata (`dict`):
                 The adapters' `LoraConfig.to_dict()`, so that rank and alpha survive.
         """
         if not safe_serialization:
-            raise ValueError("LoRA weights are saved as safetensors only; leave `safe_serialization` at True.")
+            logger.warning(
+                "LoRA weights are never pickled: `safe_serialization=False` saves safetensors all the same."
+            )
         layers = {
             cls.unet_name: unet_lora_layers,
             cls.separator_name: separator_lora_layers,

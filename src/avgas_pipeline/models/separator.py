@@ -212,6 +212,9 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             Frame of the masks' spectrogram, in samples at the feature extractor's sampling rate.
         hop_length (`int`, defaults to 256):
             Distance between its frames, in samples; below `n_fft`, as separated audio is made of overlapping ones.
+        pipeline_settings (`dict`, *optional*):
+            Not used here: default steps and guidance and the speed variation of the pipeline that this separator is
+            part of, so that a pipeline made of its components has the same.
     """
 
     _supports_gradient_checkpointing = True
@@ -241,6 +244,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_mask_bands: int = 64,
         n_fft: int = 1024,
         hop_length: int = 256,
+        pipeline_settings: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         if hidden_dim % num_attention_heads or hidden_dim % 4:

@@ -1,212 +1,246 @@
-"""From recordings to their sources: windows through feature extractor, audio encoder and separator."""
+"""From windows to slots: feature extractor, audio encoder and separator."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
-from ..audio.loading import describe, load_audio
 from ..audio.spectrogram import relative_log_mel, stft
-from ..audio.windows import Window, change_speed, iter_windows
-from ..hooks import data_type
+from ..audio.windows import Window, change_speed, iter_windows, sounding_windows
 from ..models.encoder_adapters import encoder_inputs, window_length
 from ..models.separator import AudioVisualSeparator, AudioVisualSeparatorOutput
-from ..pipeline_output import SoundSource
-from .rendering import render_sources
-from .tracking import SourceTracker, Track
+from .slots import SlotEncoding, WindowEncoding
+from .tracking import LEAST_WEIGHT
 
 
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
 MAX_WINDOWS = 32
-# What never exceeds this is silence: -100 dB of full scale, and -80 dB of the recording's own peak.
-SILENT_PEAK = 1e-5
-SILENT_RATIO = 1e-4
+
+# Presence and most probable label of every slot of a window, to the slots whose tokens and masks are needed.
+KeepRule = Callable[[Sequence[float], Sequence[int]], Collection[int]]
 
 
-class NoSourceError(ValueError):
-    """A recording is not silent, but no source in it is probable enough to be present."""
-
-
-@dataclass
-class Recording:
+@dataclass(frozen=True)
+class AudioModels:
     """
-    A recording to hear, and what was heard.
+    What encodes audio.
 
     Attributes:
-        name (`str`): What errors call it.
-        waveform (`np.ndarray` of shape `(T,)`): Mono, at the feature extractor's rate.
-        tracker ([`SourceTracker`]): Chooses its sources.
-        windows (`list[Window]`): Its pieces, as the audio encoder hears them.
-        hint (`str`): What errors advise if nothing is heard.
-        tracks (`list[Track]`): Its sources once it is heard, the most certain first.
-    """
-
-    name: str
-    waveform: np.ndarray
-    tracker: SourceTracker
-    windows: list[Window]
-    hint: str
-    tracks: list[Track] = field(default_factory=list)
-
-    def audible_windows(self) -> list[tuple[int, Window]]:
-        """The windows that are not silent, with their numbers; all of them if all are."""
-        peaks = [float(np.abs(window.samples).max()) for window in self.windows]
-        floor = max(SILENT_PEAK, SILENT_RATIO * max(peaks))
-        audible = [(number, window) for number, window in enumerate(self.windows) if peaks[number] > floor]
-        return audible or list(enumerate(self.windows))
-
-
-class Listener:
-    """
-    The hearing half of a pipeline.
-
-    Args:
         feature_extractor ([`~transformers.FeatureExtractionMixin`]): The audio encoder's feature extractor.
         audio_encoder ([`~transformers.PreTrainedModel`]): Turns features into tokens.
         separator ([`AudioVisualSeparator`]): Turns tokens into slots.
         device (`torch.device`): Where the models run.
-        speed_variation (`float`, defaults to 0): If above 0, every window is heard three times: as it is, and played
-            slower and faster by this share.
+        speed_variation (`float`, defaults to 0): If above 0, every window is encoded in three augmented views: as it
+            is, and played slower and faster by this share.
     """
 
-    def __init__(
-        self,
-        feature_extractor: FeatureExtractionMixin,
-        audio_encoder: PreTrainedModel,
-        separator: AudioVisualSeparator,
-        device: torch.device,
-        speed_variation: float = 0.0,
-    ) -> None:
-        self.feature_extractor = feature_extractor
-        self.audio_encoder = audio_encoder
-        self.separator = separator
-        self.device = device
-        self.other_speeds = (1 - speed_variation, 1 + speed_variation) if speed_variation else ()
-        self.sampling_rate = feature_extractor.sampling_rate
+    feature_extractor: FeatureExtractionMixin
+    audio_encoder: PreTrainedModel
+    separator: AudioVisualSeparator
+    device: torch.device
+    speed_variation: float = 0.0
 
-    def load(
-        self,
-        audio: Any,
-        sampling_rate: int | None,
-        max_duration_s: float,
-        num_sources: int | None,
-        presence_threshold: float | None,
-        hint: str,
-    ) -> list[Recording]:
-        """One recording, or a list or tuple of them, ready to hear; silence passes only with `num_sources`."""
-        batch = list(audio) if isinstance(audio, (list, tuple)) else [audio]
-        if not batch:
-            raise ValueError("`audio` is an empty list.")
-        recordings = []
-        for number, item in enumerate(batch):
-            if isinstance(item, (int, float)):
-                raise ValueError("A list is a batch of recordings: give samples as an array or tensor.")
-            name = describe(item)
-            if len(batch) > 1 and not isinstance(item, (str, os.PathLike)):
-                name = f"{name}, number {number} of the batch"
-            waveform = load_audio(item, sampling_rate, self.sampling_rate, max_duration_s, name)
-            if num_sources is None and float(np.abs(waveform).max()) <= SILENT_PEAK:
-                raise ValueError(f"{name}: is silent{hint}.")
-            tracker = SourceTracker(num_sources, presence_threshold)
-            recordings.append(Recording(name, waveform, tracker, self._windows(waveform), hint))
-        return recordings
-
-    def hear(self, recordings: Sequence[Recording], batch_size: int | None = None) -> torch.Tensor:
-        """
-        Put the windows of all recordings through the models, together, in as few calls as fit.
-
-        Args:
-            recordings (`Sequence[Recording]`): Their trackers take in the slots.
-            batch_size (`int`, *optional*): The most windows at a time, at all speeds together; never more than 32.
-
-        Returns:
-            `torch.Tensor` of shape `(M, C)`: the separator's null tokens.
-
-        Raises:
-            NoSourceError: If a recording has no present source.
-        """
-        queue = [(recording, *window) for recording in recordings for window in recording.audible_windows()]
-        batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
-        for start in range(0, len(queue), batch_size):
-            batch = queue[start : start + batch_size]
-            windows = [window for _, _, window in batch]
-            windows += self._other_speeds(windows)
-            hearings: list[tuple[AudioVisualSeparatorOutput, int]] = []
-            for first in range(0, len(windows), batch_size):
-                part = windows[first : first + batch_size]
-                slots = self._separate(part, num_masks=max(len(batch) - first, 0))
-                hearings += [(slots, row) for row in range(len(part))]
-            for place, (recording, number, _) in enumerate(batch):
-                recording.tracker.add_window(hearings[place :: len(batch)], number)
-        for recording in recordings:
-            recording.tracks = recording.tracker.tracks()
-            if not recording.tracks:
-                threshold = recording.tracker.presence_threshold
-                why = "none is probable enough" if threshold is None else f"none reaches {threshold:g}"
-                raise NoSourceError(f"{recording.name}: no source is present ({why}){recording.hint}.")
-        return slots.null_tokens
-
-    def render(self, recording: Recording, return_audio: bool) -> list[SoundSource]:
-        """A heard recording's sources with labels, activity and, if asked for, separated audio."""
-        config = self.separator.config
-        return render_sources(
-            recording.tracks,
-            recording.waveform,
-            recording.windows,
-            self.separator.id2label,
-            self.sampling_rate,
-            config.n_fft,
-            config.hop_length,
-            return_audio,
-        )
-
-    def _windows(self, waveform: np.ndarray) -> list[Window]:
+    def cut_windows(self, waveform: np.ndarray) -> list[Window]:
+        """A waveform `(T,)`, at the feature extractor's rate, as windows that overlap by half."""
         length = window_length(self.feature_extractor)
-        # Half overlap, on the grid of the masks' frames so that activities line up.
+        # On the grid of the masks' frames, so that activities line up.
         grid = self.separator.config.hop_length
         return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
 
-    def _other_speeds(self, windows: list[Window]) -> list[Window]:
-        """All windows at the first of the other speeds, then at the next."""
-        # The resampler frees the interpreter while it works.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            played = [pool.map(change_speed, windows, repeat(speed)) for speed in self.other_speeds]
-            return list(chain.from_iterable(played))
 
-    def _separate(self, windows: list[Window], num_masks: int) -> AudioVisualSeparatorOutput:
-        """Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0."""
-        inputs = encoder_inputs(self.feature_extractor, self.audio_encoder, windows)
-        inputs = {
-            name: value.to(self.device, self.audio_encoder.dtype if value.is_floating_point() else None)
-            for name, value in inputs.items()
-        }
-        tokens = self.audio_encoder(**inputs).last_hidden_state
+@dataclass(frozen=True)
+class WindowViews:
+    """
+    What the separator says of one window's K slots in each of its V augmented views, slots in the first view's order.
 
-        config, dtype = self.separator.config, data_type(self.separator)
-        spectrogram = None
-        if config.mask_channels and num_masks:
-            samples = torch.from_numpy(np.stack([window.samples for window in windows[:num_masks]])).to(self.device)
-            spectrum = stft(samples, config.n_fft, config.hop_length)
-            spectrogram = relative_log_mel(spectrum, self.sampling_rate, config.num_mask_bands).to(dtype)
-        valid_fraction = None
-        if any(window.num_valid < len(window.samples) for window in windows):
-            fractions = [window.num_valid / len(window.samples) for window in windows]
-            valid_fraction = torch.tensor(fractions, device=self.device)
-        # Offloading hooks rebuild outputs, which only works for tuples.
-        slots = AudioVisualSeparatorOutput(
-            *self.separator(
-                tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False
+    Attributes:
+        number (`int`): The window's place in its recording.
+        presence_logits (`torch.Tensor` of shape `(V, K)`): On the CPU, as the next two.
+        class_probs (`torch.Tensor` of shape `(V, K, num_labels)`): Label probabilities.
+        audio_embeds (`torch.Tensor` of shape `(K, E)`): Unit vectors of the first view.
+        condition_tokens (`tuple[torch.Tensor, ...]`): One of shape `(K, M, C)` for each view, on the separator's
+            device, with their gradients.
+        mask_logits (`torch.Tensor` of shape `(K, bands, frames)`, *optional*): Of the first view.
+        null_tokens (`torch.Tensor` of shape `(M, C)`): The separator's.
+    """
+
+    number: int
+    presence_logits: torch.Tensor
+    class_probs: torch.Tensor
+    audio_embeds: torch.Tensor
+    condition_tokens: tuple[torch.Tensor, ...]
+    mask_logits: torch.Tensor | None
+    null_tokens: torch.Tensor
+
+
+@dataclass(frozen=True)
+class AudioEncoding:
+    """
+    Encoded recordings.
+
+    Attributes:
+        recordings (`tuple[tuple[WindowEncoding, ...], ...]`): The windows of each one that are not silent.
+        null_tokens (`torch.Tensor` of shape `(M, C)`): The separator's.
+    """
+
+    recordings: tuple[tuple[WindowEncoding, ...], ...]
+    null_tokens: torch.Tensor
+
+
+def encode(
+    recordings: Sequence[Sequence[Window]],
+    models: AudioModels,
+    batch_size: int | None = None,
+    keep: KeepRule | None = None,
+) -> AudioEncoding:
+    """
+    Put the windows of all recordings through the models, together, in as few calls as fit.
+
+    Args:
+        recordings (`Sequence[Sequence[Window]]`): The windows of one recording or more, as
+            [`AudioModels.cut_windows`] gives them. Silent windows are left out, unless all of a recording are.
+        models ([`AudioModels`]): The models.
+        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 32.
+        keep (`Callable`, *optional*): Of which slots to keep tokens and mask, which take most of the memory, by
+            presence and label of all: see [`~avgas_pipeline.separation.tracking.present_slots`]. All if not given.
+
+    Raises:
+        ValueError: If what the models compute is not finite.
+    """
+    encoded: list[list[WindowEncoding]] = [[] for _ in recordings]
+    for place, views in encode_views(recordings, models, batch_size):
+        encoded[place].append(average_views(views, keep))
+    return AudioEncoding(tuple(map(tuple, encoded)), views.null_tokens)
+
+
+def encode_views(
+    recordings: Sequence[Sequence[Window]], models: AudioModels, batch_size: int | None = None
+) -> Iterator[tuple[int, WindowViews]]:
+    """What [`encode`] averages: the number of a recording and the views of its next window, until all are through."""
+    queue = [(place, *pair) for place, windows in enumerate(recordings) for pair in sounding_windows(windows)]
+    batch_size = min(batch_size or MAX_WINDOWS, MAX_WINDOWS)
+    for start in range(0, len(queue), batch_size):
+        batch = queue[start : start + batch_size]
+        windows = [window for _, _, window in batch]
+        windows += _other_speeds(windows, models.speed_variation)
+        rows: list[tuple[AudioVisualSeparatorOutput, int]] = []
+        for first in range(0, len(windows), batch_size):
+            part = windows[first : first + batch_size]
+            # Masks are those of the windows as they are, which come first.
+            output = _separate(part, models, num_masks=max(len(batch) - first, 0))
+            rows += [(output, row) for row in range(len(part))]
+        for offset, (place, number, _) in enumerate(batch):
+            yield place, align_views(number, rows[offset :: len(batch)])
+
+
+def align_views(number: int, rows: Sequence[tuple[AudioVisualSeparatorOutput, int]]) -> WindowViews:
+    """A window's row in the output of every view, slots in the first one's order, by cosine of audio embeddings."""
+    first, first_row = rows[0]
+    embeds = first.audio_embeds[first_row].detach().float().cpu()
+    presence, class_probs, condition_tokens = [], [], []
+    for place, (output, row) in enumerate(rows):
+        order = torch.arange(len(embeds))
+        if place:
+            similarity = embeds @ output.audio_embeds[row].detach().float().cpu().T
+            order = torch.from_numpy(linear_sum_assignment(similarity.numpy(), maximize=True)[1])
+        presence.append(output.presence_logits[row].detach().cpu()[order])
+        class_probs.append(output.class_logits[row].detach().cpu()[order])
+        condition_tokens.append(output.condition_tokens[row][order.to(output.condition_tokens.device)])
+    return WindowViews(
+        number=number,
+        presence_logits=torch.stack(presence).float(),
+        class_probs=torch.stack(class_probs).float().softmax(dim=-1),
+        audio_embeds=embeds,
+        condition_tokens=tuple(condition_tokens),
+        mask_logits=None if first.mask_logits is None else first.mask_logits[first_row],
+        null_tokens=first.null_tokens,
+    )
+
+
+def average_views(views: WindowViews, keep: KeepRule | None = None) -> WindowEncoding:
+    """
+    A window's slots: presence is the mean over views, and so are label probabilities, weighted by presence. Condition
+    tokens are those of the most certain view of a label, masks and embeddings the first view's.
+
+    Args:
+        views ([`WindowViews`]): Of the window.
+        keep (`Callable`, *optional*): As of [`encode`].
+    """
+    presence = views.presence_logits.sigmoid()
+    weight = presence.clamp_min(LEAST_WEIGHT)[..., None]
+    class_probs = (weight * views.class_probs).mean(dim=0)
+    mean_presence: list[float] = presence.mean(dim=0).tolist()
+    kept = range(len(mean_presence)) if keep is None else keep(mean_presence, class_probs.argmax(dim=-1).tolist())
+    masks = _masks(views.mask_logits, kept)
+    certainty, labels = presence.tolist(), views.class_probs.argmax(dim=-1).tolist()
+    slots = []
+    for slot, slot_presence in enumerate(mean_presence):
+        tokens_by_label: dict[int, tuple[float, torch.Tensor]] = {}
+        for view, tokens in enumerate(views.condition_tokens if slot in kept else ()):
+            label, own = labels[view][slot], certainty[view][slot]
+            if label not in tokens_by_label or own > tokens_by_label[label][0]:
+                tokens_by_label[label] = (own, tokens[slot])
+        slots.append(
+            SlotEncoding(
+                presence=slot_presence,
+                class_probs=class_probs[slot].numpy(),
+                audio_embed=views.audio_embeds[slot].numpy(),
+                # Copies: a row would keep the tokens of the whole batch.
+                tokens_by_label={label: (own, tokens.clone()) for label, (own, tokens) in tokens_by_label.items()},
+                mask=masks.get(slot),
             )
         )
-        if not slots.presence_logits.isfinite().all():
-            raise ValueError(
-                f"What `audio_encoder` ({self.audio_encoder.dtype}) and `separator` ({dtype}) compute is not finite:"
-                " their weights are damaged, or the data type does not hold their values."
-            )
-        return slots
+    return WindowEncoding(views.number, tuple(slots))
+
+
+def _masks(mask_logits: torch.Tensor | None, kept: Collection[int]) -> dict[int, np.ndarray]:
+    if mask_logits is None:
+        return {}
+    return {slot: mask_logits[slot].detach().float().sigmoid().half().cpu().numpy() for slot in kept}
+
+
+def _other_speeds(windows: list[Window], speed_variation: float) -> list[Window]:
+    """All windows played slower, then all played faster; none without variation."""
+    if not speed_variation:
+        return []
+    # The resampler frees the interpreter while it works.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        played = [pool.map(change_speed, windows, repeat(1 + sign * speed_variation)) for sign in (-1, 1)]
+        return list(chain.from_iterable(played))
+
+
+def _separate(windows: list[Window], models: AudioModels, num_masks: int) -> AudioVisualSeparatorOutput:
+    """Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0."""
+    extractor, audio_encoder, separator = models.feature_extractor, models.audio_encoder, models.separator
+    inputs = encoder_inputs(extractor, audio_encoder, windows)
+    inputs = {
+        name: value.to(models.device, audio_encoder.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }
+    tokens = audio_encoder(**inputs).last_hidden_state
+
+    config, dtype = separator.config, separator.dtype
+    spectrogram = None
+    if config.mask_channels and num_masks:
+        samples = torch.from_numpy(np.stack([window.samples for window in windows[:num_masks]])).to(models.device)
+        spectrum = stft(samples, config.n_fft, config.hop_length)
+        spectrogram = relative_log_mel(spectrum, extractor.sampling_rate, config.num_mask_bands).to(dtype)
+    valid_fraction = None
+    if any(window.num_valid < len(window.samples) for window in windows):
+        fractions = [window.num_valid / len(window.samples) for window in windows]
+        valid_fraction = torch.tensor(fractions, device=models.device)
+    # Offloading hooks rebuild outputs, which only works for tuples.
+    output = AudioVisualSeparatorOutput(
+        *separator(tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False)
+    )
+    if not output.presence_logits.isfinite().all():
+        raise ValueError(
+            f"What `audio_encoder` ({audio_encoder.dtype}) and `separator` ({dtype}) compute is not finite: their"
+            " weights are damaged, or the data type does not hold their values."
+        )
+    return output

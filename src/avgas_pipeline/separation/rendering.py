@@ -1,5 +1,6 @@
 """From tracked sources to labels, activity and separated audio over the whole recording."""
 
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -12,11 +13,11 @@ from ..pipeline_output import SoundSource
 from .tracking import Track
 
 
-def render_sources(
-    tracks: list[Track],
+def render(
+    tracks: Sequence[Track],
     waveform: np.ndarray,
-    windows: list[Window],
-    id2label: dict[int, str],
+    windows: Sequence[Window],
+    id2label: Mapping[int, str],
     sampling_rate: int,
     n_fft: int,
     hop_length: int,
@@ -29,10 +30,10 @@ def render_sources(
     in a window, that window adds silence.
 
     Args:
-        tracks (`list[Track]`): The sources, as [`SourceTracker`] finds them.
+        tracks (`Sequence[Track]`): The sources, as [`~avgas_pipeline.separation.tracking.track`] finds them.
         waveform (`np.ndarray` of shape `(T,)`): The recording.
-        windows (`list[Window]`): The windows the tracks' masks refer to by number.
-        id2label (`dict[int, str]`): Label of every class index.
+        windows (`Sequence[Window]`): The windows that the tracks' masks refer to by number.
+        id2label (`Mapping[int, str]`): Label of every class index.
         sampling_rate (`int`): Of the waveform, in Hz.
         n_fft (`int`): Frame of the masks' spectrogram, in samples.
         hop_length (`int`): Distance between its frames, in samples.
@@ -41,7 +42,7 @@ def render_sources(
     sources = []
     for track in tracks:
         label = track.label_index
-        label_probs = track.class_probs / track.class_probs.sum()
+        label_probs = torch.from_numpy(track.class_probs / track.class_probs.sum())
         sources.append(
             SoundSource(
                 label=id2label[label],
@@ -49,7 +50,7 @@ def render_sources(
                 label_score=float(label_probs[label]),
                 label_probs=label_probs,
                 sampling_rate=sampling_rate,
-                audio_embed=F.normalize(track.audio_embed, dim=-1),
+                audio_embed=F.normalize(torch.from_numpy(track.audio_embed), dim=-1),
             )
         )
     if not any(track.masks for track in tracks):
@@ -80,17 +81,17 @@ def render_sources(
         frame_fade = _triangle(len(window.samples) // hop_length + 1)[: frames.stop - frames.start]
         sample_weight[span] += sample_fade
         frame_weight[frames] += frame_fade
-        heard = [source for track, source in zip(tracks, sources, strict=True) if number in track.masks]
-        if not heard:
+        sounding = [source for track, source in zip(tracks, sources, strict=True) if number in track.masks]
+        if not sounding:
             continue
         bands = np.stack([track.masks[number] for track in tracks if number in track.masks])
         masks = mask_to_bins(torch.from_numpy(bands).float(), n_fft, sampling_rate)
         spectrum, energy = spectra(number)
-        for source, activity in zip(heard, frame_activity(energy, masks, loudest_frame), strict=True):
+        for source, activity in zip(sounding, frame_activity(energy, masks, loudest_frame), strict=True):
             source.activity[frames] += frame_fade * activity.numpy()[: len(frame_fade)]
         if return_audio:
             audios = istft(spectrum * masks, n_fft, hop_length, len(window.samples))
-            for source, audio in zip(heard, audios, strict=True):
+            for source, audio in zip(sounding, audios, strict=True):
                 source.audio[span] += sample_fade * audio.numpy()[: len(sample_fade)]
 
     for source in sources:
