@@ -191,9 +191,10 @@ def test_a_folder_with_pickled_weights_only(copy, name):
 
 
 def test_nothing_is_ever_pickled(pipe, tmp_path):
-    with pytest.raises(ValueError, match="safe_serialization"):
-        pipe.save_pretrained(tmp_path / "pickled", safe_serialization=False)
-    assert not (tmp_path / "pickled").exists()
+    pipe.save_pretrained(tmp_path, safe_serialization=False)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+    assert not [path for suffix in ("bin", "pt", "pth", "ckpt") for path in tmp_path.rglob(f"*.{suffix}")]
+    assert np.array_equal(draw(AVGASPipeline.from_pretrained(tmp_path)).images, draw(pipe).images)
 
 
 def test_a_component_that_is_passed_needs_no_files(copy, components):

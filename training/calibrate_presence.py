@@ -22,20 +22,18 @@ from config import run_script
 from output_folder import check_is_new, save_whole
 from tqdm.auto import tqdm
 
-from avgas_pipeline import AudioVisualSeparatorOutput, AVGASPipeline
+from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
-from avgas_pipeline.separation.tracking import SourceTracker
+from avgas_pipeline.separation.encoding import WindowViews, average_views, encode_views
+from avgas_pipeline.separation.tracking import track
 
 
 SPEEDS = (1.2, 1.45)
 NUM_SOURCES = (1, 2, 3)
 # In logits; what is nearer to 0 wins where two count alike.
 SHIFTS = sorted((number / 10 for number in range(-10, 11)), key=abs)
-
-# What the separator says of a window at every speed, and where.
-Hearings = list[tuple[AudioVisualSeparatorOutput, int]]
 
 
 def at_other_speeds(clips: Sequence[dict[str, Any]], sampling_rate: int, seed: int) -> list[dict[str, Any]]:
@@ -51,38 +49,30 @@ def at_other_speeds(clips: Sequence[dict[str, Any]], sampling_rate: int, seed: i
     return varied
 
 
-def hear(pipe: AVGASPipeline, mixtures: MixtureSampler, num_mixtures: int) -> list[tuple[int, Hearings]]:
-    """Mixtures with each number of sources: that number, and what the separator says of them."""
-    heard: list[tuple[int, Hearings]] = []
-
-    def keep(module: torch.nn.Module, inputs: tuple, output: tuple) -> None:
-        slots = replace(AudioVisualSeparatorOutput(*output), mask_logits=None)
-        heard[-1][1].extend((slots, row) for row in range(len(slots.presence_logits)))
-
-    hook = pipe.separator.register_forward_hook(keep)
-    try:
-        for number in tqdm(range(num_mixtures * len(NUM_SOURCES)), desc="Hearing mixtures", unit="mixture"):
-            num_sources = NUM_SOURCES[number % len(NUM_SOURCES)]
-            heard.append((num_sources, []))
-            plan = mixtures.plan(number, num_sources=num_sources)
-            waveform = mixtures.render(plan).waveform
-            pipe.separate_audio(waveform, pipe.sampling_rate, num_sources=1, return_audio=False)
-    finally:
-        hook.remove()
-    return heard
+def encode_mixtures(
+    pipe: AVGASPipeline, mixtures: MixtureSampler, num_mixtures: int
+) -> list[tuple[int, list[WindowViews]]]:
+    """Mixtures with each number of sources: that number, and the views of their windows."""
+    encoded = []
+    models = pipe.audio_models
+    for number in tqdm(range(num_mixtures * len(NUM_SOURCES)), desc="Encoding mixtures", unit="mixture"):
+        num_sources = NUM_SOURCES[number % len(NUM_SOURCES)]
+        waveform = mixtures.render(mixtures.plan(number, num_sources=num_sources)).waveform
+        views = [views for _, views in encode_views([models.cut_windows(waveform)], models)]
+        encoded.append((num_sources, [replace(each, mask_logits=None) for each in views]))
+    return encoded
 
 
-def counted_right(heard: Sequence[tuple[int, Hearings]], shift: float) -> list[int]:
-    """Of each number of sources, how many mixtures are heard as so many if presence logits are shifted."""
+def counted_right(encoded: Sequence[tuple[int, list[WindowViews]]], shift: float) -> list[int]:
+    """Of each number of sources, in how many mixtures so many are found if presence logits are shifted."""
     right = dict.fromkeys(NUM_SOURCES, 0)
-    for num_sources, hearings in heard:
-        tracker = SourceTracker()
-        shifted = [(replace(slots, presence_logits=slots.presence_logits + shift), row) for slots, row in hearings]
-        tracker.add_window(shifted, 0)
-        right[num_sources] += len(tracker.tracks()) == num_sources
+    for num_sources, views in encoded:
+        shifted = [replace(each, presence_logits=each.presence_logits + shift) for each in views]
+        right[num_sources] += len(track(map(average_views, shifted))) == num_sources
     return list(right.values())
 
 
+@torch.no_grad()
 def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures: int, seed: int = 0) -> float:
     """
     Shift the presence head's bias to where sources are counted best.
@@ -104,15 +94,14 @@ def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures
         raise ValueError(f"The separator has {pipe.separator.config.num_slots} slots, fewer than {max(NUM_SOURCES)}.")
     varied = at_other_speeds(clips, pipe.sampling_rate, seed)
     mixtures = MixtureSampler(varied, seed=seed, duration_s=pipe.window_s, sampling_rate=pipe.sampling_rate)
-    heard = hear(pipe, mixtures, num_mixtures)
-    found = {shift: counted_right(heard, shift) for shift in tqdm(SHIFTS, desc="Counting", unit="shift")}
+    encoded = encode_mixtures(pipe, mixtures, num_mixtures)
+    found = {shift: counted_right(encoded, shift) for shift in tqdm(SHIFTS, desc="Counting", unit="shift")}
     best = max(found, key=lambda shift: sum(found[shift]))
     for shift, right in sorted(found.items()):
         shares = " / ".join(f"{100 * count / num_mixtures:.1f}" for count in right)
-        mean = 100 * sum(right) / len(heard)
+        mean = 100 * sum(right) / len(encoded)
         print(f"{shift:+.1f}  {shares}  mean {mean:.1f}{'  *' if shift == best else ''}")
-    with torch.no_grad():
-        pipe.separator.presence_head.bias += best
+    pipe.separator.presence_head.bias += best
     return best
 
 

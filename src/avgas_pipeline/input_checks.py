@@ -99,8 +99,15 @@ def check_count(name: str, number: Any) -> None:
         raise ValueError(f"`{name}` has to be a positive integer but is {number!r}.")
 
 
-def check_audio_models(pipeline: DiffusionPipeline, num_sources: int | None, presence_threshold: float | None) -> None:
+def check_audio_models(
+    pipeline: DiffusionPipeline,
+    num_sources: int | None,
+    presence_threshold: float | None,
+    max_batch_rows: int | None = None,
+) -> None:
     """Raises `ValueError` if the pipeline can't encode audio, or not that many sources."""
+    if max_batch_rows is not None:
+        check_count("max_batch_rows", max_batch_rows)
     for name in ("audio_feature_extractor", "audio_encoder", "separator"):
         if getattr(pipeline, name) is None:
             raise ValueError(
@@ -161,6 +168,16 @@ def check_not_silent(recordings: Sequence[Recording], hint: str) -> None:
     for recording in recordings:
         if is_silent(recording.waveform):
             raise ValueError(f"{recording.name}: is silent; {hint}.")
+
+
+def check_negatives(negatives: Sequence[Recording], num_soundscapes: int) -> None:
+    """Raises `ValueError` unless there is one that is not silent, or one for each soundscape."""
+    check_not_silent(negatives, NOTHING_NEGATIVE)
+    if len(negatives) not in (1, num_soundscapes):
+        raise ValueError(
+            f"{len(negatives)} `negative_audio` recordings do not fit {num_soundscapes} soundscapes: give one, or one"
+            " for each."
+        )
 
 
 def check_any_source(

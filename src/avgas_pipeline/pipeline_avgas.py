@@ -36,7 +36,7 @@ from .input_checks import (
     InputChecksMixin,
     check_any_source,
     check_audio_models,
-    check_count,
+    check_negatives,
     check_not_silent,
 )
 from .loaders.from_parts import FromPartsMixin
@@ -45,8 +45,8 @@ from .loaders.lora import AVGASLoraLoaderMixin
 from .models.encoder_adapters import window_length
 from .models.separator import AudioVisualSeparator
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
-from .separation.encoding import AudioModels, encode
-from .separation.rendering import render
+from .separation.audio_models import AudioModels
+from .separation.encoding import encode
 from .separation.tracking import present_slots, track
 
 
@@ -59,9 +59,7 @@ EXAMPLE_DOC_STRING = """
         ```py
         >>> import torch
         >>> from avgas_pipeline import AVGASPipeline
-
         >>> pipe = AVGASPipeline.from_pretrained("path/to/checkpoint", dtype=torch.float16).to("cuda")
-
         >>> out = pipe("recording.wav", separate=True, generator=torch.Generator("cuda").manual_seed(0))
         >>> out.images[0].save("mixed.png")
         >>> for number, source in enumerate(out.sources[0], start=1):
@@ -104,8 +102,8 @@ class AVGASPipeline(
         tokenizer ([`~transformers.CLIPTokenizer`], *optional*):
             The text encoder's tokenizer.
         default_num_inference_steps (`int`, *optional*):
-            Denoising steps of a call that does not say how many. This and the next two are what the separator's
-            configuration remembers of the pipeline that it was part of, if not given, or else 50, 7.5 and 0.
+            Denoising steps of a call that does not say how many. If not given, this and the next two are those of the
+            pipeline that the separator was part of before, if it was, and 50, 7.5 and 0 otherwise.
         default_guidance_scale (`float`, *optional*):
             Weight of guidance of a call that does not give one.
         speed_variation (`float`, *optional*):
@@ -234,9 +232,7 @@ class AVGASPipeline(
         Returns:
             [`EncodedAudio`], whose names are those of `__call__`'s arguments.
         """
-        check_audio_models(self, num_sources, presence_threshold)
-        if max_batch_rows is not None:
-            check_count("max_batch_rows", max_batch_rows)
+        check_audio_models(self, num_sources, presence_threshold, max_batch_rows)
         # 1. Load
         soundscapes = load_recordings(audio, sampling_rate, self.sampling_rate, max_duration_s)
         if num_sources is None:
@@ -244,12 +240,7 @@ class AVGASPipeline(
         negatives: list[Recording] = []
         if negative_audio is not None:
             negatives = load_recordings(negative_audio, sampling_rate, self.sampling_rate, max_duration_s)
-            check_not_silent(negatives, NOTHING_NEGATIVE)
-            if len(negatives) not in (1, len(soundscapes)):
-                raise ValueError(
-                    f"{len(negatives)} `negative_audio` recordings do not fit {len(soundscapes)} soundscapes: give"
-                    " one, or one for each."
-                )
+            check_negatives(negatives, len(soundscapes))
 
         # 2. Cut into windows
         models = self.audio_models
@@ -270,18 +261,8 @@ class AVGASPipeline(
         check_any_source(negatives, away_from, presence_threshold, NOTHING_NEGATIVE)
 
         # 5. Render labels, activity and separated audio
-        config = self.separator.config
         sources = [
-            render(
-                tracks,
-                recording.waveform,
-                pieces,
-                self.separator.id2label,
-                self.sampling_rate,
-                config.n_fft,
-                config.hop_length,
-                return_audio,
-            )
+            models.render(tracks, recording.waveform, pieces, return_audio)
             for tracks, recording, pieces in zip(found, soundscapes, windows, strict=False)
         ]
         tokens, negative_tokens = (
@@ -708,9 +689,7 @@ class AVGASPipeline(
         ]
         images = _pick(images, rows.mixed())
 
-        # Offload all models
         self.maybe_free_model_hooks()
-
         if not return_dict:
             return images, sources
         return AVGASPipelineOutput(images=images, sources=sources)

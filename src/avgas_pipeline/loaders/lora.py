@@ -11,6 +11,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from diffusers.utils import logging
 from safetensors import SafetensorError
 
+from ..files import atomic_path
 from .hub import may_be_repository
 
 
@@ -186,9 +187,7 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
             )
         if not is_main_process:
             return
-        path = Path(save_directory, weight_name or LORA_WEIGHT_NAME_SAFE)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        with atomic_path(Path(save_directory, weight_name or LORA_WEIGHT_NAME_SAFE)) as partial:
             cls._save_lora_weights(
                 save_directory=save_directory,
                 lora_layers=layers,
@@ -196,9 +195,6 @@ class AVGASLoraLoaderMixin(StableDiffusionLoraLoaderMixin):
                 weight_name=partial.name,
                 save_function=save_function,
             )
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
 
     def fuse_lora(
         self,

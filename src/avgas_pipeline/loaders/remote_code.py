@@ -4,12 +4,12 @@ import ast
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from ..files import atomic_folder
 from .hub import check_folder, locate, read_components
 
 
@@ -37,27 +37,14 @@ def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) 
         FileExistsError: If `output_dir` exists and is not empty.
         ValueError: If the checkpoint's weights are pickled only.
     """
-    output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise FileExistsError(f"{output_dir}: exists already; choose a new folder.")
     source = locate(model)
-    if not os.path.isdir(source):
-        source = snapshot_download(source)
-        check_folder(Path(source))
-
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output_dir.name}-", dir=output_dir.parent))
-    try:
+    with atomic_folder(output_dir) as partial:
+        if not os.path.isdir(source):
+            source = snapshot_download(source)
+            check_folder(Path(source))
         shutil.copytree(source, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git", ".cache"))
         _write_code(partial)
-        partial.chmod(0o755)
-        if output_dir.exists():
-            output_dir.rmdir()
-        os.replace(partial, output_dir)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return output_dir
+    return Path(output_dir)
 
 
 def _write_code(folder: Path) -> None:

@@ -8,12 +8,12 @@ from itertools import chain, repeat
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from ..audio.spectrogram import relative_log_mel, stft
-from ..audio.windows import Window, change_speed, iter_windows, sounding_windows
-from ..models.encoder_adapters import encoder_inputs, window_length
-from ..models.separator import AudioVisualSeparator, AudioVisualSeparatorOutput
+from ..audio.windows import Window, change_speed, sounding_windows
+from ..models.encoder_adapters import encoder_inputs
+from ..models.separator import AudioVisualSeparatorOutput
+from .audio_models import AudioModels
 from .slots import SlotEncoding, WindowEncoding
 from .tracking import LEAST_WEIGHT
 
@@ -23,34 +23,6 @@ MAX_WINDOWS = 32
 
 # Presence and most probable label of every slot of a window, to the slots whose tokens and masks are needed.
 KeepRule = Callable[[Sequence[float], Sequence[int]], Collection[int]]
-
-
-@dataclass(frozen=True)
-class AudioModels:
-    """
-    What encodes audio.
-
-    Attributes:
-        feature_extractor ([`~transformers.FeatureExtractionMixin`]): The audio encoder's feature extractor.
-        audio_encoder ([`~transformers.PreTrainedModel`]): Turns features into tokens.
-        separator ([`AudioVisualSeparator`]): Turns tokens into slots.
-        device (`torch.device`): Where the models run.
-        speed_variation (`float`, defaults to 0): If above 0, every window is encoded in three augmented views: as it
-            is, and played slower and faster by this share.
-    """
-
-    feature_extractor: FeatureExtractionMixin
-    audio_encoder: PreTrainedModel
-    separator: AudioVisualSeparator
-    device: torch.device
-    speed_variation: float = 0.0
-
-    def cut_windows(self, waveform: np.ndarray) -> list[Window]:
-        """A waveform `(T,)`, at the feature extractor's rate, as windows that overlap by half."""
-        length = window_length(self.feature_extractor)
-        # On the grid of the masks' frames, so that activities line up.
-        grid = self.separator.config.hop_length
-        return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
 
 
 @dataclass(frozen=True)

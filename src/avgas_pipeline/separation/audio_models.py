@@ -1,0 +1,59 @@
+"""The models that encode audio, with what windows and rendering take from their configurations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import FeatureExtractionMixin, PreTrainedModel
+
+from ..audio.windows import Window, iter_windows
+from ..models.encoder_adapters import window_length
+from ..models.separator import AudioVisualSeparator
+from ..pipeline_output import SoundSource
+from .rendering import render
+from .tracking import Track
+
+
+@dataclass(frozen=True)
+class AudioModels:
+    """
+    What encodes audio.
+
+    Attributes:
+        feature_extractor ([`~transformers.FeatureExtractionMixin`]): The audio encoder's feature extractor.
+        audio_encoder ([`~transformers.PreTrainedModel`]): Turns features into tokens.
+        separator ([`AudioVisualSeparator`]): Turns tokens into slots.
+        device (`torch.device`): Where the models run.
+        speed_variation (`float`, defaults to 0): If above 0, every window is encoded in three augmented views: as it
+            is, and played slower and faster by this share.
+    """
+
+    feature_extractor: FeatureExtractionMixin
+    audio_encoder: PreTrainedModel
+    separator: AudioVisualSeparator
+    device: torch.device
+    speed_variation: float = 0.0
+
+    def cut_windows(self, waveform: np.ndarray) -> list[Window]:
+        """A waveform `(T,)`, at the feature extractor's rate, as windows that overlap by half."""
+        length = window_length(self.feature_extractor)
+        # On the grid of the masks' frames, so that activities line up.
+        grid = self.separator.config.hop_length
+        return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
+
+    def render(
+        self, tracks: Sequence[Track], waveform: np.ndarray, windows: Sequence[Window], return_audio: bool = True
+    ) -> list[SoundSource]:
+        """[`~avgas_pipeline.separation.rendering.render`] with the separator's labels and frames."""
+        config = self.separator.config
+        return render(
+            tracks,
+            waveform,
+            windows,
+            self.separator.id2label,
+            self.feature_extractor.sampling_rate,
+            config.n_fft,
+            config.hop_length,
+            return_audio,
+        )
