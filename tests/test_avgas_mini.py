@@ -45,12 +45,6 @@ def test_is_small_and_half_precision():
         assert "F32" not in {value["dtype"] for key, value in json.loads(header).items() if key != "__metadata__"}
 
 
-def test_has_a_card_of_its_own():
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for word in ("Apache 2.0", "YAMNet", "AudioSet", "soundscapes-mini", "Limits", "Intended use"):
-        assert word in card
-
-
 def test_knows_the_labels_of_its_data(mini, data):
     assert sorted(mini.separator.id2label.values()) == sorted(set(data[0]["label"]))
     assert mini.default_size == (128, 128) and mini.sampling_rate == 16000
@@ -64,12 +58,12 @@ def test_gives_way_to_a_folder_of_its_name(tmp_path, monkeypatch):
 
 
 def test_draws_what_known_clips_are(mini, data):
-    """One clip of every third class, heard and drawn alone; both halves are right far above chance (1 in 59)."""
+    """One clip of every third class, alone: label and picture are right far above chance (1 in 59)."""
     clips, pictures = data
     judge = load_judge(str(ROOT / "judges/soundscapes-mini"), sorted(set(clips["label"])))
     sampler = MixtureSampler(clips, pictures, duration_s=mini.window_s, sampling_rate=mini.sampling_rate)
     labels = sampler.labels[::3]
-    images, heard = [], []
+    images, named = [], []
     for number, label in enumerate(labels):
         clip = clips["id"][clips["label"].index(label)]
         mixture = sampler.render(sampler.plan_single(clip))
@@ -79,11 +73,11 @@ def test_draws_what_known_clips_are(mini, data):
             num_sources=1,
             generator=torch.Generator().manual_seed(number),
         )
-        heard.append(out.sources[0][0].label)
+        named.append(out.sources[0][0].label)
         images += out.images
-    assert np.mean([first == second for first, second in zip(heard, labels, strict=True)]) >= 0.7
+    assert np.mean([first == second for first, second in zip(named, labels, strict=True)]) >= 0.7
     seen = [judge.labels[index] for index in judge(images).scores.argmax(dim=1)]
-    assert np.mean([first == second for first, second in zip(seen, heard, strict=True)]) >= 0.7
+    assert np.mean([first == second for first, second in zip(seen, named, strict=True)]) >= 0.7
 
 
 def test_generates_without_naming_a_model(tmp_path):
@@ -130,7 +124,7 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
         ("Green1.wav", "bird chirping, tweeting", 0.9),
     ],
 )
-def test_hears_in_natural_recordings_what_examples_say(mini, name, label, score):
+def test_names_in_natural_recordings_what_examples_say(mini, name, label, score):
     sources = mini.separate_audio(EXAMPLES / name, return_audio=False)[0]
     assert label in {source.label for source in sources if source.score > score}
 

@@ -5,7 +5,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderDC, AutoencoderTiny
+from diffusers import AutoencoderDC, AutoencoderTiny, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from drawing import Counter, difference, draw, seeded
 from tiny import tiny_audio, tiny_separator
@@ -39,15 +39,18 @@ def test_batch_equals_single_calls_with_every_karras_scheduler(pipe, scheduler):
 
 
 def test_flow_matching_scheduler(pipe):
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
     pipe.scheduler = FlowMatchEulerDiscreteScheduler()
-    assert np.isfinite(draw(pipe, separate=True).images).all()
+    settings = {"num_sources": 1, "output_type": "latent"}
+    drawn = draw(pipe, **settings).images
+    noise = torch.randn(drawn.shape, generator=seeded(0)[0])
+    assert drawn.isfinite().all() and not torch.allclose(drawn, noise, atol=1e-2)
+    # Without any flow, noise stays what it is: it has a standard deviation of 1 at the first step.
+    torch.nn.init.zeros_(pipe.unet.conv_out.weight)
+    torch.nn.init.zeros_(pipe.unet.conv_out.bias)
+    assert torch.equal(draw(pipe, **settings).images, noise)
 
 
 def test_custom_timesteps_and_sigmas(pipe):
-    from diffusers import EulerDiscreteScheduler
-
     pipe.scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
     unet = Counter(pipe.unet)
     draw(pipe, timesteps=[900, 500, 100, 10])
@@ -209,7 +212,9 @@ def test_freeu_and_fused_projections(pipe):
     assert difference(draw(pipe).images, expected) < 1e-4
     pipe.unfuse_qkv_projections()
     pipe.enable_freeu(s1=0.9, s2=0.2, b1=1.2, b2=1.4)
-    assert np.isfinite(draw(pipe).images).all()
+    assert difference(draw(pipe).images, expected) > 1e-4
+    pipe.disable_freeu()
+    assert difference(draw(pipe).images, expected) < 1e-4
 
 
 def test_masks_can_be_left_out(components):

@@ -64,8 +64,7 @@ def test_presence_is_the_mean_of_three_views(varied):
     scores = torch.tensor([source.score for source in found])
     # Every slot of every view counts once, whichever it was matched with.
     total = (first + slower + faster).sum() / 3
-    assert scores.sum() <= total + 1e-5
-    assert len(found) < 4 or torch.isclose(scores.sum(), total, atol=1e-4)
+    assert len(found) == 4 and torch.isclose(scores.sum(), total, atol=1e-5)
     assert not torch.allclose(first, slower) and not torch.allclose(first, faster)
 
 

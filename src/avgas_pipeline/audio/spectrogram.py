@@ -35,29 +35,8 @@ def istft(spectrum: torch.Tensor, n_fft: int, hop_length: int, length: int) -> t
     """Inverse of [`stft`]: complex `(..., n_fft // 2 + 1, frames)` to audio `(..., length)`."""
     window = torch.hann_window(n_fft, device=spectrum.device, dtype=spectrum.real.dtype)
     flat = spectrum.reshape(-1, *spectrum.shape[-2:])
-    # `torch.istft` takes more than twice as long, nearly all of it to overlap and add.
-    frames = torch.fft.irfft(flat.transpose(-1, -2), n=n_fft).mul_(window)
-    weight = _overlap_weight(n_fft, hop_length, frames.shape[1]).to(frames)
-    span = slice(n_fft // 2, n_fft // 2 + length)
-    waveform = _overlap_add(frames, hop_length)[:, span].div_(weight[span])
+    waveform = torch.istft(flat, n_fft, hop_length, window=window, length=length)
     return waveform.reshape(*spectrum.shape[:-2], length)
-
-
-@lru_cache(maxsize=4)
-def _overlap_weight(n_fft: int, hop_length: int, num_frames: int) -> torch.Tensor:
-    """Sum of the squared windows over `num_frames` frames, `(samples,)`."""
-    squares = torch.hann_window(n_fft).square().expand(1, num_frames, -1)
-    # Where the last frame has ended, there is nothing to divide.
-    return _overlap_add(squares, hop_length)[0].clamp_min(1e-11)
-
-
-def _overlap_add(frames: torch.Tensor, hop_length: int) -> torch.Tensor:
-    """Frames `(B, frames, n_fft)` that begin every `hop_length` samples, as one sum `(B, samples)`."""
-    pieces = frames.split(hop_length, dim=-1)
-    total = frames.new_zeros(frames.shape[0], frames.shape[1] + len(pieces) - 1, hop_length)
-    for number, piece in enumerate(pieces):
-        total[:, number : number + piece.shape[1], : piece.shape[2]] += piece
-    return total.flatten(1)
 
 
 def power(spectrum: torch.Tensor) -> torch.Tensor:
