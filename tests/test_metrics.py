@@ -3,6 +3,7 @@
 import math
 import os
 
+import forked  # noqa: F401
 import numpy as np
 import pytest
 import torch
@@ -16,9 +17,11 @@ from avgas_pipeline.metrics import (
     ClassCoverage,
     ClassRepresentationScore,
     ClassSimilarity,
+    GroupLabelRecall,
     ImageImageSimilarity,
     LabelAccuracy,
     LabelRecall,
+    OwnLabelAccuracy,
     PresenceAveragePrecision,
     RecallAtK,
     SeparationRecall,
@@ -80,9 +83,11 @@ class TestClassRepresentationScore:
         metric = ClassRepresentationScore()
         metric.update(mass[:3], target[:3])
         metric.update(mass[3:], target[3:])
-        assert metric.compute().item() == pytest.approx(class_representation_score(mass, target).mean().item())
+        values = class_representation_score(mass, target)
+        assert torch.equal(metric.values, values)
+        assert metric.compute().item() == pytest.approx(values.mean().item())
         metric.reset()
-        assert metric.compute().isnan()
+        assert metric.compute().isnan() and metric.values.tolist() == []
 
     @pytest.mark.parametrize(
         ("mass", "target", "message"),
@@ -251,6 +256,17 @@ class TestSeparationRecall:
         result = metric.compute()
         assert result["sep_recall"].item() == 1.0
         assert result["leakage"].item() == pytest.approx(0.2)
+        values = metric.values["leakage"].tolist()
+        assert math.isnan(values[0]) and values[1] == pytest.approx(0.2)
+
+    def test_own_label_is_what_the_image_shows_most(self):
+        metric = OwnLabelAccuracy()
+        mass = tensor([0.1, 0.9, 0.0], [0.8, 0.2, 0.0], [0.5, 0.5, 0.0])
+        # A source without a label that the judge knows is not shown, nor is one of two classes that are even.
+        metric.update([mass[:2], mass, mass[:1], mass[:0]], [torch.tensor(c) for c in ([1, 2], [1, -1, -1], [0], [])])
+        metric.update([mass], [None])
+        assert metric.values.nan_to_num(-1.0).tolist() == pytest.approx([0.5, 1 / 3, 0.0, -1.0, -1.0])
+        assert metric.compute().item() == pytest.approx(5 / 18)
 
 
 class TestPairedSimilarity:
@@ -285,8 +301,10 @@ class TestPairedSimilarity:
         metric.update(images[:2], references[:2])
         metric.update(images[2:], references[2:])
         expected = paired_similarity(images, references)
+        assert metric.values.keys() == {f"{prefix}_{name}" for name in expected}
         for name, value in metric.compute().items():
-            assert value.item() == pytest.approx(expected[name.removeprefix(f"{prefix}_")].mean().item())
+            assert torch.equal(metric.values[name], expected[name.removeprefix(f"{prefix}_")])
+            assert value.item() == pytest.approx(metric.values[name].mean().item())
 
 
 class TestSound:
@@ -300,15 +318,25 @@ class TestSound:
         assert math.isnan(label_recall([], ["dog"])["label_precision"])
 
     def test_label_recall_metric_and_order(self):
-        for heard in (["dog", "cat"], ["cat", "dog"]):
+        for recognised in (["dog", "cat"], ["cat", "dog"]):
             metric = LabelRecall()
-            metric.update([heard, []], [["dog", "cat"], ["rain"]])
+            metric.update([recognised, []], [["dog", "cat"], ["rain"]])
             result = metric.compute()
             assert (result["label_recall"].item(), result["label_precision"].item()) == (0.5, 1.0)
+            assert metric.values["label_recall"].tolist() == [1.0, 0.0]
+
+    def test_every_source_group_counts_alike(self):
+        metric = GroupLabelRecall()
+        metric.update(torch.tensor([True, True, True]), torch.tensor([4, 4, 2]))
+        metric.update(torch.tensor([False, False]), torch.tensor([4, 7]))
+        assert metric.values.tolist() == pytest.approx([1.0, 2 / 3, 0.0])
+        assert metric.compute().item() == pytest.approx(5 / 9)
 
     def test_source_count(self):
         metric = SourceCountAccuracy()
         metric.update(torch.tensor([1, 2, 3, 0]), torch.tensor([1, 2, 2, 1]))
+        assert metric.compute().item() == 0.5
+        metric.update(torch.tensor([float("nan")]), torch.tensor([1]))
         assert metric.compute().item() == 0.5
 
     def test_slots_are_matched_to_sources_by_label(self):
@@ -345,17 +373,31 @@ class TestSound:
     def test_a_missing_source_improves_by_nothing(self):
         torch.manual_seed(0)
         stems = torch.randn(2, 800)
-        metric = SISDRImprovement()
-        metric.update(stems[:1], stems, stems.sum(dim=0))
         improvement = si_sdr_improvement(stems[:1], stems, stems.sum(dim=0))
-        assert improvement[1].item() == 0.0
-        assert metric.compute().item() == pytest.approx(improvement.mean().item())
+        assert improvement[0].item() > 10 and improvement[1].item() == 0.0
+
+    def test_improvement_is_the_median_of_soundscapes_and_the_mean_of_their_sources(self):
+        metric = SISDRImprovement()
+        metric.update([torch.tensor([2.0, 4.0]), torch.tensor([10.0]), torch.zeros(0)])
+        metric.update([torch.tensor([0.0, 1.0, 2.0]), torch.tensor([float("nan")]), torch.tensor([30.0])])
+        assert metric.compute().item() == (3.0 + 10.0) / 2
 
     def test_one_source_has_no_improvement(self):
         assert si_sdr_improvement(torch.ones(1, 8), torch.ones(1, 8), torch.ones(8)).isnan().all()
 
 
 class TestBootstrap:
+    @pytest.mark.parametrize("count", [0, 1, 8, 9])
+    def test_an_interval_is_around_what_the_metric_computes(self, count):
+        torch.manual_seed(count)
+        mean, median = SourceCountAccuracy(), SISDRImprovement()
+        mean.update(torch.randint(3, (count,)), torch.ones(count))
+        median.update(list(torch.randn(count, 2)))
+        for metric in (mean, median):
+            interval = bootstrap_interval(metric.values.numpy(), metric.statistic)
+            assert interval.value == pytest.approx(metric.compute().item(), nan_ok=True)
+            assert interval.count == count
+
     def test_covers_the_mean_as_often_as_it_says(self):
         rng = np.random.default_rng(0)
         intervals = [bootstrap_interval(rng.normal(3.0, 1.0, 60)) for _ in range(60)]
@@ -375,57 +417,63 @@ class TestBootstrap:
         assert math.isnan(bootstrap_interval(np.array([np.nan])).value)
 
 
+# torchmetrics' own state and that of embeddings need something from every process.
+NEED_ALL = {"similarity", "presence"}
+
+
 def _distributed(rank, port, queue):
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    queue.put((rank, _measure(slice(rank, None, 2))))
+    shared = _measure(slice(rank, None, 2))
+    with_nothing_to_do = _measure(slice(0, None if rank == 0 else 0), left_out=NEED_ALL)
+    queue.put((rank, (shared, with_nothing_to_do)))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def _measure(part):
+def _measure(part, left_out=()):
+    """What all metrics but some say of a part of nine soundscapes."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(9, 5, generator=generator)
     mass, target = scores.softmax(dim=1), torch.zeros(9, 5)
     target[:, :2] = 1
-    crs, recall, separation, similarity = (
-        ClassRepresentationScore(),
-        RecallAtK(2),
-        SeparationRecall(),
-        ImageImageSimilarity(),
-    )
-    labels, presence, count, improvement = (
-        LabelRecall(),
-        PresenceAveragePrecision(),
-        SourceCountAccuracy(),
-        SISDRImprovement(),
-    )
+    improvements = torch.randn(9, 2, generator=generator)
     numbers = torch.arange(9)[part]
-    labels.update([["a", "b"][: n % 3] for n in numbers.tolist()], [["a", "c"]] * len(numbers))
-    presence.update(scores[part], (scores[part] + mass[part] > 0.7).long())
-    count.update(numbers % 3, torch.ones_like(numbers))
-    stems = torch.randn(9, 2, 64, generator=generator)
-    for estimate in stems[part]:
-        improvement.update(estimate + 0.1 * estimate.flip(0), estimate, estimate.sum(dim=0))
-    crs.update(mass[part], target[part])
-    recall.update(scores[part], target[part])
-    separation.update([row[None] for row in mass[part]], target[part])
-    similarity.update(scores[part], target[part])
-    return [
-        crs.compute().item(),
-        recall.compute().item(),
-        separation.compute()["sep_recall"].item(),
-        similarity.compute()["iis_win_rate"].item(),
-        labels.compute()["label_recall"].item(),
-        presence.compute().item(),
-        count.compute().item(),
-        improvement.compute().item(),
-    ]
+
+    metrics = {
+        "crs": ClassRepresentationScore(),
+        "recall": RecallAtK(2),
+        "separation": SeparationRecall(),
+        "own label": OwnLabelAccuracy(),
+        "similarity": ImageImageSimilarity(),
+        "labels": LabelRecall(),
+        "by group": GroupLabelRecall(),
+        "presence": PresenceAveragePrecision(),
+        "count": SourceCountAccuracy(),
+        "improvement": SISDRImprovement(),
+    }
+    if len(numbers):
+        metrics["crs"].update(mass[part], target[part])
+        metrics["recall"].update(scores[part], target[part])
+        metrics["separation"].update([row[None] for row in mass[part]], target[part])
+        metrics["own label"].update([row[None] for row in mass[part]], [n[None] % 5 for n in numbers])
+        metrics["similarity"].update(scores[part], target[part])
+        metrics["labels"].update([["a", "b"][: n % 3] for n in numbers.tolist()], [["a", "c"]] * len(numbers))
+        metrics["by group"].update(numbers % 2 == 0, numbers // 2)
+        metrics["presence"].update(scores[part], (scores[part] + mass[part] > 0.7).long())
+        metrics["count"].update(numbers % 3, torch.ones_like(numbers))
+        metrics["improvement"].update(list(improvements[part]))
+    results = {}
+    for name, metric in metrics.items():
+        value = {} if name in left_out else metric.compute()
+        results |= value if isinstance(value, dict) else {name: value}
+    return {name: value.item() for name, value in results.items()}
 
 
 def test_two_processes_reduce_to_the_numbers_of_one():
     port = free_port()
-    context = multiprocessing.get_context("spawn")
+    # The server of `forked` has imported the libraries.
+    context = multiprocessing.get_context("forkserver")
     queue = context.Queue()
     processes = [context.Process(target=_distributed, args=(rank, port, queue)) for rank in range(2)]
     for process in processes:
@@ -434,5 +482,8 @@ def test_two_processes_reduce_to_the_numbers_of_one():
     for process in processes:
         process.join(timeout=60)
     alone = _measure(slice(None))
-    assert results[0] == pytest.approx(alone, abs=1e-6)
-    assert results[1] == pytest.approx(alone, abs=1e-6)
+    for shared, with_nothing_to_do in results.values():
+        assert shared == pytest.approx(alone, abs=1e-6, nan_ok=True)
+        of_ours = {name: value for name, value in alone.items() if name in with_nothing_to_do}
+        assert len(of_ours) == len(alone) - 4
+        assert with_nothing_to_do == pytest.approx(of_ours, abs=1e-6, nan_ok=True)

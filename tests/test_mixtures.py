@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from sounds import tone
 
 from avgas_pipeline.audio.loading import load_audio
-from avgas_pipeline.data import mixtures
+from avgas_pipeline.data import tables
 from avgas_pipeline.data.augment import augment, limit_band
 from avgas_pipeline.data.loudness import active_rms
-from avgas_pipeline.data.mixtures import MixtureSampler, read_manifest, write_manifest
+from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_pipeline.data.plans import read_manifest, write_manifest
 from avgas_pipeline.data.scenes import collage, compose_scene, overlap
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
+from avgas_pipeline.data.tables import ClipTable
 
 
 LABELS = ("cat", "dog", "rain", "wind")
@@ -139,7 +141,7 @@ def test_long_clips_are_cut_where_they_sound():
 
 
 @pytest.mark.parametrize(("seconds", "duration_s"), [(10.0, 5.0), (4.9, 5.0), (5.0, 5.0), (10.0, 1.0)])
-def test_a_slower_clip_is_still_heard(seconds, duration_s):
+def test_a_slower_clip_still_sounds(seconds, duration_s):
     """Its only sound is in its last 0.3 s."""
     clip = np.concatenate([np.zeros(round((seconds - 0.3) * 16000), np.float32), tone(0.3, 16000, 1000.0)])
     clips = [{"id": "a", "label": "cat", "audio": {"array": clip, "sampling_rate": 16000}}]
@@ -158,19 +160,26 @@ def test_clips_are_kept_as_far_as_there_is_room(monkeypatch):
         decoded.append(name)
         return load_audio(audio, name=name, **options)
 
-    monkeypatch.setattr(mixtures, "load_audio", count)
+    monkeypatch.setattr(tables, "load_audio", count)
     clips = toy_clips()
     lengths = [len(clip["audio"]["array"]) for clip in clips]
-    monkeypatch.setattr(mixtures, "MOST_CACHED_BYTES", 4 * (lengths[1] + lengths[2]))
-    sampler = MixtureSampler(clips)
+    table = ClipTable(clips, 16000, most_cached_bytes=4 * (lengths[1] + lengths[2]))
     # The third takes the first one's place, and the first the second one's.
     for number in (0, 1, 0, 1, 2, 1, 2, 0, 2, 1):
-        sampler.clip_waveform(clips[number]["id"])
+        table.waveform(clips[number]["id"])
     assert decoded == [clips[number]["id"] for number in (0, 1, 2, 0, 1)]
-    decoded.clear()
-    monkeypatch.setattr(mixtures, "MOST_CACHED_BYTES", 4 * 3 * max(lengths))
-    plan = MixtureSampler(clips, num_sources=3, target=None).sample(0).plan
-    assert len(decoded) == 3 and set(decoded) == {source.clip for source in plan.sources}
+
+
+def test_a_mixture_decodes_its_clips_once(monkeypatch):
+    decoded = []
+
+    def count(audio, name, **options):
+        decoded.append(name)
+        return load_audio(audio, name=name, **options)
+
+    monkeypatch.setattr(tables, "load_audio", count)
+    plan = MixtureSampler(toy_clips(), num_sources=3, target=None).sample(0).plan
+    assert sorted(decoded) == sorted(source.clip for source in plan.sources)
 
 
 def test_repeated_clips_leave_gaps():

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from vggsound_tree import BAD, GOOD, write_folder, write_shards
 
 from avgas_pipeline.cli import app
+from avgas_pipeline.data.prepare import PrepareSettings
+from avgas_pipeline.data.prepare import prepare as prepare_in_python
 from avgas_pipeline.data.report import read_report
 from avgas_pipeline.data.vggsound import VGGSound
 
@@ -83,7 +85,7 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
     data = request.getfixturevalue(kind)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert prepare(data, whole).exit_code == 0
-    command = [sys.executable, "-m", "avgas_pipeline.cli", "prepare", data, "--out", killed]
+    command = [sys.executable, "-m", "avgas_pipeline", "prepare", data, "--out", killed]
     command += ["--clips-per-shard", "3", "--workers", "1"]
     forked.kill_once(command, lambda: list(killed.glob("done/*.json")))
     finished = [path.stem for path in killed.glob("done/*.json")]
@@ -100,7 +102,7 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
 
 
 def test_other_data_in_the_same_folder_is_refused(clips, tmp_path):
-    data = write_folder(tmp_path, clips) if not (tmp_path / "b").exists() else tmp_path
+    data = write_folder(tmp_path, clips)
     out = tmp_path / "out"
     assert prepare(data, out).exit_code == 0
     (data / "vggsound.csv").write_text((data / "vggsound.csv").read_text().replace("dog barking", "cat meowing"))
@@ -124,18 +126,27 @@ def test_two_runs_at_once_do_not_meet(folder, tmp_path):
 
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes(folder, prepared, tmp_path):
-    command = [sys.executable, "-m", "avgas_pipeline.cli", "prepare", folder, "--out", tmp_path / "out"]
+    command = [sys.executable, "-m", "avgas_pipeline", "prepare", folder, "--out", tmp_path / "out"]
     command += ["--clips-per-shard", "3", "--engine", "ray"]
     result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert contents(tmp_path / "out") == contents(prepared)
 
 
+@pytest.mark.parametrize(("option", "choices"), [("format", ("parquet", "webdataset")), ("engine", ("local", "ray"))])
+def test_unknown_choices_are_refused_with_the_known_ones(folder, tmp_path, option, choices):
+    result = prepare(folder, tmp_path / "out", f"--{option}", "steam")
+    assert result.exit_code == 2
+    assert f"--{option}" in result.stderr and all(choice in result.stderr for choice in choices)
+    settings = PrepareSettings(str(folder), **({"format": "steam"} if option == "format" else {}))
+    with pytest.raises(ValueError, match=f"`{option}` .*one of .*{choices[1]}"):
+        prepare_in_python([], settings, tmp_path / "out", **({"engine": "steam"} if option == "engine" else {}))
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_input_is_one_line(folder, prepared, tmp_path):
     out = tmp_path / "out"
     fails_with_one_line(prepare(tmp_path / "gone", out), "gone")
-    fails_with_one_line(prepare(folder, out, "--format", "zip"), "format")
-    fails_with_one_line(prepare(folder, out, "--engine", "steam"), "engine")
     fails_with_one_line(prepare(folder, prepared, "--image-size", "64"), "other settings or data (image_size)")
     (tmp_path / "bad.csv").write_text("zzzzzzzzzzz,0,unicorn singing,train\n")
     fails_with_one_line(prepare(folder, out, "--csv", tmp_path / "bad.csv"), "bad.csv, line 1", "unicorn singing")

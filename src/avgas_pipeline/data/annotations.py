@@ -12,7 +12,6 @@ from pathlib import Path
 from ..loaders.labels import VGGSOUND_LABELS
 
 
-CLIP_S = 10.0
 # Best moments are counted in frames of 0.1 s, whatever the video's own rate.
 MOMENTS_PER_SECOND = 10
 

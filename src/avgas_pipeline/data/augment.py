@@ -11,20 +11,20 @@ import soxr
 from ..audio.loading import load_audio
 
 
-SPEED_PROBABILITY = 0.6
-MAX_SPEED = 1.15
-EQUALISER_PROBABILITY = 0.5
+_SPEED_PROBABILITY = 0.6
+_MAX_SPEED = 1.15
+_EQUALISER_PROBABILITY = 0.5
 # The last of its frequencies is half the sampling rate.
-EQUALISER_HZ = (60.0, 250.0, 1000.0, 4000.0)
-EQUALISER_DB = 9.0
-ROOM_PROBABILITY = 0.3
-ROOM_DECAY_S = (0.1, 0.8)
-ROOM_DB = (3.0, 15.0)
-NOISE_PROBABILITY = 0.4
-NOISE_DB = (25.0, 60.0)
-BAND_PROBABILITY = 0.3
-BAND_LIMIT_HZ = (2000.0, 7000.0)
-OPUS_PROBABILITY = 0.05
+_EQUALISER_HZ = (60.0, 250.0, 1000.0, 4000.0)
+_EQUALISER_DB = 9.0
+_ROOM_PROBABILITY = 0.3
+_ROOM_DECAY_S = (0.1, 0.8)
+_ROOM_DB = (3.0, 15.0)
+_NOISE_PROBABILITY = 0.4
+_NOISE_DB = (25.0, 60.0)
+_BAND_PROBABILITY = 0.3
+_BAND_LIMIT_HZ = (2000.0, 7000.0)
+_OPUS_PROBABILITY = 0.05
 
 
 def augment(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -36,12 +36,12 @@ def augment(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) 
     at 8 to 24 kbit/s.
     """
     for probability, effect in (
-        (SPEED_PROBABILITY, change_speed),
-        (EQUALISER_PROBABILITY, equalise),
-        (ROOM_PROBABILITY, reverberate),
-        (NOISE_PROBABILITY, add_noise_floor),
-        (BAND_PROBABILITY, limit_band),
-        (OPUS_PROBABILITY, encode_and_decode),
+        (_SPEED_PROBABILITY, change_speed),
+        (_EQUALISER_PROBABILITY, equalise),
+        (_ROOM_PROBABILITY, reverberate),
+        (_NOISE_PROBABILITY, add_noise_floor),
+        (_BAND_PROBABILITY, limit_band),
+        (_OPUS_PROBABILITY, encode_and_decode),
     ):
         if rng.random() < probability:
             waveform = effect(waveform, sampling_rate, rng)
@@ -50,24 +50,26 @@ def augment(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) 
 
 def change_speed(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Play up to 15 % faster or slower, with the pitch that follows."""
-    return soxr.resample(waveform, sampling_rate * rng.uniform(1 / MAX_SPEED, MAX_SPEED), sampling_rate, quality="MQ")
+    return soxr.resample(
+        waveform, sampling_rate * rng.uniform(1 / _MAX_SPEED, _MAX_SPEED), sampling_rate, quality="MQ"
+    )
 
 
 def equalise(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
     """A smooth random gain over frequency, up to 9 dB either way."""
     frequencies = scipy.fft.rfftfreq(_fft_length(waveform), 1 / sampling_rate)
-    anchors = np.array([*EQUALISER_HZ, sampling_rate / 2])
-    anchor_gains_db = rng.uniform(-EQUALISER_DB, EQUALISER_DB, size=len(anchors))
+    anchors = np.array([*_EQUALISER_HZ, sampling_rate / 2])
+    anchor_gains_db = rng.uniform(-_EQUALISER_DB, _EQUALISER_DB, size=len(anchors))
     gains_db = np.interp(np.log(np.maximum(frequencies, 1.0)), np.log(anchors), anchor_gains_db)
     return _filter(waveform, 10.0 ** (gains_db / 20))
 
 
 def reverberate(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Convolve with exponentially decaying noise, 60 dB down after 0.1 to 0.8 s, 3 to 15 dB below the direct sound."""
-    decay_s = rng.uniform(*ROOM_DECAY_S)
+    decay_s = rng.uniform(*_ROOM_DECAY_S)
     time = np.arange(int(decay_s * sampling_rate)) / sampling_rate
     tail = rng.standard_normal(len(time)) * 10.0 ** (-3.0 * time / decay_s)
-    tail *= 10.0 ** (-rng.uniform(*ROOM_DB) / 20) / max(np.sqrt(np.sum(tail**2)), 1e-9)
+    tail *= 10.0 ** (-rng.uniform(*_ROOM_DB) / 20) / max(np.sqrt(np.sum(tail**2)), 1e-9)
     tail[0] = 1.0
     return scipy.signal.oaconvolve(waveform, tail.astype(np.float32)).astype(np.float32)
 
@@ -78,14 +80,14 @@ def add_noise_floor(waveform: np.ndarray, sampling_rate: int, rng: np.random.Gen
     spectrum = scipy.fft.rfft(rng.standard_normal(length, dtype=np.float32))
     tilt = np.maximum(np.arange(len(spectrum), dtype=np.float32), 1) ** np.float32(-rng.uniform(0, 1))
     noise = scipy.fft.irfft(spectrum * tilt, n=length)[: len(waveform)]
-    level = np.sqrt(np.mean(np.square(waveform))) * 10.0 ** (-rng.uniform(*NOISE_DB) / 20)
+    level = np.sqrt(np.mean(np.square(waveform))) * 10.0 ** (-rng.uniform(*_NOISE_DB) / 20)
     return (waveform + noise * (level / max(np.sqrt(np.mean(noise**2)), 1e-12))).astype(np.float32)
 
 
 def limit_band(waveform: np.ndarray, sampling_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Take away all above 2 to 7 kHz, as old recordings do."""
     frequencies = scipy.fft.rfftfreq(_fft_length(waveform), 1 / sampling_rate)
-    cutoff = np.exp(rng.uniform(*np.log(BAND_LIMIT_HZ)))
+    cutoff = np.exp(rng.uniform(*np.log(_BAND_LIMIT_HZ)))
     return _filter(waveform, np.clip((1.1 * cutoff - frequencies) / (0.1 * cutoff), 0.0, 1.0))
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 
-FRAME_S = 0.02
+_FRAME_S = 0.02
 # Frames this far below the loudest one count as pauses.
-ACTIVE_RANGE_DB = 40.0
+_ACTIVE_RANGE_DB = 40.0
 
 
 def active_rms(waveform: np.ndarray, sampling_rate: int) -> float:
@@ -21,15 +21,15 @@ def active_rms(waveform: np.ndarray, sampling_rate: int) -> float:
 
 def active_moments(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     """When the frames that [`active_rms`] goes over begin, in seconds."""
-    return np.flatnonzero(_is_active(_frame_power(waveform, sampling_rate))) * FRAME_S
+    return np.flatnonzero(_is_active(_frame_power(waveform, sampling_rate))) * _FRAME_S
 
 
 def _frame_power(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
-    frame = max(round(FRAME_S * sampling_rate), 1)
+    frame = max(round(_FRAME_S * sampling_rate), 1)
     padded = np.pad(waveform, (0, -len(waveform) % frame)).reshape(-1, frame).astype(np.float64)
     return np.square(padded).mean(axis=1)
 
 
 def _is_active(power: np.ndarray) -> np.ndarray:
     loudest = power.max(initial=0.0)
-    return (power > 0) & (power >= loudest * 10.0 ** (-ACTIVE_RANGE_DB / 10))
+    return (power > 0) & (power >= loudest * 10.0 ** (-_ACTIVE_RANGE_DB / 10))

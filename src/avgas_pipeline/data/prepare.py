@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
+from ..files import remove_partial, write_bytes, write_text
 from .annotations import ClipEntry, read_best_moments
 from .report import SkipReport
 from .vggsound import FEATURES, find_shards, find_videos, make_example, read_shard
@@ -142,7 +143,7 @@ class _Worker:
                 break
         if damage.entries:
             done = {"written": [], "skipped": damage.entries}
-            _write_atomically(self.output_dir / "done" / f"{unit.number:05d}-damage.json", json.dumps(done).encode())
+            write_text(self.output_dir / "done" / f"{unit.number:05d}-damage.json", json.dumps(done))
         return seen
 
     def _write_part(self, name: str, clips: Iterator[tuple[ClipEntry, Any]]) -> int:
@@ -173,9 +174,9 @@ class _Worker:
             return 0
         for split, rows in examples.items():
             encode, suffix = _ENCODERS[self.settings.format]
-            _write_atomically(self.output_dir / f"{split}-{name}.{suffix}", encode(rows))
+            write_bytes(self.output_dir / f"{split}-{name}.{suffix}", encode(rows))
         written = [row["id"] for rows in examples.values() for row in rows]
-        _write_atomically(done, json.dumps({"written": written, "skipped": skipped.entries}).encode())
+        write_text(done, json.dumps({"written": written, "skipped": skipped.entries}))
         return seen
 
 
@@ -230,7 +231,7 @@ def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> I
                 raise ValueError(
                     f"{output_dir}: was prepared with other settings or data ({differences}); choose a new folder."
                 )
-        _write_atomically(path, json.dumps(wanted, indent=2).encode())
+        write_text(path, json.dumps(wanted, indent=2))
         yield
 
 
@@ -289,10 +290,9 @@ def _finish(output_dir: Path, format_name: str, entries: list[ClipEntry]) -> Ski
             report.add(clip, "missing")
         elif written[clip] > 1:
             report.add(clip, "duplicate", f"{written[clip]} times in the shards")
-    _write_atomically(output_dir / "report.jsonl", report.lines().encode())
-    for leftover in output_dir.rglob(".partial-*"):
-        leftover.unlink(missing_ok=True)
-    _write_atomically(output_dir / "README.md", _card(output_dir, format_name).encode())
+    write_text(output_dir / "report.jsonl", report.lines())
+    remove_partial(output_dir)
+    write_text(output_dir / "README.md", _card(output_dir, format_name))
     return report
 
 
@@ -305,15 +305,6 @@ def _card(output_dir: Path, format_name: str) -> str:
     files = "".join(f"  - split: {split}\n    path: {split}-*.{suffix}\n" for split in splits)
     configs = f"configs:\n- config_name: default\n  data_files:\n{files}"
     return f"---\n{configs}{_CARD_FEATURES[format_name]}---\n\nPrepared by `avgas prepare`.\n"
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode_parquet(rows: list[dict[str, Any]]) -> bytes:

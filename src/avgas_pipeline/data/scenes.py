@@ -1,13 +1,15 @@
 """Target pictures of mixtures: objects with transparency composed to a scene, or pictures side by side."""
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
 
 
 # Share of the smaller object's box that another one may cover.
-MAX_OVERLAP = 0.10
+_MAX_OVERLAP = 0.10
 
 
 def compose_scene(
@@ -39,7 +41,7 @@ def compose_scene(
             left = int(rng.integers(0, max(size - width, 0) + 1))
             top = int(rng.integers(0, max(size - height, 0) + 1))
             box = (left, top, left + width, top + height)
-            if all(overlap(box, other) <= MAX_OVERLAP for other in boxes):
+            if all(overlap(box, other) <= _MAX_OVERLAP for other in boxes):
                 break
             side *= 0.985
         boxes.append(box)
@@ -65,6 +67,15 @@ def collage(pictures: Sequence[PIL.Image.Image], size: int) -> PIL.Image.Image:
         draw = _fit if picture.mode == "RGBA" else _fill
         canvas.paste(draw(picture, right - left, bottom - top), (left, top))
     return canvas
+
+
+def open_picture(image: Any) -> PIL.Image.Image:
+    """A picture from encoded bytes, a `datasets` Image value, a path, or a picture."""
+    if isinstance(image, PIL.Image.Image):
+        return image
+    if isinstance(image, Mapping):
+        image = image.get("bytes") or image["path"]
+    return PIL.Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
 
 
 def overlap(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> float:

@@ -1,9 +1,12 @@
 """Evaluation of soundscape-to-image systems: `avgas evaluate` and `avgas study`."""
 
-from .evaluate import evaluate, read_report
-from .lineup import build_lineup
+from .build_systems import build_systems
+from .drawings import Drawing
+from .evaluate import evaluate
+from .image_folder import ImageFolderSystem
+from .pipeline_system import DrawingSettings, PipelineSystem
+from .report import read_report
 from .soundscapes import MixtureSet, RecordingSet, Soundscape, load_evaluation_set
-from .systems import Drawing, DrawingSettings, ImageFolderSystem, PipelineSystem
 
 
 __all__ = [
@@ -14,7 +17,7 @@ __all__ = [
     "PipelineSystem",
     "RecordingSet",
     "Soundscape",
-    "build_lineup",
+    "build_systems",
     "evaluate",
     "load_evaluation_set",
     "read_report",

@@ -1,31 +1,28 @@
 """`evaluate`: several systems, one manifest, one judge, one report."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL.Image
-import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from ..metrics.class_representation import coverage_thresholds
-from ..metrics.fidelity import set_scores
+from ..files import atomic_path, remove_partial
 from ..metrics.judges import Judge
-from .anchors import Anchors
-from .drawing import DrawingFolder, check_settings, draw_all
+from .columns import table_columns
+from .drawing_folder import DrawingFolder, check_settings, draw_all
+from .image_folder import ImageFolderSystem
+from .pipeline_system import DrawingSettings, PipelineSystem
 from .report import plain, summarise, versions, write_report
-from .samples import draw_samples, sample_numbers
-from .scoring import presence_average_precision, score_mixed, score_separated, score_sound, table_columns, targets
+from .samples import draw_samples
+from .scoreboard import Scoreboard
 from .soundscapes import MANIFEST, EvaluationSet
-from .systems import Drawing, DrawingSettings, ImageFolderSystem, System
 
 
 def evaluate(
-    systems: Sequence[System],
+    systems: Sequence[PipelineSystem | ImageFolderSystem],
     dataset: EvaluationSet,
     judge: Judge | None,
     out: Path,
@@ -41,7 +38,7 @@ def evaluate(
     (all drawings). Interrupted, it goes on where it was; of several processes, all draw and the first one judges.
 
     Args:
-        systems (`Sequence[System]`): The first one is what others are compared with.
+        systems (`Sequence[PipelineSystem | ImageFolderSystem]`): The first one is what others are compared with.
         dataset ([`EvaluationSet`]): The soundscapes.
         judge ([`Judge`], *optional*): Of images; not needed when nothing is drawn.
         out (`Path`): The report's folder.
@@ -77,6 +74,7 @@ def evaluate(
     def prepare() -> None:
         check_settings(out / "settings.json", identity)
         dataset.write_manifest(out / MANIFEST)
+        remove_partial(out / "systems")
         # All systems before any draws: a bad one shall not be found out after hours.
         for system in systems:
             fingerprints[system.name] = system.fingerprint()
@@ -94,7 +92,7 @@ def evaluate(
     if not state.is_main_process:
         return {}
 
-    scores = Scores(dataset, judge, top_k)
+    scores = Scoreboard(dataset, judge, top_k)
     for system in systems:
         is_folder = isinstance(system, ImageFolderSystem)
         scores.add(system.name, system.drawings() if is_folder else folders[system.name].read(system.name))
@@ -106,89 +104,14 @@ def evaluate(
         "settings": {**identity["settings"], "top_k": top_k},
         **summarise(scores.values, columns, list(fingerprints), num_sources),
         "sets": {name: {key: plain(value) for key, value in row.items()} for name, row in scores.sets.items()},
-        "nothing_heard": scores.nothing_heard,
+        "no_source": scores.no_source,
         "versions": versions(),
     }
     write_report(out, report, scores.values, columns)
     if scores.samples:
-        draw_samples(dataset, scores.samples).save(out / "samples.png")
+        with atomic_path(out / "samples.png") as path:
+            draw_samples(dataset, scores.samples).save(path)
     return report
-
-
-class Scores:
-    """
-    What is measured, system by system, so that one system's images are in memory at a time.
-
-    Args:
-        dataset ([`EvaluationSet`]): The soundscapes.
-        judge ([`Judge`], *optional*): Of images.
-        top_k (`int`): K of R@K*.
-
-    Attributes:
-        values (`dict`): For every task, for every system or anchor, for every metric, its values.
-        sets (`dict`): For every system or anchor, metrics of the whole set.
-        nothing_heard (`dict`): For every system, in how many soundscapes no source was present.
-        samples (`dict`): For every system with images, the drawings that are shown.
-    """
-
-    def __init__(self, dataset: EvaluationSet, judge: Judge | None, top_k: int) -> None:
-        self.dataset = dataset
-        self.judge = judge
-        self.top_k = top_k
-        self.values: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-        self.sets: dict[str, dict[str, float]] = {}
-        self.nothing_heard: dict[str, int] = {}
-        self.samples: dict[str, list[Drawing]] = {}
-        self._target = self._references = self._thresholds = None
-        if judge is not None:
-            self._target = targets(dataset, judge.labels)
-            if dataset.has_pictures:
-                real = judge([dataset.image(number) for number in range(len(dataset))])
-                self._references = real.features
-                # A class that every soundscape has can't be calibrated.
-                if not bool(self._target.all(dim=0).any()):
-                    self._thresholds = coverage_thresholds(real.scores, self._target)
-
-    def add(self, name: str, drawings: Sequence[Drawing]) -> None:
-        """Take in a system's drawings of all soundscapes."""
-        if drawings[0].labels is not None:
-            self._put("sound", name, score_sound(drawings, self.dataset))
-            self.nothing_heard[name] = sum(drawing.nothing_heard for drawing in drawings)
-            if drawings[0].slot_scores:
-                self.sets.setdefault(name, {})["presence_ap"] = presence_average_precision(drawings)
-        if self.judge is None:
-            return
-        if drawings[0].mixed is not None:
-            self._add_mixed(name, [drawing.mixed for drawing in drawings], self._references)
-        if any(drawing.separated for drawing in drawings):
-            separated, labels = zip(*((drawing.separated, drawing.labels) for drawing in drawings), strict=True)
-            self._put("separated", name, score_separated(separated, labels, self._target, self.judge))
-        if drawings[0].mixed is not None or drawings[0].separated:
-            self.samples[name] = [drawings[number] for number in sample_numbers(self.dataset)]
-
-    def add_anchors(self) -> None:
-        """Take in pictures that no system drew, where images were judged."""
-        if not self.samples or not self.dataset.has_pictures or not self.dataset.has_stems:
-            return
-        anchors = Anchors(self.dataset)
-        if "mixed" in self.values:
-            for name, images in anchors.mixed().items():
-                # Collages of photographs are the references themselves.
-                is_reference = name == "collage" and not anchors.transparent
-                self._add_mixed(name, images, None if is_reference else self._references)
-        if "separated" in self.values:
-            for name, separated in anchors.separated().items():
-                labels = [None] * len(separated)
-                self._put("separated", name, score_separated(separated, labels, self._target, self.judge))
-
-    def _add_mixed(self, name: str, images: list[PIL.Image.Image], references: torch.Tensor | None) -> None:
-        judgement = self.judge(images)
-        values = score_mixed(judgement, self._target, self.top_k, self._thresholds, references)
-        self._put("mixed", name, values)
-        self.sets.setdefault(name, {}).update(set_scores(judgement, references))
-
-    def _put(self, task: str, name: str, values: dict[str, np.ndarray]) -> None:
-        self.values.setdefault(task, {})[name] = values
 
 
 def _check_judge(judge: Judge, dataset: EvaluationSet) -> None:
@@ -225,16 +148,3 @@ def _first_process_alone(state: PartialState, work: Callable[[], None]) -> None:
     broadcast_object_list(message)
     if message[0] is not None:
         raise ValueError(message[0])
-
-
-def read_report(out: Path) -> dict[str, Any]:
-    """
-    A report that `evaluate` wrote.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    path = out / "report.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; `avgas evaluate` writes it.")
-    return json.loads(path.read_text(encoding="utf-8"))

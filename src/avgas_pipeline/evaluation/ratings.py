@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import binomtest
 
-from .evaluate import read_report
+from .report import read_report
 
 
 CHOICES = ("left", "right", "equal")

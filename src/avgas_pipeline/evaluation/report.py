@@ -3,7 +3,6 @@
 import importlib.metadata
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..files import write_text
 from ..metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
-from .scoring import Column
+from .columns import Column
 
 
 # For every task, for every system or anchor, for every metric, a value per soundscape.
@@ -105,22 +105,34 @@ def versions() -> dict[str, str]:
 
 
 def write_report(out: Path, report: Mapping[str, Any], values: Values, columns: Mapping[str, list[Column]]) -> None:
-    """Write `report.json`, `report.md` and `values.json`, each under a temporary name first."""
+    """Write `report.json`, `report.md` and `values.json`."""
     raw = {
         task: {
-            name: {key: [plain(float(v)) for v in array] for key, array in row.items()} for name, row in rows.items()
+            name: {
+                column.key: [plain(float(value)) for value in row[column.key]]
+                for column in columns[task]
+                if column.key in row
+            }
+            for name, row in rows.items()
         }
         for task, rows in values.items()
     }
-    _write(out / "values.json", json.dumps(raw, allow_nan=False) + "\n")
-    _write(out / "report.md", markdown(report, columns))
-    _write(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(out / "values.json", json.dumps(raw, allow_nan=False) + "\n")
+    write_text(out / "report.md", markdown(report, columns))
+    write_text(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+def read_report(out: Path) -> dict[str, Any]:
+    """
+    A report that `avgas evaluate` wrote.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    path = out / "report.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; `avgas evaluate` writes it.")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]]) -> str:
@@ -139,16 +151,16 @@ def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]])
         "",
         *(f"- {name}: {_origin(system)}" for name, system in report["systems"].items()),
     ]
-    titles = {"sound": "What is heard", "mixed": "Mixed images", "separated": "Separated images"}
+    titles = {"sound": "Sources found", "mixed": "Mixed images", "separated": "Separated images"}
     for task, title in titles.items():
         rows = report["results"].get(task)
         if not rows:
             continue
         lines += ["", f"## {title}", "", *_table(rows, columns[task])]
-        rivals = report["differences"].get(task)
-        if rivals:
+        others = report["differences"].get(task)
+        if others:
             first = next(iter(report["systems"]))
-            lines += ["", f"{first} minus the others, paired by soundscape:", "", *_table(rivals, columns[task], "+")]
+            lines += ["", f"{first} minus the others, paired by soundscape:", "", *_table(others, columns[task], "+")]
         if task == "mixed" and report["gate"]:
             lines += ["", *_gate_lines(report["gate"], columns[task])]
     lines += _extras(report)
@@ -159,7 +171,7 @@ def _origin(system: Mapping[str, Any]) -> str:
     """What a system is, in a line."""
     if "images" in system:
         return f"images in {system['images']}, SHA-256 {system['images_sha256'][:16]}"
-    oracle = ", hearing the clean sources" if system["oracle"] else ""
+    oracle = ", given the clean sources" if system["oracle"] else ""
     return f"{system['checkpoint']}{oracle}, weights' SHA-256 {system['weights_sha256'][:16]}"
 
 
@@ -227,11 +239,11 @@ def _extras(report: Mapping[str, Any]) -> list[str]:
                 for key, (_, scale, digits) in shown.items()
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    silent = {name: count for name, count in report["nothing_heard"].items() if count}
-    if silent:
-        named = ", ".join(f"{name} {count}" for name, count in silent.items())
+    without = {name: count for name, count in report["no_source"].items() if count}
+    if without:
+        named = ", ".join(f"{name} {count}" for name, count in without.items())
         lines += [
             "",
-            f"Soundscapes in which no source was present, so that the likeliest was drawn: {named}.",
+            f"Soundscapes in which no source was present, so that the most probable one was drawn: {named}.",
         ]
     return lines

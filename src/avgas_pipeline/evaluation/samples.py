@@ -7,8 +7,8 @@ import PIL.Image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from .drawings import Drawing
 from .soundscapes import EvaluationSet
-from .systems import Drawing
 
 
 NUM_ROWS = 12

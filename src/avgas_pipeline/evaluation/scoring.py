@@ -1,75 +1,31 @@
-"""From drawings to one number per soundscape and metric."""
+"""From drawings to metrics, each with one value per soundscape."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
+from torchmetrics import Metric, MetricCollection
 
-from ..metrics.class_representation import class_coverage, class_representation_score, class_similarity
+from ..metrics.class_representation import ClassCoverage, ClassRepresentationScore, ClassSimilarity
 from ..metrics.judges import Judge, Judgement
-from ..metrics.recall import recall_at_k
-from ..metrics.separation import NAMES as SEPARATION_NAMES
-from ..metrics.separation import highest_class, separation_recall
-from ..metrics.similarity import paired_similarity
-from ..metrics.sound import LABEL_NAMES, PresenceAveragePrecision, label_recall
+from ..metrics.recall import LabelAccuracy, RecallAtK
+from ..metrics.separation import OwnLabelAccuracy, SeparationRecall
+from ..metrics.similarity import ImageImageSimilarity
+from ..metrics.sound import (
+    GroupLabelRecall,
+    LabelRecall,
+    PresenceAveragePrecision,
+    SISDRImprovement,
+    SourceCountAccuracy,
+)
+from .drawings import Drawing
 from .soundscapes import EvaluationSet
-from .systems import Drawing
 
 
-@dataclass(frozen=True)
-class Column:
-    """
-    One metric in a table.
-
-    Attributes:
-        key (`str`): Its name in `report.json`.
-        title (`str`): In tables.
-        scale (`float`): Tables show the value times this: 100 for shares.
-        statistic (`str`): `"mean"` or `"median"` over soundscapes.
-        unit (`str`): What is resampled for the interval.
-    """
-
-    key: str
-    title: str
-    scale: float = 100.0
-    statistic: str = "mean"
-    unit: str = "soundscape"
-
-
-SEPARATED_COLUMNS = [
-    Column("sep_recall", "Sep-R@1"),
-    Column("sep_all", "Sep-all"),
-    Column("leakage", "leakage"),
-    Column("duplicates", "duplicates"),
-    Column("own_label", "own label"),
-]
-SOUND_COLUMNS = [
-    Column("label_recall", "label recall"),
-    Column("label_recall_by_group", "label recall", unit="source group"),
-    Column("label_any", "any label"),
-    Column("label_all", "all labels"),
-    Column("label_precision", "label precision"),
-    Column("count_accuracy", "count right"),
-    Column("si_sdri_db", "SI-SDRi, median dB", 1.0, "median"),
-]
-
-
-def table_columns(top_k: int) -> dict[str, list[Column]]:
-    """The metrics of every task's table."""
-    mixed = [
-        Column("crs", "CRS"),
-        Column("recall_strict", f"R@{top_k}*"),
-        Column("recall_mean", f"R@{top_k}-mean"),
-        Column("recall_any", f"R@{top_k}-any"),
-        Column("label_accuracy", "AIC"),
-        Column("crs_cov", "CRS-cov"),
-        Column("crs_sim", "CRS-sim"),
-        Column("iis_cosine", "IIS"),
-        Column("iis_win_rate", "IIS-win"),
-    ]
-    return {"sound": SOUND_COLUMNS, "mixed": mixed, "separated": SEPARATED_COLUMNS}
+# One process scores for all, so there is nobody to reduce with.
+ALONE: dict[str, Any] = {"sync_on_compute": False}
 
 
 def targets(dataset: EvaluationSet, labels: Sequence[str]) -> torch.Tensor:
@@ -87,22 +43,25 @@ def score_mixed(
     top_k: int,
     thresholds: torch.Tensor | None,
     reference_features: torch.Tensor | None,
-) -> dict[str, np.ndarray]:
-    """Metrics of mixed images, `(N,)` each."""
-    values = {
-        "crs": class_representation_score(judgement.class_mass, target),
-        "crs_sim": class_similarity(judgement.scores, target),
-        "recall_strict": recall_at_k(judgement.scores, target, top_k, "strict"),
-        "recall_mean": recall_at_k(judgement.scores, target, top_k, "mean"),
-        "recall_any": recall_at_k(judgement.scores, target, top_k, "any"),
-        "label_accuracy": recall_at_k(judgement.scores, target, 1, "any"),
+) -> MetricCollection:
+    """Metrics of mixed images; without thresholds or references, those that need them are left out."""
+    crs = ClassRepresentationScore(**ALONE)
+    crs.update(judgement.class_mass, target)
+    metrics: dict[str, Metric] = {
+        "crs_sim": ClassSimilarity(**ALONE),
+        "recall_strict": RecallAtK(top_k, "strict", **ALONE),
+        "recall_mean": RecallAtK(top_k, "mean", **ALONE),
+        "recall_any": RecallAtK(top_k, "any", **ALONE),
+        "label_accuracy": LabelAccuracy(**ALONE),
     }
     if thresholds is not None:
-        values["crs_cov"] = class_coverage(judgement.scores, target, thresholds)
+        metrics["crs_cov"] = ClassCoverage(thresholds, **ALONE)
+    for metric in metrics.values():
+        metric.update(judgement.scores, target)
     if reference_features is not None:
-        similarity = paired_similarity(judgement.features, reference_features)
-        values["iis_cosine"], values["iis_win_rate"] = similarity["cosine"], similarity["win_rate"]
-    return {name: value.numpy() for name, value in values.items()}
+        metrics["iis"] = ImageImageSimilarity(**ALONE)
+        metrics["iis"].update(judgement.features, reference_features)
+    return MetricCollection({"crs": crs, **metrics}, compute_groups=False)
 
 
 def score_separated(
@@ -110,53 +69,67 @@ def score_separated(
     labels: Sequence[Sequence[str | None] | None],
     target: torch.Tensor,
     judge: Judge,
-) -> dict[str, np.ndarray]:
-    """
-    Metrics of separated images, `(N,)` each. `own_label` is the share of a soundscape's separated images whose highest
-    class is the label that the system gave that source, right or wrong; NaN if the system gives none.
-    """
-    mass = judge([image for images in separated for image in images]).class_mass
-    values = {name: np.full(len(separated), np.nan) for name in (*SEPARATION_NAMES, "own_label")}
-    start = 0
-    for number, (images, own_labels) in enumerate(zip(separated, labels, strict=True)):
-        own = mass[start : start + len(images)]
-        start += len(images)
-        for name, value in separation_recall(own, target[number]).items():
-            values[name][number] = value
-        if own_labels is not None and len(own):
-            seen = [judge.labels[index] if index >= 0 else None for index in highest_class(own).tolist()]
-            values["own_label"][number] = np.mean([a == b for a, b in zip(seen, own_labels, strict=True)])
-    return values
+) -> MetricCollection:
+    """Metrics of separated images; `labels` are those that a system gave their sources, if it gave any."""
+    judged = judge([image for images in separated for image in images]).class_mass
+    class_mass = judged.split([len(images) for images in separated])
+    index = {label: number for number, label in enumerate(judge.labels)}
+    own = [None if given is None else torch.tensor([index.get(label, -1) for label in given]) for given in labels]
+    recall, own_label = SeparationRecall(**ALONE), OwnLabelAccuracy(**ALONE)
+    recall.update(class_mass, target)
+    own_label.update(class_mass, own)
+    return MetricCollection({"separation": recall, "own_label": own_label}, compute_groups=False)
 
 
-def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> dict[str, np.ndarray]:
-    """Metrics of what was heard, `(N,)` each, but `label_recall_by_group`, which has a value per source group."""
-    values = {name: np.full(len(drawings), np.nan) for name in (*LABEL_NAMES, "count_accuracy", "si_sdri_db")}
-    found_by_group: dict[str, list[bool]] = {}
-    for number, drawing in enumerate(drawings):
-        true = dataset.true_labels(number)
-        # Nothing heard is none right, though one source is drawn.
-        heard = [] if drawing.nothing_heard else drawing.labels
-        for name, value in label_recall(heard, true).items():
-            values[name][number] = value
-        # The oracle is told how many there are.
-        if drawing.slot_scores:
-            values["count_accuracy"][number] = float(len(heard) == len(true))
-        if drawing.si_sdri_db:
-            values["si_sdri_db"][number] = np.mean(drawing.si_sdri_db)
-        for label, group in zip(true, dataset.groups(number), strict=True):
-            found_by_group.setdefault(group, []).append(label in heard)
-    values["label_recall_by_group"] = np.array([np.mean(found_by_group[group]) for group in sorted(found_by_group)])
-    return values
+def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> MetricCollection:
+    """Metrics of the sources that were found; `label_recall_by_group` has a value per source group."""
+    numbers = range(len(drawings))
+    true = [dataset.true_labels(number) for number in numbers]
+    # Where no source is present none is right, though one is drawn.
+    found = [[] if drawing.no_source else drawing.labels for drawing in drawings]
+    labels = LabelRecall(**ALONE)
+    labels.update(found, true)
+
+    by_group = GroupLabelRecall(**ALONE)
+    groups = [dataset.groups(number) for number in numbers]
+    index = {group: place for place, group in enumerate(sorted({group for own in groups for group in own}))}
+    by_group.update(
+        torch.tensor([label in found[number] for number in numbers for label in true[number]]),
+        torch.tensor([index[group] for own in groups for group in own]),
+    )
+
+    count = SourceCountAccuracy(**ALONE)
+    # The oracle is told how many there are.
+    counts = [len(own) if drawing.slot_scores else np.nan for own, drawing in zip(found, drawings, strict=True)]
+    count.update(torch.tensor(counts), torch.tensor([len(own) for own in true]))
+
+    improvement = SISDRImprovement(**ALONE)
+    improvement.update([torch.tensor(drawing.si_sdri_db, dtype=torch.float64) for drawing in drawings])
+    return MetricCollection(
+        {
+            "labels": labels,
+            "label_recall_by_group": by_group,
+            "count_accuracy": count,
+            "si_sdri_db": improvement,
+        },
+        compute_groups=False,
+    )
+
+
+def values_by_key(metrics: MetricCollection) -> dict[str, np.ndarray]:
+    """The values of all metrics, by the keys that they have in a report."""
+    values: dict[str, torch.Tensor] = {}
+    for key, metric in metrics.items():
+        values |= metric.values if isinstance(metric.values, dict) else {key: metric.values}
+    return {key: value.numpy() for key, value in values.items()}
 
 
 def presence_average_precision(drawings: Sequence[Drawing]) -> float:
-    """Of all slots of all soundscapes; NaN if there are no slots."""
+    """Of all slots of all soundscapes; NaN if no slot holds a source."""
     scores = [score for drawing in drawings for score in drawing.slot_scores]
     holds = [value for drawing in drawings for value in drawing.slot_holds_source]
     if not any(holds):
         return float("nan")
-    # One process scores for all, so there is nobody to reduce with.
-    metric = PresenceAveragePrecision(sync_on_compute=False)
+    metric = PresenceAveragePrecision(**ALONE)
     metric.update(torch.tensor(scores), torch.tensor(holds, dtype=torch.long))
     return float(metric.compute())

@@ -13,8 +13,9 @@ import PIL.Image
 
 from ..audio.loading import load_audio
 from ..data.clips import load_clips
-from ..data.mixtures import MixturePlan, MixtureSampler, open_picture, read_manifest, write_manifest
-from ..data.scenes import collage
+from ..data.mixtures import MixtureSampler
+from ..data.plans import MixturePlan, read_manifest, write_manifest
+from ..data.scenes import collage, open_picture
 from ..loaders.labels import VGGSOUND_LABELS
 
 
@@ -25,7 +26,7 @@ MANIFEST = "manifest.jsonl"
 @dataclass
 class Soundscape:
     """
-    One soundscape to hear and draw.
+    One soundscape to encode and draw.
 
     Attributes:
         id (`str`): Its name.
@@ -133,7 +134,7 @@ class MixtureSet:
 
     def groups(self, number: int) -> list[str]:
         """Source group of each of its sources."""
-        return [self.sampler.source_group(source.clip) for source in self.plans[number].sources]
+        return [self.sampler.clip_table.source_group(source.clip) for source in self.plans[number].sources]
 
     def describe(self) -> dict[str, Any]:
         """What a report has to say of the data."""
@@ -154,7 +155,7 @@ class MixtureSet:
     def _digest(self) -> str:
         """Of the plans, the clips in them and the pictures' size."""
         used = sorted({source.clip for plan in self.plans for source in plan.sources})
-        return _digest(f"{self.image_size} {self.plans}", [self.sampler.encoded_clip(clip) for clip in used])
+        return _digest(f"{self.image_size} {self.plans}", [self.sampler.clip_table.encoded(clip) for clip in used])
 
 
 class RecordingSet:

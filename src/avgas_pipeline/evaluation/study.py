@@ -8,10 +8,10 @@ import gradio as gr
 import numpy as np
 import PIL.Image
 
-from .evaluate import read_report
+from .image_folder import ImageFolderSystem
 from .ratings import CHOICES, RATINGS, Comparison, Pair, Rating, RatingFile, pairs_for
+from .report import read_report
 from .soundscapes import MANIFEST, EvaluationSet, load_evaluation_set
-from .systems import ImageFolderSystem
 
 
 QUESTION = "Which picture shows better what you hear?"

@@ -16,9 +16,10 @@ from .class_representation import (
 from .fidelity import frechet_distance, inception_score, kernel_distance
 from .judges import ClassifierJudge, CLIPJudge, Judge, Judgement, load_judge
 from .recall import LabelAccuracy, RecallAtK, recall_at_k
-from .separation import SeparationRecall, separation_recall
+from .separation import OwnLabelAccuracy, SeparationRecall, own_label_accuracy, separation_recall
 from .similarity import AudioImageSimilarity, ImageImageSimilarity, paired_similarity
 from .sound import (
+    GroupLabelRecall,
     LabelRecall,
     PresenceAveragePrecision,
     SISDRImprovement,
@@ -36,12 +37,14 @@ __all__ = [
     "ClassRepresentationScore",
     "ClassSimilarity",
     "ClassifierJudge",
+    "GroupLabelRecall",
     "ImageImageSimilarity",
     "Interval",
     "Judge",
     "Judgement",
     "LabelAccuracy",
     "LabelRecall",
+    "OwnLabelAccuracy",
     "PresenceAveragePrecision",
     "RecallAtK",
     "SISDRImprovement",
@@ -58,6 +61,7 @@ __all__ = [
     "label_recall",
     "load_judge",
     "match_slots",
+    "own_label_accuracy",
     "paired_similarity",
     "recall_at_k",
     "separation_recall",

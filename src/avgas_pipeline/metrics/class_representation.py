@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .base import SoundscapeMean, check_scores, check_shapes
+from .base import SoundscapeMetric, check_scores, check_shapes
 
 
 def class_representation_score(class_mass: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -97,32 +97,36 @@ def coverage_thresholds(scores: torch.Tensor, target: torch.Tensor, false_positi
     return torch.stack(thresholds)
 
 
-class ClassRepresentationScore(SoundscapeMean):
+class ClassRepresentationScore(SoundscapeMetric):
     """
-    CRS, the mean of [`class_representation_score`] over soundscapes: `update(class_mass, target)` with `(N, C)` both;
-    `compute()` in [0, 1], higher is better. Papers print it times 100.
+    CRS, the mean of [`class_representation_score`] over soundscapes; `compute()` in [0, 1], higher is better. Papers
+    print it times 100.
 
     >>> import torch
     >>> metric = ClassRepresentationScore()
     >>> metric.update(torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]), torch.tensor([[1, 1, 0], [1, 1, 0]]))
     >>> round(metric.compute().item(), 6)
     0.5
+    >>> [round(value, 6) for value in metric.values.tolist()]
+    [1.0, 0.0]
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(class_representation_score, **kwargs)
+    def update(self, class_mass: torch.Tensor, target: torch.Tensor) -> None:
+        """Take in a batch: `(N, C)` both."""
+        self.add(class_representation_score(class_mass, target))
 
 
-class ClassSimilarity(SoundscapeMean):
-    """CRS-sim, the mean of [`class_similarity`]: `update(scores, target)`; higher is better."""
+class ClassSimilarity(SoundscapeMetric):
+    """CRS-sim, the mean of [`class_similarity`] over soundscapes; higher is better."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(class_similarity, **kwargs)
+    def update(self, scores: torch.Tensor, target: torch.Tensor) -> None:
+        """Take in a batch: `(N, C)` both."""
+        self.add(class_similarity(scores, target))
 
 
-class ClassCoverage(SoundscapeMean):
+class ClassCoverage(SoundscapeMetric):
     """
-    CRS-cov, the mean of [`class_coverage`]: `update(scores, target)`; `compute()` in [0, 1], higher is better.
+    CRS-cov, the mean of [`class_coverage`] over soundscapes; `compute()` in [0, 1], higher is better.
 
     Args:
         thresholds (`torch.Tensor` of shape `(C,)`): From [`coverage_thresholds`].
@@ -130,9 +134,9 @@ class ClassCoverage(SoundscapeMean):
     """
 
     def __init__(self, thresholds: torch.Tensor, **kwargs: Any) -> None:
-        super().__init__(class_coverage, **kwargs)
+        super().__init__(**kwargs)
         self.thresholds = thresholds
 
     def update(self, scores: torch.Tensor, target: torch.Tensor) -> None:
         """Take in a batch: `(N, C)` both."""
-        super().update(scores, target, self.thresholds.to(scores.device))
+        self.add(class_coverage(scores, target, self.thresholds.to(scores.device)))

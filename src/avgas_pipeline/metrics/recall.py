@@ -1,11 +1,10 @@
 """R@K*: whether the classes of a soundscape are among the K that an image most looks like."""
 
-from functools import partial
 from typing import Any
 
 import torch
 
-from .base import SoundscapeMean, check_scores
+from .base import SoundscapeMetric, check_scores
 
 
 MODES = ("strict", "any", "mean")
@@ -57,10 +56,9 @@ def recall_at_k(scores: torch.Tensor, target: torch.Tensor, top_k: int = 2, mode
     return (hits > 0).double() if mode == "any" else hits.double() / num_classes
 
 
-class RecallAtK(SoundscapeMean):
+class RecallAtK(SoundscapeMetric):
     """
-    R@K*, the mean of [`recall_at_k`] over soundscapes: `update(scores, target)` with `(N, C)` both; `compute()` in
-    [0, 1], higher is better.
+    R@K*, the mean of [`recall_at_k`] over soundscapes; `compute()` in [0, 1], higher is better.
 
     Args:
         top_k (`int`, defaults to 2): K.
@@ -77,7 +75,13 @@ class RecallAtK(SoundscapeMean):
     def __init__(self, top_k: int = 2, mode: str = "strict", **kwargs: Any) -> None:
         if mode not in MODES:
             raise ValueError(f"`mode` has to be one of {MODES} but is {mode!r}.")
-        super().__init__(partial(recall_at_k, top_k=top_k, mode=mode), **kwargs)
+        super().__init__(**kwargs)
+        self.top_k = top_k
+        self.mode = mode
+
+    def update(self, scores: torch.Tensor, target: torch.Tensor) -> None:
+        """Take in a batch: `(N, C)` both."""
+        self.add(recall_at_k(scores, target, self.top_k, self.mode))
 
 
 class LabelAccuracy(RecallAtK):

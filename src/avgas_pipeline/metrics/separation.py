@@ -1,14 +1,11 @@
 """Whether separated images show one class each, all of them, and nothing else."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torchmetrics import Metric
 
-
-NAMES = ("sep_recall", "sep_all", "leakage", "duplicates")
+from .base import SoundscapeMetric, SoundscapeMetrics
 
 
 def separation_recall(class_mass: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
@@ -70,30 +67,41 @@ def highest_class(scores: torch.Tensor) -> torch.Tensor:
     return scores.argmax(dim=1).where((scores == top).sum(dim=1) == 1, -1)
 
 
-class SeparationRecall(Metric):
+def own_label_accuracy(class_mass: torch.Tensor, classes: torch.Tensor) -> float:
     """
-    The means of [`separation_recall`]'s values over soundscapes for which they are defined.
+    The share of one soundscape's separated images whose highest class is the one their source was given, right or
+    wrong: whether an image shows what the model recognised.
 
-    `update(class_mass, target)` takes a list with an `(m, C)` tensor for each soundscape, and targets `(N, C)`;
-    `compute()` gives a dict of `sep_recall`, `sep_all` (higher is better), `leakage` and `duplicates` (lower).
+    Args:
+        class_mass (`torch.Tensor` of shape `(m, C)`): A judge's class mass of the separated images.
+        classes (`torch.Tensor` of shape `(m,)`): Class that each image's source was given; -1 for one that the judge
+            does not know.
+
+    Returns:
+        `float`: in [0, 1]; NaN without images.
+    """
+    return float(((highest_class(class_mass) == classes) & (classes >= 0)).double().mean())
+
+
+class SeparationRecall(SoundscapeMetrics):
+    """
+    The means of [`separation_recall`]'s values over soundscapes for which they are defined: `compute()` gives a dict
+    of `sep_recall`, `sep_all` (higher is better), `leakage` and `duplicates` (lower).
     """
 
-    is_differentiable = False
-    full_state_update = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("total", torch.zeros(len(NAMES), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(len(NAMES), dtype=torch.long), dist_reduce_fx="sum")
+    names = ("sep_recall", "sep_all", "leakage", "duplicates")
 
     def update(self, class_mass: Sequence[torch.Tensor], target: torch.Tensor) -> None:
-        """Take in a batch of soundscapes."""
+        """Take in a batch of N soundscapes: an `(m, C)` tensor for each, and their targets `(N, C)`."""
         for mass, classes in zip(class_mass, target, strict=True):
-            result = separation_recall(mass, classes)
-            values = torch.tensor([result[name] for name in NAMES], dtype=torch.float64, device=self.total.device)
-            self.total += values.nan_to_num()
-            self.count += ~values.isnan()
+            self.add(separation_recall(mass, classes))
 
-    def compute(self) -> dict[str, torch.Tensor]:
-        """The means, by name; NaN where no soundscape counts."""
-        return dict(zip(NAMES, self.total / self.count, strict=True))
+
+class OwnLabelAccuracy(SoundscapeMetric):
+    """The mean of [`own_label_accuracy`] over soundscapes; `compute()` in [0, 1], higher is better."""
+
+    def update(self, class_mass: Sequence[torch.Tensor], classes: Sequence[torch.Tensor | None]) -> None:
+        """Take in a batch of soundscapes: for each an `(m, C)` tensor, and `(m,)` classes or `None` without labels."""
+        for mass, own in zip(class_mass, classes, strict=True):
+            accuracy = float("nan") if own is None else own_label_accuracy(mass, own)
+            self.add(torch.tensor([accuracy], dtype=torch.float64))

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torchmetrics import Metric
-from torchmetrics.utilities.data import dim_zero_cat
+
+from .base import concatenate
 
 
 def paired_similarity(image_embeds: torch.Tensor, reference_embeds: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -57,7 +58,7 @@ class _PairedSimilarity(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    prefix = ""
+    name = ""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,12 +70,17 @@ class _PairedSimilarity(Metric):
         self.image_embeds.append(image_embeds)
         self.reference_embeds.append(reference_embeds)
 
+    @property
+    def values(self) -> dict[str, torch.Tensor]:
+        """The values `(N,)` of the pairs that this process has taken in, in order, float64, by name."""
+        images, references = (concatenate(state) for state in (self.image_embeds, self.reference_embeds))
+        if not len(images):
+            images = references = images.view(0, 1)
+        return {f"{self.name}_{key}": value for key, value in paired_similarity(images, references).items()}
+
     def compute(self) -> dict[str, torch.Tensor]:
         """The means, by name."""
-        if not len(self.image_embeds):
-            return {f"{self.prefix}_{name}": torch.tensor(float("nan")) for name in ("cosine", "z_score", "win_rate")}
-        values = paired_similarity(dim_zero_cat(self.image_embeds), dim_zero_cat(self.reference_embeds))
-        return {f"{self.prefix}_{name}": value.nanmean() for name, value in values.items()}
+        return {name: values.nanmean() for name, values in self.values.items()}
 
 
 class AudioImageSimilarity(_PairedSimilarity):
@@ -86,7 +92,7 @@ class AudioImageSimilarity(_PairedSimilarity):
     and `ais_win_rate` (SonicDiffusion), higher is better.
     """
 
-    prefix = "ais"
+    name = "ais"
 
 
 class ImageImageSimilarity(_PairedSimilarity):
@@ -98,4 +104,4 @@ class ImageImageSimilarity(_PairedSimilarity):
     (MACS) and `iis_win_rate` (SonicDiffusion), higher is better.
     """
 
-    prefix = "iis"
+    name = "iis"

@@ -1,4 +1,4 @@
-"""What was heard, against what there was: labels, numbers of sources, presence, separated sound."""
+"""What was recognised, against what there is: labels, numbers of sources, presence, separated audio."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,26 +10,25 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryAveragePrecision
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
-from .base import SoundscapeMean
+from .base import SoundscapeMetric, SoundscapeMetrics, concatenate
 
 
 # Energy, as a share of the mixture's, that an estimate needs to be more than silence: -80 dB.
 SILENT_RATIO = 1e-8
-LABEL_NAMES = ("label_recall", "label_any", "label_all", "label_precision")
 
 
-def label_recall(heard: Sequence[str | None], true: Sequence[str]) -> dict[str, float]:
+def label_recall(recognised: Sequence[str | None], true: Sequence[str]) -> dict[str, float]:
     """
-    How the labels heard in one soundscape compare with the true ones, as sets:
+    How the labels recognised in one soundscape compare with the true ones, as sets:
 
-    - `label_recall`: the share of true labels that are heard; `label_any`: whether at least one is; `label_all`:
+    - `label_recall`: the share of true labels that are recognised; `label_any`: whether at least one is; `label_all`:
       whether all are (further ones do no harm);
-    - `label_precision`: the share of different labels heard that are true; NaN if nothing is heard.
+    - `label_precision`: the share of different labels recognised that are true; NaN if there are none.
 
     With one true label the first three are the same.
 
     Args:
-        heard (`Sequence[str]`): Labels of the sources found; may be empty.
+        recognised (`Sequence[str]`): Labels of the sources found; may be empty.
         true (`Sequence[str]`): Labels of the sources there are.
 
     Returns:
@@ -40,21 +39,34 @@ def label_recall(heard: Sequence[str | None], true: Sequence[str]) -> dict[str, 
     """
     if not true:
         raise ValueError("Every soundscape needs at least one true label.")
-    heard_set, true_set = set(heard), set(true)
-    found = len(heard_set & true_set)
+    recognised_set, true_set = set(recognised), set(true)
+    found = len(recognised_set & true_set)
     return {
         "label_recall": found / len(true_set),
         "label_any": float(found > 0),
         "label_all": float(found == len(true_set)),
-        "label_precision": found / len(heard_set) if heard_set else float("nan"),
+        "label_precision": found / len(recognised_set) if recognised_set else float("nan"),
     }
 
 
-class LabelRecall(Metric):
+class LabelRecall(SoundscapeMetrics):
     """
-    The means of [`label_recall`]'s values over soundscapes.
+    The means of [`label_recall`]'s values over soundscapes: `compute()` gives a dict, all in [0, 1], higher is better.
+    """
 
-    `update(heard, true)` takes lists of lists of labels; `compute()` gives a dict, all in [0, 1], higher is better.
+    higher_is_better = True
+    names = ("label_recall", "label_any", "label_all", "label_precision")
+
+    def update(self, recognised: Sequence[Sequence[str | None]], true: Sequence[Sequence[str]]) -> None:
+        """Take in a batch of soundscapes: the labels recognised in each, and the true ones."""
+        for recognised_labels, true_labels in zip(recognised, true, strict=True):
+            self.add(label_recall(recognised_labels, true_labels))
+
+
+class GroupLabelRecall(Metric):
+    """
+    Label recall by source group: the share of a group's sources whose label is recognised, averaged over groups, so
+    that a recording with many clips counts as much as one with few; `compute()` in [0, 1], higher is better.
     """
 
     is_differentiable = False
@@ -63,35 +75,36 @@ class LabelRecall(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros(len(LABEL_NAMES), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(len(LABEL_NAMES), dtype=torch.long), dist_reduce_fx="sum")
+        self.set_dtype(torch.float64)
+        self.add_state("recognised", [], dist_reduce_fx="cat")
+        self.add_state("groups", [], dist_reduce_fx="cat")
 
-    def update(self, heard: Sequence[Sequence[str | None]], true: Sequence[Sequence[str]]) -> None:
-        """Take in a batch of soundscapes."""
-        for heard_labels, true_labels in zip(heard, true, strict=True):
-            result = label_recall(heard_labels, true_labels)
-            values = torch.tensor([result[name] for name in LABEL_NAMES], dtype=torch.float64)
-            values = values.to(self.total.device)
-            self.total += values.nan_to_num()
-            self.count += ~values.isnan()
+    def update(self, recognised: torch.Tensor, groups: torch.Tensor) -> None:
+        """Take in S true sources: whether each one's label is recognised, and the number of its group, `(S,)` both."""
+        self.recognised.append(recognised.double())
+        self.groups.append(groups.double())
 
-    def compute(self) -> dict[str, torch.Tensor]:
-        """The means, by name."""
-        return dict(zip(LABEL_NAMES, self.total / self.count, strict=True))
+    @property
+    def values(self) -> torch.Tensor:
+        """The share `(G,)` of every group that this process has taken in, by their numbers, float64."""
+        recognised = concatenate(self.recognised)
+        _, places, counts = concatenate(self.groups).unique(return_inverse=True, return_counts=True)
+        return torch.zeros_like(counts, dtype=torch.float64).index_add(0, places, recognised) / counts
+
+    def compute(self) -> torch.Tensor:
+        """The mean over groups; NaN without any."""
+        return self.values.mean()
 
 
-class SourceCountAccuracy(SoundscapeMean):
+class SourceCountAccuracy(SoundscapeMetric):
     """
-    The share of soundscapes in which as many sources are found as there are: `update(found, true)` with integer
-    tensors `(N,)`; `compute()` in [0, 1], higher is better. With one source: the share in which one is found.
+    The share of soundscapes in which as many sources are found as there are; `compute()` in [0, 1], higher is better.
+    With one source: the share in which one is found.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(_same_count, **kwargs)
-
-
-def _same_count(found: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    return (found == true).double()
+    def update(self, found: torch.Tensor, true: torch.Tensor) -> None:
+        """Take in a batch: numbers of sources, `(N,)` both; one found is NaN where it was given, not found."""
+        self.add((found == true).double().masked_fill(found.isnan(), float("nan")))
 
 
 def match_slots(label_probs: np.ndarray, true: Sequence[int]) -> np.ndarray:
@@ -124,13 +137,13 @@ class PresenceAveragePrecision(BinaryAveragePrecision):
 
 def si_sdr_improvement(estimates: torch.Tensor, stems: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
     """
-    SI-SDR improvement of separated sound over the mixture (Le Roux et al., arXiv 1811.02508, through torchmetrics):
+    SI-SDR improvement of separated audio over the mixture (Le Roux et al., arXiv 1811.02508, through torchmetrics):
     for each true source, the SI-SDR of the estimate matched to it (Hungarian algorithm on SI-SDR) minus that of the
     mixture. A source without an estimate has an improvement of 0 dB: the mixture is all there is of it. Silence is no
     estimate.
 
     Args:
-        estimates (`torch.Tensor` of shape `(m, T)`): Separated sounds; m may be 0.
+        estimates (`torch.Tensor` of shape `(m, T)`): Separated audio; m may be 0.
         stems (`torch.Tensor` of shape `(n, T)`): The true sources.
         mixture (`torch.Tensor` of shape `(T,)`): Their sum.
 
@@ -155,11 +168,14 @@ def si_sdr_improvement(estimates: torch.Tensor, stems: torch.Tensor, mixture: to
     return improvement
 
 
-class SISDRImprovement(SoundscapeMean):
+class SISDRImprovement(SoundscapeMetric):
     """
-    The mean of [`si_sdr_improvement`] over sources, in dB: `update(estimates, stems, mixture)` for one soundscape;
-    higher is better, 0 dB is the mixture itself.
+    The median over soundscapes of [`si_sdr_improvement`], which is averaged over a soundscape's sources first;
+    `compute()` in dB, higher is better, and 0 dB is the mixture itself.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(si_sdr_improvement, **kwargs)
+    statistic = "median"
+
+    def update(self, improvements: Sequence[torch.Tensor]) -> None:
+        """Take in a batch of soundscapes: the improvements `(n,)` of each one's sources; none where not defined."""
+        self.add(torch.tensor([float(sources.double().mean()) for sources in improvements], dtype=torch.float64))

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .anchors import ANCHORS
+from .image_folder import ImageFolderSystem
+from .pipeline_system import DrawingSettings, PipelineSystem
 from .soundscapes import EvaluationSet
-from .systems import DrawingSettings, ImageFolderSystem, PipelineSystem, System
 
 
 # What a baseline's separator has to be, as configured (DESIGN: the same class, no extra code paths).
@@ -18,7 +19,7 @@ BASELINES = {
 ABLATIONS = {"no-masks": {"mask_channels": 0}, "no-a2a": {}, "no-a2v": {}}
 
 
-def build_lineup(
+def build_systems(
     model: str | None,
     baselines: Sequence[str],
     ablations: Sequence[str],
@@ -27,7 +28,7 @@ def build_lineup(
     settings: DrawingSettings,
     device: str,
     lora: str | None = None,
-) -> list[System]:
+) -> list[PipelineSystem | ImageFolderSystem]:
     """
     The systems of one evaluation, the one that others are compared with first.
 
@@ -46,14 +47,14 @@ def build_lineup(
         ValueError: For unknown, repeated or missing names, or a checkpoint that is not the baseline it is named for.
         FileNotFoundError: If a baseline has no checkpoint, or an image is missing.
     """
-    systems: list[System] = []
+    systems: list[PipelineSystem | ImageFolderSystem] = []
     if model is not None:
         systems.append(PipelineSystem(_folder_name(model), model, settings, device, lora=lora))
     elif lora is not None:
         raise ValueError("A LoRA needs the model it is for.")
     for known, specs in ((BASELINES, baselines), (ABLATIONS, ablations)):
         for spec in specs:
-            systems.append(_rival(spec, known, model, dataset, settings, device, lora))
+            systems.append(_other_system(spec, known, model, dataset, settings, device, lora))
     for spec in images:
         name, separator, folder = spec.partition("=")
         if not separator:
@@ -71,7 +72,7 @@ def build_lineup(
     return systems
 
 
-def _rival(
+def _other_system(
     spec: str,
     known: dict[str, dict[str, int]],
     model: str | None,
@@ -86,7 +87,7 @@ def _rival(
         raise ValueError(f"{name!r} is none of {', '.join(known)}.")
     if name == "oracle":
         if not dataset.has_stems:
-            raise ValueError("The oracle hears clean sources, which recordings do not have: it needs mixtures.")
+            raise ValueError("The oracle is given clean sources, which recordings do not have: it needs mixtures.")
         checkpoint = checkpoint or model or ""
     elif not checkpoint and model is not None:
         checkpoint = str(Path(model).parent / name)

@@ -1,8 +1,6 @@
-"""Has systems draw an evaluation set, batch by batch: interrupted, it goes on; on several devices, it shares."""
+"""Where a system's drawings lie, batch by batch: interrupted, drawing goes on; several processes share it."""
 
 import json
-import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,11 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from ..files import atomic_folder, write_text
+from .drawings import Drawing
+from .image_folder import ImageFolderSystem
+from .pipeline_system import PipelineSystem
 from .soundscapes import EvaluationSet
-from .systems import Drawing, ImageFolderSystem, PipelineSystem
 
 
 RECORDS = "records.json"
@@ -52,17 +53,15 @@ class DrawingFolder:
 
     def write(self, batch: range, drawings: list[Drawing]) -> None:
         """All of a batch, or nothing."""
-        partial = self.path / f".{batch.start:05d}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for number, drawing in zip(batch, drawings, strict=True):
-            if drawing.mixed is not None:
-                drawing.mixed.save(partial / f"{number:05d}.png")
-            for place, image in enumerate(drawing.separated, start=1):
-                image.save(partial / f"{number:05d}-{place}.png")
-        records = json.dumps([drawing.record() for drawing in drawings], indent=1)
-        (partial / RECORDS).write_text(records, encoding="utf-8")
-        os.replace(partial, self.batch_path(batch))
+        # A folder without its records is one that somebody has damaged.
+        with atomic_folder(self.batch_path(batch), overwrite=True) as folder:
+            for number, drawing in zip(batch, drawings, strict=True):
+                if drawing.mixed is not None:
+                    drawing.mixed.save(folder / f"{number:05d}.png")
+                for place, image in enumerate(drawing.separated, start=1):
+                    image.save(folder / f"{number:05d}-{place}.png")
+            records = json.dumps([drawing.record() for drawing in drawings], indent=1)
+            (folder / RECORDS).write_text(records, encoding="utf-8")
 
     def read(self, name: str) -> list[Drawing]:
         """All drawings, in order, with their images."""
@@ -117,7 +116,4 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
                 " remove it."
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, text)

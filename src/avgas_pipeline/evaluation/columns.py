@@ -1,0 +1,59 @@
+"""What the tables of a report have in their columns."""
+
+from dataclasses import dataclass
+
+from ..metrics.sound import SISDRImprovement
+
+
+@dataclass(frozen=True)
+class Column:
+    """
+    One metric in a table.
+
+    Attributes:
+        key (`str`): Its name in `report.json`.
+        title (`str`): In tables.
+        scale (`float`): Tables show the value times this: 100 for shares.
+        statistic (`str`): `"mean"` or `"median"` over soundscapes.
+        unit (`str`): What is resampled for the interval.
+    """
+
+    key: str
+    title: str
+    scale: float = 100.0
+    statistic: str = "mean"
+    unit: str = "soundscape"
+
+
+SEPARATED_COLUMNS = [
+    Column("sep_recall", "Sep-R@1"),
+    Column("sep_all", "Sep-all"),
+    Column("leakage", "leakage"),
+    Column("duplicates", "duplicates"),
+    Column("own_label", "own label"),
+]
+SOUND_COLUMNS = [
+    Column("label_recall", "label recall"),
+    Column("label_recall_by_group", "label recall", unit="source group"),
+    Column("label_any", "any label"),
+    Column("label_all", "all labels"),
+    Column("label_precision", "label precision"),
+    Column("count_accuracy", "count right"),
+    Column("si_sdri_db", f"SI-SDRi, {SISDRImprovement.statistic} dB", 1.0, SISDRImprovement.statistic),
+]
+
+
+def table_columns(top_k: int) -> dict[str, list[Column]]:
+    """The metrics of every task's table."""
+    mixed = [
+        Column("crs", "CRS"),
+        Column("recall_strict", f"R@{top_k}*"),
+        Column("recall_mean", f"R@{top_k}-mean"),
+        Column("recall_any", f"R@{top_k}-any"),
+        Column("label_accuracy", "AIC"),
+        Column("crs_cov", "CRS-cov"),
+        Column("crs_sim", "CRS-sim"),
+        Column("iis_cosine", "IIS"),
+        Column("iis_win_rate", "IIS-win"),
+    ]
+    return {"sound": SOUND_COLUMNS, "mixed": mixed, "separated": SEPARATED_COLUMNS}

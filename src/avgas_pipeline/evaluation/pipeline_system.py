@@ -1,0 +1,142 @@
+"""A system that is a pipeline: it encodes and draws soundscapes."""
+
+import gc
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+
+from ..metrics.judges import weights_digest
+from ..pipeline_avgas import AVGASPipeline
+from .drawings import Drawing
+from .encoding import encode_soundscapes, encode_stems
+from .soundscapes import Soundscape
+
+
+@dataclass(frozen=True)
+class DrawingSettings:
+    """
+    How pipelines draw, the same for all of them.
+
+    Attributes:
+        num_inference_steps (`int`): Denoising steps.
+        guidance_scale (`float`): Weight of classifier-free guidance.
+        presence_threshold (`float`, *optional*): As of the pipeline.
+        seed (`int`): Soundscape number i is drawn from noise of seed + i, by every system.
+        draw (`bool`): Whether to draw at all, or only to find the sources.
+    """
+
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
+    presence_threshold: float | None = None
+    seed: int = 0
+    draw: bool = True
+
+
+class PipelineSystem:
+    """
+    An [`AVGASPipeline`].
+
+    Args:
+        name (`str`): In the report.
+        checkpoint (`str`): Folder or Hub repository.
+        settings ([`DrawingSettings`]): How it draws.
+        device (`str`, defaults to `"cpu"`): Where it runs.
+        oracle (`bool`, defaults to `False`): It is given the clean sources one by one instead of their mixture:
+            what perfect separation would be worth.
+        lora (`str`, *optional*): LoRA weights to add: a folder, file or Hub repository.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        checkpoint: str,
+        settings: DrawingSettings,
+        device: str = "cpu",
+        oracle: bool = False,
+        lora: str | None = None,
+    ) -> None:
+        self.name = name
+        self.checkpoint = checkpoint
+        self.settings = settings
+        self.device = device
+        self.oracle = oracle
+        self.lora = lora
+        self._pipe: AVGASPipeline | None = None
+
+    @property
+    def pipe(self) -> AVGASPipeline:
+        """The pipeline, loaded when it is first needed."""
+        if self._pipe is None:
+            pipe = AVGASPipeline.from_pretrained(self.checkpoint, dtype=torch.float32).to(self.device)
+            if self.lora is not None:
+                pipe.load_lora_weights(self.lora)
+            pipe.set_progress_bar_config(disable=True)
+            self._pipe = pipe
+        return self._pipe
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Checkpoint, weights, configurations and settings."""
+        weights, configs = hashlib.sha256(), hashlib.sha256()
+        for name, part in sorted(self.pipe.components.items()):
+            if isinstance(part, torch.nn.Module):
+                weights.update(f"{name} {weights_digest(part)}".encode())
+            configs.update(f"{name} {_config_of(part)}".encode())
+            if scales := _lora_scales(part):
+                configs.update(f"{name} {json.dumps(scales)}".encode())
+        return {
+            "checkpoint": self.checkpoint,
+            "lora": self.lora,
+            "weights_sha256": weights.hexdigest(),
+            "configs_sha256": configs.hexdigest(),
+            "scheduler": type(self.pipe.scheduler).__name__,
+            "speed_variation": self.pipe.config.speed_variation,
+            "oracle": self.oracle,
+            **asdict(self.settings),
+        }
+
+    def close(self) -> None:
+        """Free the pipeline's memory."""
+        self._pipe = None
+        gc.collect()
+
+    @torch.no_grad()
+    def draw(self, soundscapes: Sequence[Soundscape], numbers: Sequence[int]) -> list[Drawing]:
+        """Encode and draw a batch; `numbers` are the soundscapes' places in the evaluation set."""
+        if self.oracle:
+            encoded, drawings = encode_stems(self.pipe, soundscapes)
+        else:
+            encoded, drawings = encode_soundscapes(self.pipe, soundscapes, self.settings.presence_threshold)
+        if not self.settings.draw:
+            return drawings
+        output = self.pipe(
+            **encoded,
+            separate=True,
+            num_inference_steps=self.settings.num_inference_steps,
+            guidance_scale=self.settings.guidance_scale,
+            # Generators on the CPU give the same noise on every device.
+            generator=[torch.Generator().manual_seed(self.settings.seed + number) for number in numbers],
+        )
+        for drawing, mixed, sources in zip(drawings, output.images, output.sources, strict=True):
+            drawing.mixed = mixed
+            drawing.separated = [source.images[0] for source in sources]
+        return drawings
+
+
+def _config_of(part: Any) -> str:
+    config = getattr(part, "config", part)
+    values = config.to_dict() if hasattr(config, "to_dict") else dict(config) if isinstance(config, dict) else config
+    # Where it was loaded from does not matter.
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if not key.startswith("_") and "name_or_path" not in key}
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _lora_scales(part: Any) -> dict[str, dict[str, float]]:
+    """What every LoRA layer's product is multiplied by: alpha and rank are not among the weights."""
+    modules = part.named_modules() if isinstance(part, torch.nn.Module) else ()
+    return {name: module.scaling for name, module in modules if isinstance(module, LoraLayer)}
