@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 # Training validates with the evaluation's metrics.
-train = [*evaluation, "tensorboard", "threadpoolctl>=3.0", "pyyaml"]
+train = [*evaluation, "jsonargparse>=4.53", "pyyaml", "tensorboard", "threadpoolctl>=3.0"]
 demo = ["gradio>=5.0"]
 ray = ["ray[data]>=2.40", "datasets>=4.0"]
 tools = [
@@ -50,9 +50,10 @@ setup(
         "torch>=2.6",
         "transformers>=5.0",
         "typer>=0.12",
+        "wrapt>=1.16",
     ],
     extras_require={"train": train, "eval": evaluation, "demo": demo, "ray": ray, "dev": dev},
-    entry_points={"console_scripts": ["avgas=avgas_pipeline.cli:app"]},
+    entry_points={"console_scripts": ["avgas=avgas_pipeline.cli:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

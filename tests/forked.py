@@ -19,7 +19,14 @@ from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["avgas_pipeline.cli", "accelerate", "datasets", "torch.utils.tensorboard", "torchmetrics"]
+    [
+        "avgas_pipeline.cli",
+        "avgas_pipeline.pipeline_avgas",
+        "accelerate",
+        "datasets",
+        "torch.utils.tensorboard",
+        "torchmetrics",
+    ]
 )
 
 

@@ -16,7 +16,7 @@ from avgas_pipeline import AVGASPipeline, export_remote_code
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
-from avgas_pipeline.loaders.hub import CHECKPOINTS, DEFAULT_CHECKPOINT
+from avgas_pipeline.loaders.folders import CHECKPOINTS, DEFAULT_CHECKPOINT
 from avgas_pipeline.metrics import load_judge
 
 

@@ -17,7 +17,7 @@ from sounds import tone, write_audio
 from tiny import tiny_audio
 from typer.testing import CliRunner
 
-from avgas_pipeline import AVGASPipeline
+from avgas_pipeline import AVGASPipeline, __version__
 from avgas_pipeline.cli import app
 from avgas_pipeline.cli.overview import draw_overview
 from avgas_pipeline.pipeline_output import SoundSource
@@ -74,7 +74,7 @@ def test_same_seed_same_bytes_in_another_process(checkpoint, recording, tmp_path
     for name, seed in (("a", 3), ("b", 4)):
         result = generate(checkpoint, recording, "--separate", "--seed", seed, "--out", tmp_path / name)
         assert result.exit_code == 0, result.output
-    command = [sys.executable, "-m", "avgas_pipeline.cli", "generate", recording, "--out", tmp_path / "c"]
+    command = [sys.executable, "-m", "avgas_pipeline", "generate", recording, "--out", tmp_path / "c"]
     result = forked.run([*command, "--model", checkpoint, "--steps", "2", "--separate", "--seed", "3"])
     assert result.returncode == 0, result.stderr
     first, other, again = (files(tmp_path / name) for name in "abc")
@@ -140,6 +140,8 @@ def test_bad_recordings(checkpoint, tmp_path):
     soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
     for name in ("missing.wav", "empty.wav", "text.wav", "mute.mp4", "silent.wav", "nan.wav"):
         fails_with_one_line(generate(checkpoint, tmp_path / name, "--out", tmp_path / "out"), name)
+    missing = [tmp_path / "missing.wav", tmp_path / "gone.wav"]
+    fails_with_one_line(generate(checkpoint, *missing, "--out", tmp_path / "out"), *missing)
     assert not files(tmp_path / "out")
 
 
@@ -312,6 +314,8 @@ def test_the_command_is_installed():
     command = Path(sys.executable).with_name("avgas")
     result = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
     assert "generate" in result.stdout and not result.stderr
+    result = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"{__version__}\n" and not result.stderr
 
 
 # -- overview -------------------------------------------------------------------------------------------------------

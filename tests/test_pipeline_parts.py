@@ -10,7 +10,6 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 from drawing import Counter, difference, draw, seeded
 from tiny import tiny_audio, tiny_separator
 
-import avgas_pipeline
 from avgas_pipeline import AVGASPipeline
 
 
@@ -222,13 +221,3 @@ def test_masks_can_be_left_out(components):
     pipe.set_progress_bar_config(disable=True)
     out = draw(pipe, separate=True, num_sources=2)
     assert all(source.audio is None and source.activity is None for source in out.sources[0])
-
-
-def test_registration_fails_loudly_when_diffusers_moves_its_tables(monkeypatch):
-    from diffusers.pipelines import pipeline_loading_utils
-
-    from avgas_pipeline.loaders.registration import register
-
-    monkeypatch.delattr(pipeline_loading_utils, "LOADABLE_CLASSES")
-    with pytest.raises(ImportError, match="tested version"):
-        register(avgas_pipeline)

@@ -1,6 +1,6 @@
 """`python -m avgas_pipeline`, for `accelerate launch -m avgas_pipeline`."""
 
-from .cli import app
+from .cli import main
 
 
-app(prog_name="avgas")
+main()

@@ -1,6 +1,6 @@
 """The command line: `avgas`."""
 
-from .app import app
+from .app import app, main
 
 
-__all__ = ["app"]
+__all__ = ["app", "main"]

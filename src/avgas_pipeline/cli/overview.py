@@ -1,4 +1,4 @@
-"""One picture that tells what was heard and what was drawn."""
+"""One picture of what was found in a recording and what was drawn."""
 
 import math
 import textwrap
@@ -59,10 +59,10 @@ def draw_overview(
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(_plain(title), fontsize=11)
-    listening, drawing = figure.subfigures(
+    sounds, pictures = figure.subfigures(
         2, 1, height_ratios=[sum(heights[: 1 + len(bands)]) + 0.6, picture_rows * picture_height]
     )
-    axes = listening.subplots(
+    axes = sounds.subplots(
         1 + len(bands), 1, sharex=True, squeeze=False, height_ratios=heights[: 1 + len(bands)]
     ).flatten()
     duration = len(waveform) / sampling_rate
@@ -75,7 +75,7 @@ def draw_overview(
     axes[-1].set_xlabel("time (s)", fontsize=8)
     axes[-1].tick_params(axis="x", labelbottom=True, labelsize=8)
 
-    cells = drawing.subplots(picture_rows, columns, squeeze=False).flatten()
+    cells = pictures.subplots(picture_rows, columns, squeeze=False).flatten()
     for cell in cells:
         cell.axis("off")
     if num_pictures == 1:

@@ -12,7 +12,7 @@ from diffusers.utils import logging
 from safetensors import SafetensorError
 
 from ..files import atomic_path
-from .hub import may_be_repository
+from .folders import may_be_repository
 
 
 logger = logging.get_logger(__name__)

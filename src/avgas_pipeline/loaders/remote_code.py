@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from ..files import atomic_folder
-from .hub import check_folder, locate, read_components
+from .folders import check_folder, locate, read_components
 
 
 _PACKAGE = Path(__file__).parents[1]

@@ -1,0 +1,105 @@
+"""Bad input: found before the libraries are imported, which takes seconds, and told in one line."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import typer
+
+from ..loaders.folders import may_be_repository
+
+
+# What bad input raises; anything else is a fault of ours and shows its traceback.
+BAD_INPUT = (ValueError, OSError)
+# Which extra brings a library that not everybody needs.
+_EXTRAS = {"datasets": "eval", "gradio": "demo", "ray": "ray", "torchmetrics": "eval"}
+
+
+@contextmanager
+def bad_input_exits() -> Iterator[None]:
+    """Bad input ends with one line and exit code 2; warnings become one line each."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {message}", err=True)
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", message=".*(damaged or truncated|is not present)")
+        try:
+            yield
+        except BAD_INPUT as error:
+            typer.echo(f"avgas: error: {one_line(error)}", err=True)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            if error.name not in _EXTRAS:
+                raise
+            extra = _EXTRAS[error.name]
+            typer.echo(f"avgas: error: needs {error.name}: pip install 'avgas-pipeline[{extra}]'", err=True)
+            raise typer.Exit(2) from None
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{os.fspath(error.filename)}: {error.strerror}"
+    return text
+
+
+def check_files(*paths: Path | None) -> None:
+    """
+    Raises:
+        FileNotFoundError: If any that is given does not exist.
+    """
+    missing = [str(path) for path in paths if path is not None and not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"{', '.join(missing)}: no such file.")
+
+
+def check_is_folder(path: Path) -> None:
+    """
+    Raises:
+        FileNotFoundError: If it does not exist or is something else.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder.")
+
+
+def check_sources(*names: str | None) -> None:
+    """
+    Raises:
+        FileNotFoundError: If one that is given neither exists nor can be the name of a Hub repository.
+    """
+    for name in names:
+        if name is not None and not os.path.exists(name) and not may_be_repository(name):
+            raise FileNotFoundError(f"{name}: no such file or folder.")
+
+
+def check_writable(folder: Path) -> None:
+    """
+    Makes a folder for results, and fails now rather than after the pictures are drawn.
+
+    Raises:
+        OSError: If nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"{folder}: can't write there ({error.strerror}).") from None
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """A folder for results. If there are none, it goes again, as far as it is new."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        check_writable(folder)
+        yield
+    except BaseException:
+        # Only empty folders can be removed so.
+        with suppress(OSError):
+            for each in new:
+                each.rmdir()
+        raise

@@ -1,0 +1,147 @@
+"""`avgas generate`: recordings drawn, and what was drawn written to a folder each."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..loaders.folders import DEFAULT_CHECKPOINT, locate
+from .checks import BAD_INPUT, bad_input_exits, check_files, check_sources, new_folder, one_line
+from .models import load_pipeline
+from .options import MAX_SEED, Device, DType, Guidance, Steps
+
+
+if TYPE_CHECKING:
+    from ..pipeline_avgas import AVGASPipeline
+    from ..pipeline_output import SoundSource
+
+
+def generate(
+    audio: Annotated[list[Path], typer.Argument(help="Audio or video files.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder for the results; several files get a folder each.")],
+    model: Annotated[str, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = DEFAULT_CHECKPOINT,
+    lora: Annotated[str | None, typer.Option(help="LoRA weights to add: a folder, file or Hub repository.")] = None,
+    separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")] = 0,
+    num_images: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 1,
+    num_sources: Annotated[
+        int | None, typer.Option(min=1, help="How many sources to draw; as many as are present if not given.")
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL=W", help="How strongly a source shows; 0 leaves it out.")
+    ] = None,
+    negative_audio: Annotated[Path | None, typer.Option(help="Recording of what pictures should not show.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text to add, if the model has a text encoder.")] = None,
+    max_duration: Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")] = 3600.0,
+    device: Device = None,
+    dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
+) -> None:
+    """Draw recordings. Each has a mixed picture, and with --separate one for each source, with its sound."""
+    with bad_input_exits(), new_folder(out):
+        weights = _parse_weights(weight or [])
+        # If some are there, the others are skipped, as are those that can't be read.
+        if not any(path.exists() for path in audio):
+            check_files(*audio)
+        check_files(negative_audio)
+        check_sources(lora)
+        locate(model)
+        pipe = load_pipeline(model, device, dtype)
+        steps = pipe.config.default_num_inference_steps if steps is None else steps
+        guidance = pipe.config.default_guidance_scale if guidance is None else guidance
+        if lora is not None:
+            pipe.load_lora_weights(lora)
+
+        failures: list[str] = []
+        for path, folder in zip(audio, _folders(audio, out), strict=True):
+            try:
+                sources = _generate_one(
+                    pipe,
+                    path,
+                    folder,
+                    seed=seed,
+                    settings={"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance},
+                    separate=separate,
+                    num_inference_steps=steps,
+                    guidance_scale=guidance,
+                    num_images_per_prompt=num_images,
+                    num_sources=num_sources,
+                    source_weights=weights,
+                    negative_audio=negative_audio,
+                    prompt=prompt,
+                    max_duration_s=max_duration,
+                )
+            except BAD_INPUT as error:
+                if len(audio) == 1:
+                    raise
+                failures.append(one_line(error))
+                typer.echo(f"avgas: skipped: {failures[-1]}", err=True)
+                continue
+            found = ", ".join(f"{source.label} {source.score:.2f}" for source in sources)
+            typer.echo(f"{typer.format_filename(path)}: {found} -> {typer.format_filename(folder / 'overview.png')}")
+        if failures:
+            typer.echo(f"avgas: {len(failures)} of {len(audio)} files failed:", err=True)
+            for failure in failures:
+                typer.echo(f"  {failure}", err=True)
+            raise typer.Exit(2)
+
+
+def _generate_one(
+    pipe: "AVGASPipeline",
+    path: Path,
+    folder: Path,
+    seed: int,
+    settings: dict[str, Any],
+    max_duration_s: float,
+    **call: Any,
+) -> "list[SoundSource]":
+    import torch
+
+    from ..audio.loading import load_audio
+    from .outputs import save_results
+
+    waveform = load_audio(path, target_sampling_rate=pipe.sampling_rate, max_duration_s=max_duration_s)
+    # Generators on the CPU give the same noise on every device.
+    generators = [torch.Generator().manual_seed(seed + number) for number in range(call["num_images_per_prompt"])]
+    # Names need not be UTF-8.
+    title = typer.format_filename(path, shorten=True)
+    pipe.set_progress_bar_config(desc=title, file=sys.stderr)
+    audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": str(path)}
+    try:
+        output = pipe(audio, max_duration_s=max_duration_s, generator=generators, **call)
+    except torch.OutOfMemoryError:
+        raise ValueError(f"{path}: not enough memory on {pipe.device}.") from None
+    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings={"audio": str(path), **settings})
+    return output.sources[0]
+
+
+def _parse_weights(pairs: list[str]) -> dict[str, float] | None:
+    weights = {}
+    for pair in pairs:
+        label, separator, number = pair.rpartition("=")
+        try:
+            weights[label.strip()] = float(number)
+        except ValueError:
+            separator = ""
+        if not separator or not label.strip():
+            raise ValueError(f"--weight {pair!r}: has to be LABEL=NUMBER, such as 'raining=0.5'.")
+    return weights or None
+
+
+def _folders(audio: list[Path], out: Path) -> list[Path]:
+    """Where each file's results go: `out` itself for one file, otherwise a folder named after each."""
+    if len(audio) == 1:
+        return [out]
+    folders: list[Path] = []
+    for path in audio:
+        # A file called "...wav" has the stem "..".
+        stem = path.stem.strip(".") or "recording"
+        folder = out / stem
+        number = 2
+        while folder in folders:
+            folder = out / f"{stem}-{number}"
+            number += 1
+        folders.append(folder)
+    return folders

@@ -1,0 +1,29 @@
+"""`avgas info`: what a checkpoint is made of."""
+
+import typer
+
+from ..loaders.folders import locate
+from .checks import bad_input_exits
+from .models import load_pipeline
+from .options import ModelArgument
+
+
+def info(model: ModelArgument) -> None:
+    """Print what a checkpoint is made of."""
+    with bad_input_exits():
+        locate(model)
+        pipe = load_pipeline(model, "cpu", None)
+    separator = pipe.separator
+    height, width = pipe.default_size or ("?", "?")
+    typer.echo(f"model       {model}")
+    for name, part in sorted(pipe.components.items()):
+        size = f" {part.num_parameters() / 1e6:8.2f} M parameters" if hasattr(part, "num_parameters") else ""
+        typer.echo(f"  {name:<24}{type(part).__name__ if part is not None else '-':<28}{size}".rstrip())
+    typer.echo(f"images      {width} x {height} pixels")
+    config = pipe.config
+    typer.echo(f"sampling    {config.default_num_inference_steps} steps, guidance {config.default_guidance_scale:g}")
+    typer.echo(f"audio       {pipe.sampling_rate} Hz, windows of {pipe.window_s:.2f} s")
+    if config.speed_variation:
+        typer.echo(f"encoded     as it is, and {100 * config.speed_variation:g} % slower and faster")
+    typer.echo(f"sources     up to {separator.config.num_slots} at once")
+    typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(separator.id2label.values())}")
