@@ -5,15 +5,12 @@ How many five-second mixtures of two sources one core makes per second, with and
 
 The baseline, measured in the same run, decodes and adds two clips for every mixture, which is what a data loader
 without cache and loudness does. The samplers' clips are in their caches; what decoding one of ten seconds takes, from
-FLAC at 16 kHz as `avgas prepare` writes it, comes on top for larger data sets. Finally, if there is a GPU, batches of
-augmented ones made on it, as `train_separator.py --mix_on_device` does.
+FLAC at 16 kHz as `avgas prepare` writes it, comes on top for larger data sets.
 """
 
 import io
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -24,12 +21,7 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from device_mixtures import DeviceMixer
-
-
 NUM_MIXTURES = 300
-BATCH_SIZE = 64
 
 
 def rate(make: Callable[[int], object]) -> float:
@@ -70,15 +62,6 @@ def main() -> None:
     for target in (16000, 48000):
         measured = rate(lambda _, target=target: load_audio(file.getvalue(), target_sampling_rate=target))
         print(f"{f'10 s at {target // 1000} kHz':<20}{measured:8.0f} clips/s decoded")
-
-    if not torch.accelerator.is_available():
-        return
-    device = torch.accelerator.current_accelerator()
-    label2id = {label: number for number, label in enumerate(samplers["augmented"].labels)}
-    mixer = DeviceMixer(samplers["augmented"], label2id, device)
-    # What is copied from the device is finished.
-    measured = BATCH_SIZE * rate(lambda number: mixer.mix(number, BATCH_SIZE)[0][0, 0].item())
-    print(f"{f'batches on {device}':<20}{measured:8.0f} mixtures/s  ({measured / baseline:.1f} times the baseline)")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main() -> None:
     mixtures = [sampler.sample(number) for number in range(args.num_mixtures)]
     judge = load_judge(args.judge, sampler.labels)
     target = torch.tensor([[label in mixture.labels for label in judge.labels] for mixture in mixtures]).double()
-    heard = [
+    encoded = [
         pipe.encode_audio(
             [mixture.waveform for mixture in mixtures[start : start + args.batch_size]],
             sampling_rate=pipe.sampling_rate,
@@ -79,7 +79,7 @@ def main() -> None:
         pipe.scheduler = SCHEDULERS[name].from_config(pipe.scheduler.config)
         images = []
         start = time.perf_counter()
-        for number, batch in enumerate(heard):
+        for number, batch in enumerate(encoded):
             first = number * args.batch_size
             generators = [torch.Generator().manual_seed(first + row) for row in range(len(batch["audio_embeds"]))]
             images += pipe(**batch, num_inference_steps=steps, guidance_scale=scale, generator=generators).images

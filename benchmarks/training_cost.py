@@ -37,7 +37,7 @@ def separator_step_tflop(batch_size: int, mean_sources: float) -> float:
         **token_layout(encoder), cross_attention_dim=768, id2label=dict(enumerate(map(str, range(309))))
     )
 
-    def hear(rows: int) -> torch.Tensor:
+    def encode(rows: int) -> torch.Tensor:
         tokens = encoder(
             input_features=torch.empty(rows, 1, 1001, 64), is_longer=torch.empty(rows, 1)
         ).last_hidden_state
@@ -45,9 +45,9 @@ def separator_step_tflop(batch_size: int, mean_sources: float) -> float:
         output = separator(tokens, spectrogram=spectrogram)
         return output.mask_logits.mean() + output.class_logits.mean() + output.audio_embeds.mean()
 
-    learned = count(lambda: hear(batch_size).backward())
+    learned = count(lambda: encode(batch_size).backward())
     with torch.no_grad():
-        return learned + count(lambda: hear(round(batch_size * mean_sources)))
+        return learned + count(lambda: encode(round(batch_size * mean_sources)))
 
 
 def generator_step_tflop(batch_size: int, rank: int) -> float:
@@ -84,10 +84,10 @@ def main() -> None:
         for name in ("separator", "generator")
     }
     with torch.device("meta"):
-        hearing, drawing = recipes["separator"], recipes["generator"]
+        separator, generator = recipes["separator"], recipes["generator"]
         tflop = {
-            "separator": separator_step_tflop(hearing["train_batch_size"], sum(hearing["num_sources"]) / 2),
-            "generator": generator_step_tflop(drawing["train_batch_size"], drawing["rank"]),
+            "separator": separator_step_tflop(separator["train_batch_size"], sum(separator["num_sources"]) / 2),
+            "generator": generator_step_tflop(generator["train_batch_size"], generator["rank"]),
         }
     for name, recipe in recipes.items():
         steps = recipe["max_train_steps"]

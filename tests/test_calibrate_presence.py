@@ -115,13 +115,15 @@ def test_clips_change_speed_further_than_in_training(clips):
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["--output_dir", "."], "is there already"),
+        (["--output_dir", "there"], "exists already"),
         (["--output_dir", "out", "--num_mixtures", "0"], "num_mixtures"),
         (["--output_dir", "out", "--dataset", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_settings(checkpoint, tmp_path, monkeypatch, options, word):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/file").touch()
     with pytest.raises((ValueError, OSError), match=word):
         main([str(checkpoint), *options])
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]

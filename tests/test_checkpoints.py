@@ -3,7 +3,8 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from checkpoints import Checkpoints
+
+from avgas_training.checkpoints import Checkpoints
 
 
 @pytest.mark.parametrize(("limit", "left"), [(None, [500, 600]), (2, [500, 600]), (1, [600])])

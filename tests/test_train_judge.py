@@ -1,23 +1,17 @@
 """The judge's scenes and its training script."""
 
 import json
-import sys
-from pathlib import Path
 
-import forked
 import numpy as np
 import pytest
 import torch
+import train_judge as script
+import training_runs as runs
 from datasets import concatenate_datasets
-from scene_dataset import SceneDataset
-from train_judge import split_pictures
-from training_runs import kill_after
 
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_pipeline.metrics import ClassifierJudge
-
-
-ROOT = Path(__file__).parents[1]
+from avgas_training.data.scenes import SceneDataset
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +56,7 @@ def test_labels_are_drawn_evenly(pictures, labels):
 def test_folds_leave_out_whole_source_groups(pictures):
     left_out = []
     for fold in range(5):
-        known, held = split_pictures(pictures, fold, 5)
+        known, held = script.split_pictures(pictures, fold)
         assert not set(known["source_group"]) & set(held["source_group"])
         assert len(known) + len(held) == len(pictures)
         assert set(known["label"]) == set(pictures["label"])
@@ -70,22 +64,46 @@ def test_folds_leave_out_whole_source_groups(pictures):
     assert len(left_out) == len(set(left_out)) > 0.9 * len(pictures)
 
 
+def settings(out, **changed):
+    return {
+        "dataset": find_soundscapes_mini(),
+        "output_dir": out,
+        "hidden_sizes": "4 4 8 8",
+        "train_batch_size": 8,
+        "max_train_steps": 12,
+        "checkpointing_steps": 4,
+        "logging_steps": 1,
+        "num_validation_scenes": 16,
+        **changed,
+    }
+
+
+def train(out, **changed):
+    runs.run(script.main, settings(out, **changed))
+
+
 @pytest.mark.slow
 def test_killed_training_goes_on_to_the_same_judge(tmp_path):
-    def command(name, *more):
-        options = ["--max_train_steps=12", "--train_batch_size=8", "--checkpointing_steps=4"]
-        options += ["--num_validation_scenes=16", f"--output_dir={tmp_path / name}", *more]
-        options += ["--hidden_sizes", "4", "4", "8", "8", f"--dataset={find_soundscapes_mini()}"]
-        return [sys.executable, str(ROOT / "training/train_judge.py"), *options]
-
-    forked.run(command("straight")).check_returncode()
-    kill_after(tmp_path / "killed/checkpoint-4", command("killed"))
-    assert not (tmp_path / "killed/model.safetensors").exists()
-    other = forked.run(command("killed", "--resume_from_checkpoint=latest", "--holdout_fold=0"))
-    assert "is of another run: holdout_fold differ" in other.stderr
-    forked.run(command("killed", "--resume_from_checkpoint=latest")).check_returncode()
+    train(tmp_path / "straight")
+    out = tmp_path / "killed"
+    runs.kill_after(out / "checkpoint-4", "accuracy.json", runs.command("train_judge.py", settings(out)))
+    with pytest.raises(ValueError, match="is of another run: holdout_fold differ"):
+        train(out, resume_from_checkpoint="latest", holdout_fold=0)
+    train(out, resume_from_checkpoint="latest")
     for name in ("model.safetensors", "config.json", "accuracy.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
-    judge = ClassifierJudge.from_pretrained(tmp_path / "killed")
+        assert (out / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+    losses = runs.curve(out, "loss")
+    assert sorted(losses) == list(range(1, 13))
+    assert losses == pytest.approx(runs.curve(tmp_path / "straight", "loss"), abs=1e-6)
+    judge = ClassifierJudge.from_pretrained(out)
     assert len(judge.labels) == 59
-    assert set(json.loads((tmp_path / "killed/accuracy.json").read_text())) == {"new_compositions"}
+    assert set(json.loads((out / "accuracy.json").read_text())) == {"new_compositions"}
+
+
+@pytest.mark.slow
+def test_pictures_left_out_are_reported(tmp_path):
+    train(tmp_path / "run", max_train_steps=1, holdout_fold=0, splits="train", num_validation_scenes=4)
+    accuracy = json.loads((tmp_path / "run/accuracy.json").read_text())
+    assert set(accuracy) == {"new_compositions", "pictures_left_out", "num_pictures_left_out"}
+    with pytest.raises(ValueError, match="is not empty; give --resume_from_checkpoint latest"):
+        train(tmp_path / "run")

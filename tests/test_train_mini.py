@@ -1,18 +1,20 @@
 """The recipe of avgas-mini goes from nothing to a checkpoint, and its results become a table."""
 
+import dataclasses
 import sys
 
-import forked
 import pytest
 import torch
+import train_mini
 import yaml
-from mini_parts import NUM_INFERENCE_STEPS, SPEED_VARIATION
+from build_mini import NUM_INFERENCE_STEPS, SPEED_VARIATION
 from results_table import results_table
-from training_runs import TRAINING, environment, run_to_the_end
+from training_runs import TRAINING, launch
 
 from avgas_pipeline import AVGASPipeline, YamnetEncoder, YamnetFeatureExtractor
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_pipeline.models.yamnet import YamnetConfig
+from avgas_training.settings import AutoencoderSettings, GeneratorSettings, JudgeSettings, SeparatorSettings
 
 
 SMALL = {
@@ -22,19 +24,20 @@ SMALL = {
     "lr_warmup_steps": 0,
     "mixed_precision": "no",
     "num_validation_mixtures": 1,
+    "num_validation_scenes": 1,
     "validation_fraction": 0.0,
 }
+SETTINGS = {"generator": GeneratorSettings, "autoencoder": AutoencoderSettings, "image-teacher": JudgeSettings}
 
 
 def recipes(folder):
     """The mini recipes, of one step each."""
     folder.mkdir()
     for path in TRAINING.glob("configs/mini-*.yaml"):
-        settings = yaml.safe_load(path.read_text())
-        fitting = {
-            name: value for name, value in SMALL.items() if name in settings or name == "dataloader_num_workers"
-        }
-        (folder / path.name).write_text(yaml.safe_dump(settings | fitting))
+        settings_class = SETTINGS.get(path.stem.removeprefix("mini-"), SeparatorSettings)
+        known = {field.name for field in dataclasses.fields(settings_class)}
+        small = {name: value for name, value in SMALL.items() if name in known}
+        (folder / path.name).write_text(yaml.safe_dump({"base": str(path), **small}))
     return folder
 
 
@@ -45,19 +48,26 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
         part.save_pretrained(tmp_path / "mini/audio-encoder")
     sounds, _ = load_soundscapes_mini()
     sounds = sounds.select(range(3)).select_columns(["id", "label", "source_group", "audio"])
-    (tmp_path / "mini/made-sounds").mkdir()
-    sounds.to_parquet(tmp_path / "mini/made-sounds/train.parquet")
-    command = [sys.executable, TRAINING / "train_mini.py", "--wheel", "none.whl", "--output_dir", tmp_path / "mini"]
+    (tmp_path / "mini/synthetic-clips").mkdir()
+    sounds.to_parquet(tmp_path / "mini/synthetic-clips/train.parquet")
+    command = [
+        sys.executable,
+        TRAINING / "mini/train_mini.py",
+        "--wheel",
+        "none.whl",
+        "--output_dir",
+        tmp_path / "mini",
+    ]
     command += ["--dataset", find_soundscapes_mini(), "--configs", recipes(tmp_path / "configs")]
     command += ["--calibration_mixtures", 1]
     command = list(map(str, command))
-    stages = ["audio-encoder", "made-sounds", "autoencoder", "image-teacher", "untrained"]
+    stages = ["audio-encoder", "synthetic-clips", "autoencoder", "image-teacher", "untrained"]
     for system in ("separator", "single-embedding", "paper"):
-        parts = ("hearing",) if system == "paper" else ("hearing", "alignment", "refinement")
+        parts = ("encoding",) if system == "paper" else ("encoding", "alignment", "refinement")
         stages += [*(f"{system}-{part}" for part in parts), system]
     stages += ["calibrated", "draft"]
 
-    result = run_to_the_end([*command, "--only", *stages[:-1]], environment())
+    result = launch([*command, "--only", *stages[:-1]])
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[0] == "audio-encoder: is there."
     # A step of training counts no better wherever presence is moved to.
@@ -65,7 +75,7 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     torch.nn.init.constant_(calibrated.separator.presence_head.bias, 0.75)
     calibrated.save_pretrained(tmp_path / "mini/calibrated")
 
-    result = run_to_the_end([*command, "--only", *stages], environment())
+    result = launch([*command, "--only", *stages])
     assert result.returncode == 0, result.stderr
     pipe = AVGASPipeline.from_pretrained(tmp_path / "mini/draft")
     assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (NUM_INFERENCE_STEPS, 4)
@@ -73,16 +83,17 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     assert pipe.separator.presence_head.bias.item() == 0.75
     assert (tmp_path / "mini/draft/samples.jpg").exists()
 
-    again = run_to_the_end([*command, "--only", *stages], environment())
+    again = launch([*command, "--only", *stages])
     assert again.stdout.splitlines() == [f"{stage}: is there." for stage in stages]
 
 
-def test_unknown_stage(tmp_path, monkeypatch):
+def test_unknown_stage(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    command = [sys.executable, str(TRAINING / "train_mini.py"), "--wheel", "none.whl", "--only", "magic"]
-    result = forked.run(command)
-    assert result.returncode == 2
-    assert "there is no stage 'magic'; stages are audio-encoder, made-sounds, autoencoder" in result.stderr
+    with pytest.raises(SystemExit) as stopped:
+        train_mini.main(["--wheel", "none.whl", "--only", "magic"])
+    assert stopped.value.code == 2
+    message = "there is no stage 'magic'; stages are audio-encoder, synthetic-clips, autoencoder"
+    assert message in capsys.readouterr().err
 
 
 def test_table_of_results():

@@ -1,12 +1,14 @@
 """Runs of training scripts on the tests' small inputs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import forked
 import psutil
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -18,16 +20,18 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def arguments(script, settings):
+def arguments(settings):
+    """Options of a command line; `None` leaves one out, and spaces are between items of a list."""
     options = []
     for name, value in settings.items():
         if value is not None:
             options += [f"--{name}", *str(value).split(" ")]
-    return [str(TRAINING / script), *options]
+    return options
 
 
-def command(script, inputs, out, launcher=(), **changed):
-    settings = {
+def mixture_settings(inputs, out, changed):
+    """Of a short run that learns from mixtures."""
+    return {
         "pretrained_model_name_or_path": inputs / "untrained",
         "dataset": inputs / "clips",
         "output_dir": out,
@@ -43,34 +47,43 @@ def command(script, inputs, out, launcher=(), **changed):
         "logging_steps": 1,
         **changed,
     }
-    return [sys.executable, *launcher, *arguments(script, settings)]
 
 
-def kill_after(checkpoint, arguments):
-    """Starts a run, and kills it when it has written a checkpoint."""
-    forked.kill_once(arguments, checkpoint.exists)
-    assert not (checkpoint.parent / "model_index.json").exists()
+def run(main, settings):
+    """A run in this process; raises what its script raises."""
+    # A process has one accelerator, which other runs have set up in their ways.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        main(arguments(settings))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def train(script, inputs, out, **changed):
-    return forked.run(command(script, inputs, out, **changed))
+def command(script, settings, launcher=()):
+    """The command of a run in a process of its own."""
+    return [sys.executable, *launcher, str(TRAINING / script), *arguments(settings)]
 
 
-def launch(script, *args, variables=None, **changed):
-    """As `train`, in processes launched as users launch them."""
-    return run_to_the_end(command(script, *args, **changed), environment() | (variables or {}))
+def kill_after(checkpoint, result, command):
+    """Starts a run, and kills it when it has written a checkpoint and not yet its result."""
+    forked.kill_once(command, checkpoint.exists)
+    assert not (checkpoint.parent / result).exists()
 
 
-def run_to_the_end(arguments, variables):
-    """As `subprocess.run`; whatever goes wrong, no process of a launcher is left."""
+def launch(command, variables=None):
+    """
+    As `subprocess.run`, in processes launched as users launch them; whatever goes wrong, none of them is left.
+    """
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(arguments, env=variables, **pipes) as process:
+    with subprocess.Popen(command, env=environment() | (variables or {}), **pipes) as process:
         try:
             output, errors = process.communicate()
         except BaseException:
             kill_family(process)
             raise
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def kill_family(process):

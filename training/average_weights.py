@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from config import run_script
-from output_folder import check_is_new, save_whole
 
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.files import atomic_folder
+from avgas_training.command_line import run_script
 
 
 @torch.no_grad()
@@ -47,10 +47,10 @@ def average(checkpoints: Sequence[str]) -> AVGASPipeline:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoints", nargs="+", help="folders or Hub repositories of pipelines")
-    parser.add_argument("--output_dir", type=Path, required=True, help="a folder that is not there yet")
+    parser.add_argument("--output_dir", type=Path, required=True, help="a new folder")
     args = parser.parse_args(argv)
-    check_is_new(args.output_dir)
-    save_whole(average(args.checkpoints), args.output_dir)
+    with atomic_folder(args.output_dir) as folder:
+        average(args.checkpoints).save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ Shift a separator's presence probabilities so that it counts the sources of unkn
     python training/calibrate_presence.py runs/mini/separator --output_dir runs/mini/calibrated
 
 A separator is surer of the recordings it learnt from than of others. Training clips played 1.2 to 1.45 times as fast
-or as slow, which is more than training varies them, stand for others. The bias of the presence head moves by what,
-within one logit, counts the sources of most of their mixtures right, as many of one, two and three sources. No other
-weight changes. The result is in float32, without model card and LoRA layers. An interrupted run begins anew.
+or as slow, which is more than training varies them, stand for others. To the bias of the presence head one number is
+added, from -1 to 1: the one with which the number of sources is right in most of their mixtures of one, two and three
+sources. No other weight changes. The result is in float32, without model card and LoRA layers. An interrupted run
+begins anew.
 """
 
 import argparse
@@ -18,16 +19,16 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
-from config import run_script
-from output_folder import check_is_new, save_whole
 from tqdm.auto import tqdm
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+from avgas_pipeline.files import atomic_folder
 from avgas_pipeline.separation.encoding import WindowViews, average_views, encode_views
 from avgas_pipeline.separation.tracking import track
+from avgas_training.command_line import run_script
 
 
 SPEEDS = (1.2, 1.45)
@@ -108,18 +109,18 @@ def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="folder or Hub repository of a pipeline")
-    parser.add_argument("--output_dir", type=Path, required=True, help="a folder that is not there yet")
+    parser.add_argument("--output_dir", type=Path, required=True, help="a new folder")
     parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
     parser.add_argument("--num_mixtures", type=int, default=500, help="with each number of sources")
     parser.add_argument("--seed", type=int, default=0, help="of speeds and mixtures")
     args = parser.parse_args(argv)
-    check_is_new(args.output_dir)
     if args.num_mixtures < 1:
         raise ValueError(f"`num_mixtures` has to be 1 or more but is {args.num_mixtures}.")
-    pipe = AVGASPipeline.from_pretrained(args.checkpoint, dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    shift = calibrate(pipe, load_soundscapes_mini(args.dataset, "train")[0], args.num_mixtures, args.seed)
-    save_whole(pipe, args.output_dir)
+    with atomic_folder(args.output_dir) as folder:
+        pipe = AVGASPipeline.from_pretrained(args.checkpoint, dtype=torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        shift = calibrate(pipe, load_soundscapes_mini(args.dataset, "train")[0], args.num_mixtures, args.seed)
+        pipe.save_pretrained(folder)
     print(f"-> {args.output_dir}: presence logits moved by {shift:+.1f}")
 
 

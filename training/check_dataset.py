@@ -10,7 +10,7 @@ import hashlib
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from tqdm import tqdm
 from avgas_pipeline.audio.loading import load_audio
 from avgas_pipeline.audio.spectrogram import relative_log_mel, stft
 from avgas_pipeline.data.loudness import active_rms
-from avgas_pipeline.data.mixtures import open_picture
+from avgas_pipeline.data.scenes import open_picture
+from avgas_pipeline.files import atomic_path
 from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
 
 
@@ -134,8 +135,8 @@ def draw_sheet(tables: dict[str, dict[str, Dataset]], path: Path) -> None:
             picture = open_picture(row["image"]).convert("RGBA")
             picture.thumbnail((cell - 4, cell - 4))
             sheet.paste(picture, (name_width + 6 * cell + position * cell, top), picture)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with atomic_path(path) as partial:
+        sheet.save(partial)
 
 
 def _rows_by_label(table: Dataset) -> dict[str, list[dict[str, Any]]]:
@@ -155,11 +156,11 @@ def _spectrogram(row: dict[str, Any], width: int, height: int) -> PIL.Image.Imag
     return PIL.Image.fromarray(np.uint8(255 * levels)).resize((width, height))
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path, help="folder of the dataset")
     parser.add_argument("--sheet", type=Path, help="draw a contact sheet to this file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if not arguments.dataset.is_dir():
         parser.error(f"{arguments.dataset}: no such folder")
     tables = {

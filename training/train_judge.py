@@ -4,56 +4,99 @@ Train the judge of soundscapes-mini: a small classifier that says which objects 
     python training/train_judge.py --dataset data/soundscapes-mini --output_dir runs/judge
 
 It shares no weights and no stage with the generator. It judges and does not compete, so it learns from the pictures of
-both splits. `--holdout_fold 0` leaves out one of `--num_folds` parts of the pictures (by source group) and reports on
-them, which shows how far it goes beyond pictures it knows. `--splits train` makes a teacher for A2V instead.
-`--resume_from_checkpoint latest` goes on.
+both splits. `--holdout_fold 0` leaves out a fifth of the pictures (by source group) and reports on them, which shows
+how far it goes beyond pictures it knows. `--splits train` makes a teacher for A2V instead.
+After an interruption `--resume_from_checkpoint latest` goes on exactly.
 """
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from checkpoints import FREE, Checkpoints, StepSampler, claim_output_dir, start_worker
-from config import parse_config, run_script, setting
 from datasets import Dataset, concatenate_datasets
-from run import RunConfig
-from scene_dataset import SceneDataset
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+from avgas_pipeline.files import write_text
+from avgas_training.command_line import parse_settings, run_script
+from avgas_training.data.scenes import SceneDataset
+from avgas_training.run import Run
+from avgas_training.settings import NUM_FOLDS, JudgeSettings
 
 
 IMAGE_SIZE = 128
 
 
-@dataclass
-class JudgeConfig(RunConfig):
-    """Settings of `train_judge.py`."""
+def main(argv: Sequence[str] | None = None) -> None:
+    settings = parse_settings(JudgeSettings, __doc__, argv)
+    run = Run(settings)
+    accelerator = run.accelerator
+    pictures = concatenate_datasets([load_soundscapes_mini(settings.dataset, split)[1] for split in settings.splits])
+    labels = sorted(set(pictures["label"]))
+    known, held_out = split_pictures(pictures, settings.holdout_fold)
 
-    output_dir: str = setting("runs/judge", "the run's folder")
-    hidden_sizes: list[int] = setting([24, 48, 96, 176], "channels of the ResNet's four stages")
-    train_batch_size: int = setting(64, "scenes per step")
-    max_train_steps: int = setting(4500, "optimiser steps")
-    learning_rate: float = setting(2e-3, "highest learning rate")
-    weight_decay: float = setting(0.05, "of AdamW")
-    splits: list[str] = setting(["train", "test"], "splits whose pictures it learns; train alone for an A2V teacher")
-    holdout_fold: int | None = setting(None, "leave out this part of the pictures, and report on it")
-    num_folds: int = setting(5, "parts of the pictures, by source group")
-    num_validation_scenes: int = setting(2000, "scenes of each kind in the report")
+    judge = build_model(labels, settings.hidden_sizes)
+    decayed = [weight for weight in judge.parameters() if weight.ndim > 1]
+    plain = [weight for weight in judge.parameters() if weight.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+    )
+    # accelerate counts the steps of all processes.
+    num_steps = settings.max_train_steps * accelerator.num_processes
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=num_steps, pct_start=0.05, anneal_strategy="cos"
+    )
+    model, optimizer, schedule = accelerator.prepare(judge, optimizer, schedule)
+
+    step = run.checkpoints.resume(settings.resume_from_checkpoint)
+    # From no object at all on: the judge has to know an empty scene, too.
+    scenes = SceneDataset(
+        known,
+        labels,
+        settings.max_train_steps * run.examples_per_step,
+        settings.seed,
+        IMAGE_SIZE,
+        (0, 3),
+        augment=True,
+        degrade=True,
+    )
+    loader = run.loader(scenes, step)
+    run.start_trackers("judge")
+    progress = run.progress_bar(step)
+    model.train()
+    for batch in loader:
+        loss = model(**batch).loss
+        run.check_finite(loss, step)
+        accelerator.backward(loss)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        step += 1
+        if run.end_step(step, {"loss": loss}, schedule, progress):
+            break
+    progress.close()
+
+    if step == settings.max_train_steps and accelerator.is_main_process:
+        # What is saved is what is measured.
+        judge.half().float().eval()
+        accuracy = {"new_compositions": measure(judge, known, labels, settings)}
+        if held_out is not None:
+            accuracy["pictures_left_out"] = measure(judge, held_out, labels, settings)
+            accuracy["num_pictures_left_out"] = len(held_out)
+        accelerator.print(json.dumps(accuracy, indent=2))
+        save(judge, Path(settings.output_dir), accuracy)
+    del model
+    run.end()
 
 
-def split_pictures(pictures: Dataset, fold: int | None, num_folds: int) -> tuple[Dataset, Dataset | None]:
-    """Pictures to learn from and pictures left out, by source group; a label's only group stays."""
+def split_pictures(pictures: Dataset, fold: int | None) -> tuple[Dataset, Dataset | None]:
+    """Pictures to learn from, and a fifth of them that is left out, by source group; a label's only group stays."""
     if fold is None:
         return pictures, None
-    if not 0 <= fold < num_folds:
-        raise ValueError(f"holdout_fold has to be from 0 to {num_folds - 1} but is {fold}.")
     groups: dict[str, set[str]] = {}
     for label, group in zip(pictures["label"], pictures["source_group"], strict=True):
         groups.setdefault(label, set()).add(group)
@@ -61,7 +104,7 @@ def split_pictures(pictures: Dataset, fold: int | None, num_folds: int) -> tuple
         (label, group)
         for label, members in groups.items()
         for number, group in enumerate(sorted(members))
-        if number % num_folds == fold and len(members) > 1
+        if number % NUM_FOLDS == fold and len(members) > 1
     }
     rows = list(enumerate(zip(pictures["label"], pictures["source_group"], strict=True)))
     kept = [row for row, key in rows if key not in left_out]
@@ -98,88 +141,18 @@ def top_k_accuracy(model: ResNetForImageClassification, scenes: SceneDataset, co
     return correct / total
 
 
-def report(
-    model: ResNetForImageClassification, pictures: Dataset, labels: list[str], config: JudgeConfig
+def measure(
+    model: ResNetForImageClassification, pictures: Dataset, labels: list[str], settings: JudgeSettings
 ) -> dict[str, float]:
     """Accuracy on compositions never seen in training."""
     names = {1: "one_object_top1", 2: "two_objects_both_in_top2", 3: "three_objects_all_in_top3"}
     accuracy = {}
     for count, name in names.items():
         scenes = SceneDataset(
-            pictures, labels, config.num_validation_scenes, seed=10**6 + config.seed, num_objects=(count, count)
+            pictures, labels, settings.num_validation_scenes, seed=10**6 + settings.seed, num_objects=(count, count)
         )
-        accuracy[name] = round(top_k_accuracy(model, scenes, count, config.dataloader_num_workers), 4)
+        accuracy[name] = round(top_k_accuracy(model, scenes, count, settings.dataloader_num_workers), 4)
     return accuracy
-
-
-def main(argv: list[str] | None = None) -> None:
-    config = parse_config(JudgeConfig, __doc__, argv)
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
-    claim_output_dir(config.output_dir, config.overwrite_output_dir, config.resume_from_checkpoint)
-    set_seed(config.seed)
-    pictures = concatenate_datasets([load_soundscapes_mini(config.dataset, split)[1] for split in config.splits])
-    labels = sorted(set(pictures["label"]))
-    known, held_out = split_pictures(pictures, config.holdout_fold, config.num_folds)
-
-    model = build_model(labels, config.hidden_sizes)
-    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
-    plain = [weight for weight in model.parameters() if weight.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.max_train_steps, pct_start=0.05, anneal_strategy="cos"
-    )
-    model, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-
-    settings = {key: value for key, value in asdict(config).items() if key not in FREE}
-    checkpoints = Checkpoints(accelerator, config.output_dir, settings, config.checkpoints_total_limit)
-    step = checkpoints.resume(config.resume_from_checkpoint)
-    # From no object at all on: the judge has to know an empty scene, too.
-    scenes = SceneDataset(
-        known,
-        labels,
-        config.max_train_steps * config.train_batch_size,
-        config.seed,
-        IMAGE_SIZE,
-        (0, 3),
-        augment=True,
-        degrade=True,
-    )
-    loader = accelerator.prepare(
-        DataLoader(
-            scenes,
-            batch_size=config.train_batch_size,
-            sampler=StepSampler(step, config.max_train_steps, config.train_batch_size),
-            num_workers=config.dataloader_num_workers,
-            worker_init_fn=start_worker,
-        )
-    )
-    model.train()
-    progress = tqdm(total=config.max_train_steps, initial=step, mininterval=10)
-    for batch in loader:
-        loss = model(**batch).loss
-        accelerator.backward(loss)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        step += 1
-        progress.update()
-        if step % 20 == 0:
-            progress.set_postfix(loss=f"{loss.item():.4f}")
-        if step % config.checkpointing_steps == 0:
-            checkpoints.save(step)
-    progress.close()
-
-    # What is saved is what is measured.
-    model = accelerator.unwrap_model(model).half().float().eval()
-    accuracy = {"new_compositions": report(model, known, labels, config)}
-    if held_out is not None:
-        accuracy["pictures_left_out"] = report(model, held_out, labels, config)
-        accuracy["num_pictures_left_out"] = len(held_out)
-    print(json.dumps(accuracy, indent=2))
-    save(model, Path(config.output_dir), accuracy)
 
 
 def save(model: ResNetForImageClassification, out: Path, accuracy: dict) -> None:
@@ -189,7 +162,7 @@ def save(model: ResNetForImageClassification, out: Path, accuracy: dict) -> None
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     processor.save_pretrained(out)
-    (out / "accuracy.json").write_text(json.dumps(accuracy, indent=2) + "\n")
+    write_text(out / "accuracy.json", json.dumps(accuracy, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -423,7 +423,7 @@ class AVGASPipeline(
         Args:
             audio (path, `bytes`, file object, `np.ndarray`, `torch.Tensor`, `dict`, or a `list` of these):
                 The soundscape or soundscapes: audio or video files, samples of shape `(T,)`, `(channels, T)` or
-                `(T, channels)`, or `datasets` Audio values. See [`~avgas_pipeline.audio.load_audio`].
+                `(T, channels)`, or `datasets` Audio values. See [`~avgas_pipeline.audio.loading.load_audio`].
             sampling_rate (`int`, *optional*):
                 Rate of samples given as arrays or tensors, in Hz.
             separate (`bool`, defaults to `False`):

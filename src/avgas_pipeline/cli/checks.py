@@ -34,7 +34,9 @@ def bad_input_exits() -> Iterator[None]:
             if error.name not in _EXTRAS:
                 raise
             extra = _EXTRAS[error.name]
-            typer.echo(f"avgas: error: needs {error.name}: pip install 'avgas-pipeline[{extra}]'", err=True)
+            typer.echo(
+                f"avgas: error: needs {error.name}: pip install '.[{extra}]' in a checkout of avgas-pipeline", err=True
+            )
             raise typer.Exit(2) from None
 
 

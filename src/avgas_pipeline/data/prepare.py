@@ -269,7 +269,7 @@ def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Itera
     try:
         import ray
     except ImportError:
-        raise ValueError("The Ray engine needs Ray: pip install 'avgas-pipeline[ray]'.") from None
+        raise ValueError("The Ray engine needs Ray: pip install '.[ray]' in a checkout of avgas-pipeline.") from None
     dataset = ray.data.from_items([{"unit": unit.number} for unit in units], override_num_blocks=len(units))
     for row in dataset.map(lambda row: {"seen": work(units[row["unit"]])}).iter_rows():
         yield row["seen"]

@@ -10,7 +10,7 @@ from .pipeline_system import DrawingSettings, PipelineSystem
 from .soundscapes import EvaluationSet
 
 
-# What a baseline's separator has to be, as configured (DESIGN: the same class, no extra code paths).
+# What a baseline's separator has to be, as configured: they are the same class.
 BASELINES = {
     "single-embedding": {"num_slots": 1, "num_layers": 0},
     "paper": {"num_slots": 2, "num_layers": 0},

@@ -1,6 +1,6 @@
 """
 Metrics of soundscape-to-image generation and separation, as `torchmetrics.Metric` classes (they need
-`pip install 'avgas-pipeline[eval]'`), and the judges they rest on.
+`pip install '.[eval]'` in a checkout), and the judges they rest on.
 """
 
 from .bootstrap import Interval, bootstrap_interval

@@ -1,18 +1,20 @@
 """
 Between waveform windows and audio tokens: what each family of feature extractors and audio encoders wants.
 
-All that differs from family to family stands in two tables, [`WINDOW_LENGTHS`] for feature extractors and
-[`ENCODER_FAMILIES`] for encoders. A new encoder that none of their lines fits needs a line here and nothing else.
+What differs from family to family stands in two tables: [`WINDOW_LENGTHS`] for feature extractors and
+[`ENCODER_FAMILIES`] for encoders. An encoder that none of their lines fits needs a line here.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import BatchFeature, FeatureExtractionMixin, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
 
 from ..audio.windows import Window
 
@@ -41,10 +43,13 @@ class EncoderFamily:
         token_layout (`Callable`): From its configuration to the arguments `audio_dim`, `num_prefix_tokens` and
             `num_frequency_patches` of [`AudioVisualSeparator`], as far as they differ from its defaults.
         extra_inputs (`tuple[str, ...]`): What it may take of the feature extractor's output beside its main input.
+        read_tokens (`Callable`): From its output to audio tokens, `(B, tokens, audio_dim)` with the grid in
+            frequency-major order, or `(B, audio_dim, frequency, time)`.
     """
 
     token_layout: Callable[[PretrainedConfig], dict[str, int]]
     extra_inputs: tuple[str, ...] = ("attention_mask",)
+    read_tokens: Callable[[ModelOutput], torch.Tensor] = attrgetter("last_hidden_state")
 
 
 def _ast_layout(config: PretrainedConfig) -> dict[str, int]:
@@ -123,6 +128,11 @@ def encoder_inputs(
     if audio_encoder.main_input_name == "pixel_values":
         values = _spectrogram_picture(values, feature_extractor, audio_encoder.config.num_channels)
     return {audio_encoder.main_input_name: values, **_extra_inputs(features, audio_encoder)}
+
+
+def audio_tokens(audio_encoder: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """What the separator takes of an encoder, for inputs as of [`encoder_inputs`], on the encoder's device."""
+    return encoder_family(audio_encoder.config).read_tokens(audio_encoder(**inputs))
 
 
 def _extra_inputs(features: BatchFeature, audio_encoder: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -169,7 +169,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
     and a spectrogram mask.
 
     Two baselines are configurations: `num_slots=1, num_layers=0` is a single audio embedding (no separation), and
-    `num_slots=2, num_layers=0` over a ResNet-18, trained with the A2A and A2V losses alone, is AV-GAS's separator.
+    `num_slots=2, num_layers=0` over a ResNet-18, trained with hardly more than the A2A and A2V losses, is AV-GAS's
+    separator.
 
     Parameters:
         audio_dim (`int`, defaults to 768):
@@ -312,9 +313,9 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 How much of each window, from its start, is recording and not padding, in (0, 1]. Tokens of the
                 padding are masked.
             spectrogram (`torch.Tensor` of shape `(B, num_mask_bands, frames)`, *optional*):
-                The mixture, as [`~avgas_pipeline.spectrogram.relative_log_mel`] gives it. Masks have its shape; if it
-                has fewer rows than B, only the first windows get masks. Without it masks see only the audio tokens, at
-                the resolution of their grid in time.
+                The mixture, as [`~avgas_pipeline.audio.spectrogram.relative_log_mel`] gives it. Masks have its shape;
+                if it has fewer rows than B, only the first windows get masks. Without it masks see only the audio
+                tokens, at the resolution of their grid in time.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`AudioVisualSeparatorOutput`] or a tuple of its values.
 

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..audio.spectrogram import relative_log_mel, stft
 from ..audio.windows import Window, change_speed, sounding_windows
-from ..models.encoder_adapters import encoder_inputs
+from ..models.encoder_adapters import audio_tokens, encoder_inputs
 from ..models.separator import AudioVisualSeparatorOutput
 from .audio_models import AudioModels
 from .slots import SlotEncoding, WindowEncoding
@@ -194,7 +194,7 @@ def _separate(windows: list[Window], models: AudioModels, num_masks: int) -> Aud
         name: value.to(models.device, audio_encoder.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    tokens = audio_encoder(**inputs).last_hidden_state
+    tokens = audio_tokens(audio_encoder, inputs)
 
     config, dtype = separator.config, separator.dtype
     spectrogram = None

@@ -1,0 +1,1 @@
+"""What the training scripts share: settings, runs, data, losses and models."""

@@ -1,0 +1,1 @@
+"""Examples: mixtures, scenes, and which clips and pictures they are made of."""

@@ -1,0 +1,128 @@
+"""What an example costs most to make, on disk: its sources' slots and labels, and the latents of its picture."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm.auto import tqdm
+
+from avgas_pipeline.files import write_text
+from avgas_pipeline.metrics.judges import weights_digest
+
+
+FIELDS = ("latent_mean", "latent_std", "slots", "labels", "shown")
+BATCH_SIZE = 16
+# Settings that decide what the examples are.
+EXAMPLE_SETTINGS = (
+    "dataset",
+    "seed",
+    "num_examples",
+    "num_sources",
+    "augment_fraction",
+    "mixture_target",
+    "max_pictures_per_label",
+    "separated_fraction",
+    "resolution",
+)
+
+
+class ExampleCache:
+    """
+    The examples of one epoch, one array per field, mapped into memory. Building goes on where it was interrupted.
+
+    Args:
+        folder (`Path`): Where the arrays lie.
+        settings (`Mapping`): The run's; a cache made with others is not used.
+        models (`Mapping[str, torch.nn.Module]`): What encodes, before any layers are added: likewise.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], models: Mapping[str, torch.nn.Module]) -> None:
+        self.folder = folder
+        made_with = {"fields": FIELDS} | {name: settings[name] for name in EXAMPLE_SETTINGS}
+        made_with |= {f"{name}_sha256": weights_digest(model) for name, model in models.items()}
+        self.made_with = json.loads(json.dumps(made_with))
+
+    def build(
+        self,
+        examples: Dataset,
+        collate: Callable,
+        encode: Callable[[dict[str, Any]], dict[str, torch.Tensor]],
+        accelerator: Accelerator,
+        num_workers: int,
+    ) -> None:
+        """
+        Make what is missing, in the first process; the others wait.
+
+        Args:
+            examples (`Dataset`): Of `num_examples` different examples.
+            collate (`Callable`): From examples to a batch.
+            encode (`Callable`): From a batch to what is kept of it, by the names of `FIELDS`.
+            accelerator (`Accelerator`): The run's.
+            num_workers (`int`): Processes that make examples.
+
+        Raises:
+            ValueError: If there is a cache made with other settings, data or models.
+        """
+        if accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            done = self._num_done()
+            loader = DataLoader(
+                Subset(examples, range(done, examples.num_examples)),
+                BATCH_SIZE,
+                collate_fn=collate,
+                num_workers=num_workers,
+                generator=torch.Generator().manual_seed(0),
+            )
+            progress = tqdm(total=examples.num_examples, initial=done, desc="caching examples", mininterval=10)
+            for batch in loader:
+                with accelerator.autocast():
+                    values = {name: value.cpu().numpy() for name, value in encode(batch).items()}
+                self._write(values, done, examples.num_examples)
+                done += len(values["shown"])
+                progress.update(len(values["shown"]))
+            progress.close()
+        accelerator.wait_for_everyone()
+
+    def dataset(self, examples: Dataset) -> "CachedExamples":
+        """The examples, as often as `examples` repeats them."""
+        return CachedExamples(self.folder, examples.num_examples, len(examples))
+
+    def _write(self, values: dict[str, np.ndarray], start: int, total: int) -> None:
+        for name, value in values.items():
+            path = self.folder / f"{name}.npy"
+            mode = "r+" if start else "w+"
+            array = np.lib.format.open_memmap(path, mode, value.dtype, None if start else (total, *value.shape[1:]))
+            array[start : start + len(value)] = value
+            array.flush()
+        done = start + len(values["shown"])
+        write_text(self.folder / "cache.json", json.dumps({"done": done, "settings": self.made_with}))
+
+    def _num_done(self) -> int:
+        path = self.folder / "cache.json"
+        if not path.exists():
+            return 0
+        state = json.loads(path.read_text(encoding="utf-8"))
+        if state["settings"] != self.made_with:
+            raise ValueError(f"{self.folder}: holds examples of other settings, data or models; remove it.")
+        return state["done"]
+
+
+class CachedExamples(Dataset):
+    """Cached examples, epoch after epoch."""
+
+    def __init__(self, folder: Path, num_examples: int, length: int) -> None:
+        self.num_examples = num_examples
+        self.length = length
+        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FIELDS}
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        row = number % self.num_examples
+        return {name: torch.from_numpy(np.array(array[row])) for name, array in self.arrays.items()}

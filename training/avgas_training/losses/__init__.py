@@ -1,0 +1,1 @@
+"""Losses, one job a file."""

@@ -1,0 +1,190 @@
+"""What all training runs share: their folder, accelerator, checkpoints, data in order, curves."""
+
+import gc
+import logging
+import math
+import signal
+from collections.abc import Callable, Sized
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, set_seed
+from diffusers.optimization import get_scheduler
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from .checkpoints import Checkpoints
+from .curves import Curves
+from .data.order import StepSampler, start_worker
+from .folder import claim_output_dir
+from .settings import RunSettings, ScheduledRunSettings
+
+
+logger = logging.getLogger(__name__)
+
+# PyTorch's names of instruction sets for which oneDNN has no kernels in bfloat16.
+SLOW_IN_BF16 = ("NO AVX", "DEFAULT", "AVX2")
+
+
+class Run:
+    """
+    A run's accelerator and folder, and what is made with them.
+
+    Args:
+        settings ([`RunSettings`]): Its settings.
+        gradient_accumulation_steps (`int`, defaults to 1): Batches per optimiser step.
+
+    Raises:
+        ValueError: If the folder holds something, and the run neither goes on nor may overwrite it.
+    """
+
+    def __init__(self, settings: RunSettings, gradient_accumulation_steps: int = 1) -> None:
+        self.settings = settings
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),
+            mixed_precision=precision(settings),
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            log_with=None if settings.report_to == "none" else settings.report_to,
+            project_config=ProjectConfiguration(settings.output_dir, logging_dir=f"{settings.output_dir}/logs"),
+            # Which heads learn depends on the losses that there are.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        kind = self.accelerator.distributed_type
+        if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+            # Averaged weights, checkpoints and the result are written from whole weights.
+            raise ValueError(f"{kind.value} is not supported: use data parallelism (distributed_type MULTI_GPU).")
+        if self.accelerator.is_main_process:
+            claim_output_dir(settings.output_dir, settings.overwrite_output_dir, settings.resume_from_checkpoint)
+        self.accelerator.wait_for_everyone()
+        set_seed(settings.seed)
+        self._stop = _StopSignal()
+        self.curves = Curves(Path(settings.output_dir) / "curves.jsonl")
+        # What has to be the same to go on.
+        self.fixed_settings = {**settings.fixed(), "num_processes": self.accelerator.num_processes}
+        self.checkpoints = Checkpoints(
+            self.accelerator, settings.output_dir, self.fixed_settings, settings.checkpoints_total_limit
+        )
+
+    @property
+    def examples_per_step(self) -> int:
+        """Of all processes and accumulated batches."""
+        return self.settings.train_batch_size * self.accelerator.num_processes * self.gradient_accumulation_steps
+
+    def loader(self, examples: Dataset | Sized, step: int, collate_fn: Callable | None = None) -> DataLoader:
+        """Batches from some step on to the last."""
+        return self.accelerator.prepare(
+            DataLoader(
+                examples,
+                batch_size=self.settings.train_batch_size,
+                sampler=StepSampler(step, self.settings.max_train_steps, self.examples_per_step),
+                collate_fn=collate_fn,
+                num_workers=self.settings.dataloader_num_workers,
+                worker_init_fn=start_worker,
+                # Of its own, since what it draws must not move the random numbers that a checkpoint restored.
+                generator=torch.Generator().manual_seed(self.settings.seed),
+            )
+        )
+
+    def start_trackers(self, name: str) -> None:
+        """Begin the curves."""
+        self.accelerator.init_trackers(name, {key: str(value) for key, value in asdict(self.settings).items()})
+
+    def progress_bar(self, step: int) -> tqdm:
+        """Of the whole run, in its main process, from some step on."""
+        return tqdm(
+            total=self.settings.max_train_steps,
+            initial=step,
+            disable=not self.accelerator.is_main_process,
+            mininterval=10,
+        )
+
+    def check_finite(self, loss: torch.Tensor, step: int) -> None:
+        """
+        Raises:
+            ValueError: If a loss is infinite or not a number.
+        """
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
+
+    def end_step(
+        self,
+        step: int,
+        losses: dict[str, torch.Tensor],
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        progress: tqdm,
+    ) -> bool:
+        """Log and save a checkpoint, as far as they are due; returns whether the run is to stop."""
+        progress.update()
+        if self.is_due(step, self.settings.logging_steps):
+            values = {name: self.accelerator.reduce(loss.detach(), "mean").item() for name, loss in losses.items()}
+            progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
+            self.log({**values, "lr": schedule.get_last_lr()[0]}, step)
+        stopping = self._stopping()
+        if step % self.settings.checkpointing_steps == 0 or stopping:
+            self.checkpoints.save(step)
+        return stopping
+
+    def is_due(self, step: int, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the last one, is to be done."""
+        return step % every == 0 or step == self.settings.max_train_steps
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        """A point of the curves, for the tracker and for the card of the result."""
+        self.accelerator.log(values, step=step)
+        if self.accelerator.is_main_process:
+            self.curves.add(values, step)
+
+    def end(self) -> None:
+        """Close trackers and the process group, once the caller has let go of the prepared model."""
+        # If the model were the last to hold the group, it would wait for gloo's threads, and they for the interpreter.
+        self.accelerator.free_memory()
+        gc.collect()
+        self.accelerator.end_training()
+        self._stop.restore()
+
+    def _stopping(self) -> bool:
+        """Whether SIGTERM has come, to whichever process; to be asked by all of them alike."""
+        if self.accelerator.num_processes == 1:
+            return self._stop.received
+        received = torch.tensor(float(self._stop.received), device=self.accelerator.device)
+        return self.accelerator.reduce(received, "sum").item() > 0
+
+
+def build_schedule(
+    settings: ScheduledRunSettings, optimizer: torch.optim.Optimizer, num_processes: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate's, in steps of all processes, which is how accelerate counts."""
+    return get_scheduler(
+        settings.lr_scheduler,
+        optimizer,
+        num_warmup_steps=settings.lr_warmup_steps * num_processes,
+        num_training_steps=settings.max_train_steps * num_processes,
+    )
+
+
+def precision(settings: RunSettings) -> str | None:
+    """The wanted precision, or float32 where bfloat16 on this CPU would be several times slower than that."""
+    on_cpu = not torch.accelerator.is_available()
+    if on_cpu and settings.mixed_precision == "bf16" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16:
+        logger.warning("This CPU has no fast bfloat16: training in float32 instead.")
+        return "no"
+    return settings.mixed_precision
+
+
+class _StopSignal:
+    """Whether SIGTERM has come: the loop then saves and ends, as schedulers of clusters expect."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous = signal.signal(signal.SIGTERM, self._receive)
+
+    def restore(self) -> None:
+        """Have the signal do again what it did before."""
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True

@@ -1,0 +1,276 @@
+"""Settings of the training scripts: dataclasses that check themselves. `command_line.py` reads them."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+# Parts of the pictures, of which `holdout_fold` leaves out one.
+NUM_FOLDS = 5
+
+
+def setting(default: Any, text: str, may_change: bool = False) -> Any:
+    """
+    A field of a run's settings.
+
+    Args:
+        default (`Any`): Its default; lists are copied.
+        text (`str`): Its help.
+        may_change (`bool`, defaults to `False`): Whether an interrupted run may go on with another value.
+    """
+    metadata = {"help": text, "may_change": may_change}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    """A setting's default."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+@dataclass
+class RunSettings:
+    """
+    Settings of every run.
+
+    Raises:
+        ValueError: For a value that can't be; the message names the setting. All others of this file do the same.
+    """
+
+    dataset: str = setting("data/soundscapes-mini", "folder or Hub repository of soundscapes-mini", may_change=True)
+    output_dir: str = setting("runs/run", "the run's folder", may_change=True)
+    overwrite_output_dir: bool = setting(False, "begin anew in a folder that is not empty", may_change=True)
+    resume_from_checkpoint: str | None = setting(None, "'latest', or a checkpoint's folder", may_change=True)
+    train_batch_size: int = setting(16, "examples per step and process")
+    max_train_steps: int = setting(10000, "optimiser steps")
+    learning_rate: float = setting(1e-3, "highest learning rate")
+    weight_decay: float = setting(0.01, "of AdamW")
+    mixed_precision: Literal["no", "fp16", "bf16"] | None = setting(None, "the launcher's if not given")
+    dataloader_num_workers: int = setting(1, "processes that make examples", may_change=True)
+    checkpointing_steps: int = setting(500, "steps from one checkpoint to the next", may_change=True)
+    checkpoints_total_limit: int = setting(2, "checkpoints to keep", may_change=True)
+    logging_steps: int = setting(20, "steps from one point of the curves to the next", may_change=True)
+    report_to: str | None = setting("tensorboard", "accelerate's tracker, or none", may_change=True)
+    seed: int = setting(0, "of everything random")
+
+    def __post_init__(self) -> None:
+        self._check_positive("train_batch_size", "max_train_steps")
+        self._check_positive("checkpointing_steps", "checkpoints_total_limit", "logging_steps")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed has to be from 0 to {2**31 - 1} but is {self.seed}.")
+
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} has to be at least 1 but is {value}.")
+
+    def fixed(self) -> dict[str, Any]:
+        """The settings that have to be the same to go on with an interrupted run, by name."""
+        values = dataclasses.asdict(self)
+        return {
+            field.name: values[field.name] for field in dataclasses.fields(self) if not field.metadata["may_change"]
+        }
+
+
+@dataclass
+class ScheduledRunSettings(RunSettings):
+    """Settings of runs with a schedule of diffusers and validation."""
+
+    lr_scheduler: str = setting("cosine", "schedule of the learning rate, one of diffusers'")
+    lr_warmup_steps: int = setting(200, "steps until the highest learning rate")
+    max_grad_norm: float = setting(1.0, "gradients are clipped to this norm")
+    validation_steps: int = setting(1000, "steps from one validation to the next", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("validation_steps")
+
+
+@dataclass
+class MixtureRunSettings(ScheduledRunSettings):
+    """Settings of runs that begin with a pipeline and learn from mixtures."""
+
+    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
+    dataset: str = setting(
+        "data/soundscapes-mini", "clips: folder or Hub repository; see docs/data.md", may_change=True
+    )
+    num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture")
+    num_examples: int = setting(10000, "mixtures in an epoch")
+    augment_fraction: float = setting(1.0, "share of mixtures whose clips are varied")
+    gradient_accumulation_steps: int = setting(1, "batches per optimiser step")
+    gradient_checkpointing: bool = setting(False, "less memory, more time")
+    image_encoder: str | None = setting(
+        None, "frozen image encoder of transformers, teacher of A2V; without it there is no A2V loss"
+    )
+    presence_weight: float = setting(1.0, "weight of the presence loss")
+    label_weight: float = setting(1.0, "weight of the label loss")
+    a2a_weight: float = setting(0.5, "weight of the audio-audio alignment; 0 spares the teacher's time")
+    a2v_weight: float = setting(0.5, "weight of the audio-visual alignment")
+    mask_weight: float = setting(2.0, "weight of the mask loss")
+    aux_weight: float = setting(1.0, "weight of presence and label before every layer of the separator")
+    label_smoothing: float = setting(0.0, "of the label loss")
+    push_to_hub: bool = setting(False, "publish the result", may_change=True)
+    hub_model_id: str | None = setting(None, "where; by default the output folder's name", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrained_model_name_or_path is None:
+            raise ValueError("pretrained_model_name_or_path is needed: the checkpoint to begin with.")
+        self._check_positive("num_examples", "gradient_accumulation_steps")
+        if not 0 <= self.augment_fraction <= 1:
+            raise ValueError(f"augment_fraction has to be from 0 to 1 but is {self.augment_fraction}.")
+        if len(self.num_sources) != 2 or not 1 <= self.num_sources[0] <= self.num_sources[1]:
+            raise ValueError(f"num_sources has to be the fewest and the most, such as 1 3, but is {self.num_sources}.")
+
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of the separator's losses, by name."""
+        return {name: getattr(self, f"{name}_weight") for name in ("presence", "label", "a2a", "a2v", "mask", "aux")}
+
+
+@dataclass
+class GeneratorSettings(MixtureRunSettings):
+    """Settings of `train.py`."""
+
+    output_dir: str = setting("runs/generator", "the run's folder", may_change=True)
+    full: bool = setting(False, "train all weights of U-Net and condition tokens, instead of LoRA layers")
+    train_separator: bool = setting(False, "train audio encoder and separator as well, end to end")
+    rank: int = setting(16, "of the LoRA layers")
+    lora_alpha: int | None = setting(None, "their scale times the rank; the rank if not given")
+    lora_dropout: float = setting(0.0, "in the LoRA layers")
+    lora_target_modules: list[str] = setting(["to_q", "to_k", "to_v", "to_out.0"], "layers of the U-Net that get them")
+    cache_examples: bool = setting(
+        False, "encode the examples once and keep them on disk; every epoch then has the same ones"
+    )
+    max_pictures_per_label: int | None = setting(
+        None, "learn to draw so many pictures of each label, the most colourful; all if not given"
+    )
+    mixture_target: Literal["compose", "collage", "single"] = setting(
+        "compose", "picture of a mixture: a scene of its sources, them side by side, or the loudest one"
+    )
+    separated_fraction: float = setting(0.5, "share of examples whose picture shows one of their sources alone")
+    resolution: int | None = setting(None, "side of the pictures, in pixels; the checkpoint's if not given")
+    train_batch_size: int = setting(8, "mixtures per step and process")
+    learning_rate: float = setting(1e-4, "highest learning rate")
+    separator_learning_rate: float = setting(1e-4, "that of audio encoder and separator, with train_separator")
+    lr_scheduler: str = setting("constant_with_warmup", "schedule of the learning rate, one of diffusers'")
+    use_8bit_adam: bool = setting(False, "AdamW of bitsandbytes")
+    condition_dropout: float = setting(0.1, "share of examples that learn the null tokens, for guidance")
+    slot_noise: float = setting(
+        0.0, "noise on slots, as a multiple of their spread: those of unknown recordings are less certain"
+    )
+    slot_shuffle: float = setting(
+        0.0, "share of mixtures whose sources get each other's slots but keep their labels, so that labels decide"
+    )
+    snr_gamma: float | None = setting(None, "min-SNR weighting of the diffusion loss; 5 is usual")
+    noise_offset: float = setting(0.0, "of the noise's mean; 0.1 is usual")
+    ema_decay: float = setting(0.0, "of averaged weights, which are saved; 0 does without")
+    num_validation_mixtures: int = setting(4, "mixtures in the grid of pictures", may_change=True)
+    num_inference_steps: int = setting(25, "denoising steps of the grid")
+    guidance_scale: float = setting(4.0, "of the grid")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("resolution", "max_pictures_per_label")
+        together = "and train_separator do not go together"
+        if self.train_separator and self.cache_examples:
+            raise ValueError(f"cache_examples {together}: what the separator says changes every step.")
+        if self.train_separator and self.slot_noise:
+            raise ValueError(f"slot_noise {together}: slots would learn to drown it.")
+        if self.train_separator and self.slot_shuffle:
+            raise ValueError(f"slot_shuffle {together}: sources would learn to be alike.")
+
+
+@dataclass
+class SeparatorSettings(MixtureRunSettings):
+    """Settings of `train_separator.py`."""
+
+    output_dir: str = setting("runs/separator", "the run's folder", may_change=True)
+    num_slots: int | None = setting(
+        None,
+        "places for sources in the separator; if this, num_layers, mask_channels or label_temperature is given and not"
+        " what the checkpoint has, training begins with a new separator",
+    )
+    num_layers: int | None = setting(None, "layers of the separator; 0 projects the pooled audio to the slots")
+    mask_channels: int | None = setting(None, "width of the separator's mask decoder; 0 leaves masks out")
+    label_temperature: float | None = setting(
+        None, "at which the separator weighs the tokens of labels, if the checkpoint's separator has such tokens"
+    )
+    new_audio_encoder: Literal["resnet18"] | None = setting(
+        None, "begin with an untrained audio encoder and a new separator: resnet18 is AV-GAS's, on spectrograms"
+    )
+    num_sources: list[int] = setting([1, 3], "fewest and most sources of a mixture")
+    synthetic_clips: str | None = setting(
+        None, "folder of make_synthetic_clips.py: learnt with the recordings, never validated on"
+    )
+    balance: Literal["label", "source_group"] = setting("label", "what is drawn evenly: labels, or source groups")
+    gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
+    learning_rate: float = setting(3e-4, "highest learning rate of the separator")
+    encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")
+    encoder_trainable: list[str] = setting(
+        [], "train only the audio encoder's weights whose names begin with one of these; all if empty"
+    )
+    mask_fraction: float = setting(
+        1.0, "share of a batch's mixtures whose masks are learnt: masks take half of a step's time"
+    )
+    ema_decay: float = setting(0.999, "of the averaged weights, which teach A2A and are saved")
+    validation_fraction: float = setting(
+        0.1, "share of every label's source groups that is held out to validate on; 0 for none"
+    )
+    num_validation_mixtures: int = setting(200, "mixtures of held-out clips", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("num_slots")
+        if not 0 < self.mask_fraction <= 1:
+            raise ValueError(f"mask_fraction has to be above 0 and at most 1 but is {self.mask_fraction}.")
+
+
+@dataclass
+class AutoencoderSettings(ScheduledRunSettings):
+    """Settings of `train_autoencoder.py`."""
+
+    output_dir: str = setting("runs/autoencoder", "the run's folder", may_change=True)
+    block_out_channels: list[int] = setting(
+        [16, 32, 64, 128, 128], "channels at every resolution; the first is not used"
+    )
+    latent_channels: int = setting(16, "channels of the latents")
+    resolution: int = setting(128, "side of the pictures, in pixels")
+    layout: Literal["compose", "collage"] = setting(
+        "compose", "objects of a scene: anywhere, or side by side on white"
+    )
+    augment: bool = setting(True, "vary every object")
+    max_train_steps: int = setting(20000, "optimiser steps")
+    weight_decay: float = setting(1e-4, "of AdamW")
+    edge_weight: float = setting(0.0, "weight of absolute errors of pixels and edges; blurs less, learns slower")
+    latent_weight: float = setting(1e-5, "weight of the latents' mean square, against which unit noise is set")
+    ema_decay: float = setting(0.999, "of the averaged weights that are saved")
+    num_validation_scenes: int = setting(64, "new scenes to validate on", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("latent_channels", "resolution", "num_validation_scenes")
+
+
+@dataclass
+class JudgeSettings(RunSettings):
+    """Settings of `train_judge.py`."""
+
+    output_dir: str = setting("runs/judge", "the run's folder", may_change=True)
+    hidden_sizes: list[int] = setting([24, 48, 96, 176], "channels of the ResNet's four stages")
+    train_batch_size: int = setting(64, "scenes per step and process")
+    max_train_steps: int = setting(4500, "optimiser steps")
+    learning_rate: float = setting(2e-3, "highest learning rate")
+    weight_decay: float = setting(0.05, "of AdamW")
+    splits: list[str] = setting(["train", "test"], "splits whose pictures it learns; train alone for an A2V teacher")
+    holdout_fold: int | None = setting(
+        None, "leave out one fifth of the pictures, by source group, and report on it: the fifth 0, 1, 2, 3 or 4"
+    )
+    num_validation_scenes: int = setting(2000, "scenes of each kind in the report", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("num_validation_scenes")
+        if self.holdout_fold is not None and not 0 <= self.holdout_fold < NUM_FOLDS:
+            raise ValueError(f"holdout_fold has to be from 0 to {NUM_FOLDS - 1} but is {self.holdout_fold}.")
