@@ -87,7 +87,6 @@ def test_learns_to_separate(inputs, tmp_path):
     mixtures = MixtureSet(sampler, [sampler.plan(number) for number in range(8)], "clips", "train", "new mixtures")
     drawings = encode_soundscapes(pipe, [mixtures[number] for number in range(8)], presence_threshold=0.5)[1]
     values = score_sound(drawings, mixtures).compute()
-    print(values)
     assert values["label_recall"] == 1.0
     assert values["count_accuracy"] == 1.0
     assert values["si_sdri_db"] >= 10.0
