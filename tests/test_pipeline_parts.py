@@ -190,7 +190,7 @@ def test_parts_can_be_trained_after_hooks_have_cast_them(pipe, part):
 
 def test_the_device_of_a_pipeline_that_only_separates(components):
     pipe = AVGASPipeline(**components | {"unet": None, "vae": None})
-    assert pipe.audio_models.device == torch.device("cpu")
+    assert pipe.audio_models().device == torch.device("cpu")
 
 
 def test_models_run_in_the_order_of_offloading(components):

@@ -55,7 +55,7 @@ def encode_mixtures(
 ) -> list[tuple[int, list[WindowViews]]]:
     """Mixtures with each number of sources: that number, and the views of their windows."""
     encoded = []
-    models = pipe.audio_models
+    models = pipe.audio_models()
     for number in tqdm(range(num_mixtures * len(NUM_SOURCES)), desc="Encoding mixtures", unit="mixture"):
         num_sources = NUM_SOURCES[number % len(NUM_SOURCES)]
         waveform = mixtures.render(mixtures.plan(number, num_sources=num_sources)).waveform

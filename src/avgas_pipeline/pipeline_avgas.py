@@ -182,14 +182,13 @@ class AVGASPipeline(
         """Length of the window that the audio encoder takes at once, in seconds."""
         return window_length(self.audio_feature_extractor) / self.sampling_rate
 
-    @property
-    def audio_models(self) -> AudioModels:
-        """What encodes audio, for [`~avgas_pipeline.separation.encoding.encode`]."""
+    def audio_models(self, device: torch.device | None = None) -> AudioModels:
+        """What encodes audio on a device, the pipeline's if not given, for [`~.separation.encoding.encode`]."""
         return AudioModels(
             self.audio_feature_extractor,
             self.audio_encoder,
             self.separator,
-            self._execution_device,
+            device or self._execution_device,
             self.config.speed_variation,
         )
 
@@ -213,6 +212,7 @@ class AVGASPipeline(
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
         lora_scale: float | None = None,
+        device: torch.device | None = None,
     ) -> EncodedAudio:
         r"""
         Encode soundscapes: separate their sources and get what draws them. `pipe(**pipe.encode_audio(audio))` draws
@@ -226,8 +226,8 @@ class AVGASPipeline(
             max_batch_rows (`int`, *optional*):
                 The most windows that go through the audio encoder at a time, at all speeds together; never more than
                 32.
-            lora_scale (`float`, *optional*):
-                Factor on the separator's LoRA layers.
+            lora_scale (`float`, *optional*), device (`torch.device`, *optional*):
+                Factor on the separator's LoRA layers, and where the models run, if not on the pipeline's device.
 
         Returns:
             [`EncodedAudio`], whose names are those of `__call__`'s arguments.
@@ -243,7 +243,7 @@ class AVGASPipeline(
             check_negatives(negatives, len(soundscapes))
 
         # 2. Cut into windows
-        models = self.audio_models
+        models = self.audio_models(device)
         windows = [models.cut_windows(recording.waveform) for recording in (*soundscapes, *negatives)]
 
         # 3. Encode them; tokens and masks only of slots that can become sources
@@ -568,6 +568,7 @@ class AVGASPipeline(
                 max_duration_s=max_duration_s,
                 max_batch_rows=max_batch_rows,
                 lora_scale=lora_scale,
+                device=device,
             )
             if negative_audio is None:
                 # Guidance then leads away from the null tokens, which may be the caller's.

@@ -32,7 +32,7 @@ def encode_soundscapes(
     Returns:
         What draws them, and what was found in each, without images.
     """
-    models = pipe.audio_models
+    models = pipe.audio_models()
     waveforms = [_at_rate(soundscape.waveform, soundscape, pipe) for soundscape in soundscapes]
     windows = [models.cut_windows(waveform) for waveform in waveforms]
     encoding = encode(windows, models)
@@ -65,7 +65,7 @@ def encode_stems(pipe: AVGASPipeline, soundscapes: Sequence[Soundscape]) -> tupl
     Encode every clean source by itself, as its most probable slot; their tokens stand side by side, as if the mixture
     had been separated perfectly.
     """
-    models = pipe.audio_models
+    models = pipe.audio_models()
     tokens, sources, drawings = [], [], []
     for soundscape in soundscapes:
         stems = [_at_rate(stem, soundscape, pipe) for stem in soundscape.stems]
