@@ -16,7 +16,7 @@ MODELS = BOTTOM | {"models"}
 OUTPUT = {"pipeline_output"}
 SEPARATION = MODELS | OUTPUT | {"separation"}
 LOADERS = MODELS | {"loaders", "model_card"}
-PIPELINE = SEPARATION | LOADERS | {"conditioning", "input_checks", "pipeline_avgas"}
+PIPELINE = SEPARATION | LOADERS | {"conditioning", "denoising", "exclusive", "input_checks", "pipeline_avgas"}
 DATA = BOTTOM | {"data", "labels"}
 MAY_IMPORT = {
     "files": set(),
@@ -25,6 +25,8 @@ MAY_IMPORT = {
     "pipeline_output": set(),
     "separation": SEPARATION,
     "conditioning": OUTPUT,
+    "denoising": {"conditioning"},
+    "exclusive": set(),
     "input_checks": BOTTOM | OUTPUT,
     "loaders": LOADERS,
     "pipeline_avgas": PIPELINE,

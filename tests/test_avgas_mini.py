@@ -118,7 +118,7 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
         ("Farm1.wav", "sheep bleating", 0.9),
         ("Shanty5.wav", "dog barking", 0.9),
         ("SportsCroud1.wav", "people clapping", 0.9),
-        ("morning.ogg", "chicken crowing", 0.85),
+        ("morning.ogg", "chicken crowing", 0.8),
         ("ship.ogg", "splashing water", 0.9),
         ("ship.ogg", "raining", 0.9),
         ("Green1.wav", "bird chirping, tweeting", 0.9),

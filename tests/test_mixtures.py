@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sounds import tone
 
 from avgas_pipeline.audio.loading import load_audio
+from avgas_pipeline.audio.loudness import active_rms
 from avgas_pipeline.data import tables
 from avgas_pipeline.data.augment import augment, limit_band
-from avgas_pipeline.data.loudness import active_rms
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.plans import read_manifest, write_manifest
 from avgas_pipeline.data.scenes import collage, compose_scene, overlap

@@ -259,7 +259,7 @@ def test_vggsounder_with_its_flags(tmp_path):
         read_vggsounder(tmp_path / "v.csv", modalities=("X",))
     assert len(audible) == 3 and audible[0].labels == ("people marching", "orchestra", "people crowd")
     (tmp_path / "v.csv").write_text("video_id,label\nx,y\n")
-    with pytest.raises(ValueError, match="line 2"):
+    with pytest.raises(ValueError, match="line 1: needs the columns"):
         read_vggsounder(tmp_path / "v.csv")
 
 

@@ -19,17 +19,24 @@ import PIL.Image
 import PIL.ImageDraw
 import torch
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetsError
 from tqdm import tqdm
 
 from avgas_pipeline.audio.loading import load_audio
+from avgas_pipeline.audio.loudness import active_rms
 from avgas_pipeline.audio.spectrogram import relative_log_mel, stft
-from avgas_pipeline.data.loudness import active_rms
 from avgas_pipeline.data.scenes import open_picture
+from avgas_pipeline.data.tables import check_columns
 from avgas_pipeline.files import atomic_path
 from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
 
 
 SPLITS = ("train", "test")
+# The columns that are checked.
+KINDS = {
+    "audio": ("id", "label", "split", "source_group", "license", "audio", "duration"),
+    "images": ("id", "label", "split", "source_group", "license", "image"),
+}
 RATE = 16000
 SHORTEST_S, LONGEST_S = 0.1, 15.0
 # Active RMS of a sound, in dB of full scale.
@@ -37,6 +44,25 @@ QUIETEST_DB, LOUDEST_DB = -45.0, -3.0
 DURATION_TOLERANCE_S = 0.05
 # Share of a picture's area that its object covers.
 LEAST_COVERAGE = 0.02
+
+
+def load_table(dataset: Path, kind: str, split: str) -> Dataset:
+    """
+    One file of the dataset.
+
+    Raises:
+        FileNotFoundError: If it is missing.
+        ValueError: If it is no Parquet file, or lacks a column.
+    """
+    path = dataset / kind / f"{split}.parquet"
+    try:
+        table = load_dataset("parquet", data_files={split: str(path)}, split=split)
+        check_columns(table, *KINDS[kind])
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file.") from None
+    except (DatasetsError, ValueError) as error:
+        raise ValueError(f"{path}: {error.__cause__ or error}") from None
+    return table
 
 
 def check_tables(tables: dict[str, dict[str, Dataset]]) -> Iterator[str]:
@@ -71,14 +97,17 @@ def check_sound(row: dict[str, Any]) -> Iterator[str]:
     """Faults of one sound."""
     try:
         waveform = load_audio(row["audio"], target_sampling_rate=RATE)
-    except ValueError as error:
-        yield f"audio: {row['id']} can't be read ({error})"
+    # Damaged files make decoders raise nearly anything.
+    except Exception as error:
+        yield f"audio: {row['id']} can't be read ({error!r})"
         return
     seconds = len(waveform) / RATE
     if not SHORTEST_S <= seconds <= LONGEST_S:
         yield f"audio: {row['id']} is {seconds:.2f} s long"
-    if abs(seconds - row["duration"]) > DURATION_TOLERANCE_S:
-        yield f"audio: {row['id']} is {seconds:.2f} s long, but `duration` says {row['duration']:.2f} s"
+    duration = math.nan if row["duration"] is None else row["duration"]
+    # NaN is near nothing.
+    if not abs(seconds - duration) <= DURATION_TOLERANCE_S:
+        yield f"audio: {row['id']} is {seconds:.2f} s long, but `duration` says {duration:.2f} s"
     level = active_rms(waveform, RATE)
     level_db = 20 * math.log10(level) if level else -math.inf
     if level_db == -math.inf or np.abs(waveform).max() < 1e-3:
@@ -92,8 +121,8 @@ def check_picture(row: dict[str, Any]) -> Iterator[str]:
     try:
         picture = open_picture(row["image"])
         picture.load()
-    except (OSError, SyntaxError) as error:
-        yield f"images: {row['id']} can't be read ({error})"
+    except Exception as error:
+        yield f"images: {row['id']} can't be read ({error!r})"
         return
     if picture.mode != "RGBA":
         yield f"images: {row['id']} has no transparency ({picture.mode})"
@@ -163,15 +192,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if not arguments.dataset.is_dir():
         parser.error(f"{arguments.dataset}: no such folder")
-    tables = {
-        kind: {
-            split: load_dataset(
-                "parquet", data_files={split: str(arguments.dataset / kind / f"{split}.parquet")}, split=split
-            )
-            for split in SPLITS
-        }
-        for kind in ("audio", "images")
-    }
+    try:
+        tables = {kind: {split: load_table(arguments.dataset, kind, split) for split in SPLITS} for kind in KINDS}
+    except (ValueError, OSError) as error:
+        parser.error(" ".join(str(error).split()))
     faults = [*check_tables(tables), *check_contents(tables)]
     for fault in faults:
         print(fault)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -44,7 +44,7 @@ class InputChecksMixin:
     ) -> None:
         """Raises `ValueError` for arguments that do not fit each other or the models, before anything is computed."""
         factor = self.vae_scale_factor
-        if not all(isinstance(side, int) and side > 0 and side % factor == 0 for side in (height, width)):
+        if not all(isinstance(side, Integral) and side > 0 and side % factor == 0 for side in (height, width)):
             raise ValueError(
                 f"`height` and `width` have to be positive multiples of {factor} but are {height} and {width}."
             )
@@ -95,8 +95,25 @@ class InputChecksMixin:
 
 def check_count(name: str, number: Any) -> None:
     """Raises `ValueError` unless `number` is a positive integer."""
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < 1:
         raise ValueError(f"`{name}` has to be a positive integer but is {number!r}.")
+
+
+def check_drawing_models(pipeline: DiffusionPipeline, output_type: str) -> None:
+    """Raises `ValueError` if the pipeline lacks a component that draws."""
+    for name in ("unet", "scheduler", *(() if output_type == "latent" else ("vae",))):
+        if getattr(pipeline, name, None) is None:
+            raise ValueError(f"This pipeline was loaded without `{name}`, so it can't draw.")
+
+
+def callback_results(returned: Any) -> dict[str, torch.Tensor]:
+    """What a callback returned; raises `ValueError` if that is no dict."""
+    if not isinstance(returned, dict):
+        raise ValueError(
+            "`callback_on_step_end` has to return a dict of the tensors to replace, which may be empty, but returned"
+            f" {type(returned).__name__}."
+        )
+    return returned
 
 
 def check_audio_models(

@@ -18,12 +18,10 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
 )
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from diffusers.utils import replace_example_docstring, scale_lora_layers, unscale_lora_layers
-from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer, FeatureExtractionMixin, PreTrainedModel
 
-from .audio.loading import DEFAULT_MAX_DURATION_S, Recording, load_recordings
+from .audio.loading import DEFAULT_MAX_DURATION_S, Recording, as_batch, load_recordings
 from .conditioning import (
-    Rows,
     pack_sources,
     prepare_conditions,
     row_seeds,
@@ -31,11 +29,15 @@ from .conditioning import (
     texts_per_soundscape,
     weights_per_soundscape,
 )
+from .denoising import DenoisingMixin, check_finite_latents
+from .exclusive import one_call_at_a_time, reading
 from .input_checks import (
     NOTHING_NEGATIVE,
     InputChecksMixin,
+    callback_results,
     check_any_source,
     check_audio_models,
+    check_drawing_models,
     check_negatives,
     check_not_silent,
 )
@@ -70,7 +72,13 @@ EXAMPLE_DOC_STRING = """
 
 
 class AVGASPipeline(
-    HubMixin, FromPartsMixin, InputChecksMixin, DiffusionPipeline, StableDiffusionMixin, AVGASLoraLoaderMixin
+    HubMixin,
+    FromPartsMixin,
+    InputChecksMixin,
+    DenoisingMixin,
+    DiffusionPipeline,
+    StableDiffusionMixin,
+    AVGASLoraLoaderMixin,
 ):
     r"""
     Pipeline for soundscape-to-image generation: one mixed image with every present source, and, on demand, one
@@ -211,6 +219,7 @@ class AVGASPipeline(
         return_audio: bool = True,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
+        audio_track: int | None = None,
         lora_scale: float | None = None,
         device: torch.device | None = None,
     ) -> EncodedAudio:
@@ -221,7 +230,8 @@ class AVGASPipeline(
         `torch.no_grad()` where they are not needed.
 
         Args:
-            audio, sampling_rate, num_sources, presence_threshold, negative_audio, return_audio, max_duration_s:
+            audio, sampling_rate, num_sources, presence_threshold, negative_audio, return_audio, max_duration_s,
+            audio_track:
                 See [`~AVGASPipeline.__call__`].
             max_batch_rows (`int`, *optional*):
                 The most windows that go through the audio encoder at a time, at all speeds together; never more than
@@ -234,7 +244,7 @@ class AVGASPipeline(
         """
         check_audio_models(self, num_sources, presence_threshold, max_batch_rows)
         # 1. Load
-        soundscapes = load_recordings(audio, sampling_rate, self.sampling_rate, max_duration_s)
+        soundscapes = load_recordings(audio, sampling_rate, self.sampling_rate, max_duration_s, audio_track)
         if num_sources is None:
             check_not_silent(soundscapes, "pass `num_sources` to draw anyway")
         negatives: list[Recording] = []
@@ -248,11 +258,12 @@ class AVGASPipeline(
 
         # 3. Encode them; tokens and masks only of slots that can become sources
         keep = partial(present_slots, presence_threshold=presence_threshold) if num_sources is None else None
-        scale_lora_layers(self.separator, weight=1.0 if lora_scale is None else lora_scale)
-        try:
-            encoding = encode(windows, models, max_batch_rows, keep)
-        finally:
-            unscale_lora_layers(self.separator, weight=lora_scale)
+        with reading((self.audio_encoder, self.separator), lora_scale):
+            scale_lora_layers(self.separator, weight=1.0 if lora_scale is None else lora_scale)
+            try:
+                encoding = encode(windows, models, max_batch_rows, keep)
+            finally:
+                unscale_lora_layers(self.separator, weight=lora_scale)
 
         # 4. Track the sources
         found = [track(each, num_sources, presence_threshold) for each in encoding.recordings[: len(soundscapes)]]
@@ -280,6 +291,7 @@ class AVGASPipeline(
         return_audio: bool = True,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
+        audio_track: int | None = None,
     ) -> list[list[SoundSource]]:
         r"""
         Separate soundscapes without drawing them. Arguments as of [`~AVGASPipeline.encode_audio`].
@@ -295,43 +307,10 @@ class AVGASPipeline(
             return_audio=return_audio,
             max_duration_s=max_duration_s,
             max_batch_rows=max_batch_rows,
+            audio_track=audio_track,
         )
         self.maybe_free_model_hooks()
         return encoded.sources
-
-    def prepare_latents(
-        self,
-        batch_size: int,
-        rows: Rows,
-        num_channels_latents: int,
-        height: int,
-        width: int,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator | list[torch.Generator] | None,
-        latents: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """
-        Noise for every row, `(R, channels, height, width)`: the mixed image and its separated ones share theirs.
-
-        `latents` may be given for the mixed images, `(batch_size, ...)`, or for every row, `(R, ...)`.
-        """
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise ValueError(f"{len(generator)} generators do not fit a batch of {batch_size} mixed images.")
-        num_rows = len(rows)
-        shape = (num_channels_latents, height // self.vae_scale_factor, width // self.vae_scale_factor)
-        if latents is None:
-            latents = randn_tensor((batch_size, *shape), generator=generator, device=device, dtype=dtype)
-        elif latents.shape[1:] != shape or latents.shape[0] not in (batch_size, num_rows):
-            raise ValueError(
-                f"`latents` has to be of shape ({batch_size}, *{shape}) for the mixed images or ({num_rows}, *{shape})"
-                f" for every image, but is of shape {tuple(latents.shape)}."
-            )
-        latents = latents.to(device=device, dtype=dtype)
-        if latents.shape[0] != num_rows:
-            latents = latents[rows.mixed_numbers()]
-        # Flow-matching schedulers start from unit noise and have no `init_noise_sigma`.
-        return latents * getattr(self.scheduler, "init_noise_sigma", 1.0)
 
     def _with_null_tokens(self, encoded: EncodedAudio) -> EncodedAudio:
         if encoded.null_audio_embeds is not None:
@@ -343,40 +322,8 @@ class AVGASPipeline(
             )
         return encoded.with_overrides(EncodedAudio(null_audio_embeds=self.separator.null_tokens))
 
-    def predict_noise(
-        self,
-        model_input: torch.Tensor,
-        timestep: torch.Tensor,
-        hidden_states: torch.Tensor,
-        mask: torch.Tensor | None,
-        timestep_cond: torch.Tensor | None = None,
-        max_batch_rows: int | None = None,
-    ) -> torch.Tensor:
-        """One call of the U-Net for all rows, or one for each `max_batch_rows` of them."""
-        num_rows = model_input.shape[0]
-        predictions = []
-        for start in range(0, num_rows, max_batch_rows or num_rows):
-            part = slice(start, start + (max_batch_rows or num_rows))
-            prediction = self.unet(
-                model_input[part],
-                timestep,
-                encoder_hidden_states=hidden_states[part],
-                timestep_cond=None if timestep_cond is None else timestep_cond[part],
-                cross_attention_kwargs=self.cross_attention_kwargs,
-                encoder_attention_mask=None if mask is None else mask[part],
-                return_dict=False,
-            )[0]
-            predictions.append(prediction)
-        return torch.cat(predictions)
-
-    def decode_latents(self, latents: torch.Tensor, max_batch_rows: int | None = None) -> torch.Tensor:
-        """Images `(rows, 3, height, width)` in [-1, 1], `max_batch_rows` at a time."""
-        config = self.vae.config
-        latents = latents.to(self.vae.dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
-        parts = latents.split(max_batch_rows or latents.shape[0])
-        return torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
-
     @torch.no_grad()
+    @one_call_at_a_time
     @replace_example_docstring(EXAMPLE_DOC_STRING)
     def __call__(
         self,
@@ -414,6 +361,7 @@ class AVGASPipeline(
         guidance_rescale: float = 0.0,
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
+        audio_track: int | None = None,
         callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
     ) -> AVGASPipelineOutput | tuple:
@@ -421,9 +369,10 @@ class AVGASPipeline(
         The call function to the pipeline for generation.
 
         Args:
-            audio (path, `bytes`, file object, `np.ndarray`, `torch.Tensor`, `dict`, or a `list` of these):
+            audio (path, `bytes`, file object, `np.ndarray`, `torch.Tensor`, `tuple`, `dict`, or a `list` of these):
                 The soundscape or soundscapes: audio or video files, samples of shape `(T,)`, `(channels, T)` or
-                `(T, channels)`, or `datasets` Audio values. See [`~avgas_pipeline.audio.loading.load_audio`].
+                `(T, channels)`, alone or with their rate, as `(rate, samples)` or `(samples, rate)`, or `datasets`
+                Audio values. See [`~avgas_pipeline.audio.loading.load_audio`].
             sampling_rate (`int`, *optional*):
                 Rate of samples given as arrays or tensors, in Hz.
             separate (`bool`, defaults to `False`):
@@ -483,6 +432,9 @@ class AVGASPipeline(
                 The longest recording accepted, in seconds.
             max_batch_rows (`int`, *optional*):
                 The most rows that go through the U-Net, and images through the VAE, at a time. All of them if `None`.
+            audio_track (`int`, *optional*):
+                Which audio track of `audio`'s files to take, counted from 0. `None` takes the one marked as the best,
+                or else the first that can be decoded and is not silent.
             callback_on_step_end (`Callable`, `PipelineCallback`, `MultiPipelineCallbacks`, *optional*):
                 Called after each step as `callback_on_step_end(self, step, timestep, callback_kwargs)`; returns a dict
                 of the tensors to replace.
@@ -499,12 +451,15 @@ class AVGASPipeline(
 
         Raises:
             FileNotFoundError: If an audio file does not exist.
-            ValueError: If a recording can't be read, is silent or has no present source, or arguments do not fit.
+            ValueError: If a recording can't be read, is silent or has no present source, arguments do not fit, or what
+                the models compute is not finite.
+            RuntimeError: If another thread is drawing with this pipeline or its scheduler.
         """
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
 
         # 0. Defaults of the checkpoint, height and width those of its U-Net
+        check_drawing_models(self, output_type)
         if num_inference_steps is None:
             num_inference_steps = self.config.default_num_inference_steps
         if guidance_scale is None:
@@ -525,7 +480,7 @@ class AVGASPipeline(
         )
 
         # 1. Check inputs. Raise error if not correct
-        batch_size = encoded.batch_size or (len(audio) if isinstance(audio, (list, tuple)) else 1)
+        batch_size = encoded.batch_size or len(as_batch(audio))
         self.check_inputs(
             audio,
             encoded,
@@ -547,6 +502,9 @@ class AVGASPipeline(
             output_type=output_type,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )
+        height, width, num_inference_steps = int(height), int(width), int(num_inference_steps)
+        num_images_per_prompt = int(num_images_per_prompt)
+        max_batch_rows = None if max_batch_rows is None else int(max_batch_rows)
         labels = set(self.separator.id2label.values()) if self.separator is not None else None
         weights = weights_per_soundscape(source_weights, batch_size, labels)
         self._guidance_scale = guidance_scale
@@ -567,6 +525,7 @@ class AVGASPipeline(
                 return_audio=return_audio,
                 max_duration_s=max_duration_s,
                 max_batch_rows=max_batch_rows,
+                audio_track=audio_track,
                 lora_scale=lora_scale,
                 device=device,
             )
@@ -665,7 +624,7 @@ class AVGASPipeline(
                         "negative_audio_embeds": conditions.negative_tokens,
                     }
                     callback_kwargs = {k: tensors[k] for k in callback_on_step_end_tensor_inputs}
-                    tensors |= callback_on_step_end(self, i, t, callback_kwargs)
+                    tensors |= callback_results(callback_on_step_end(self, i, t, callback_kwargs))
                     latents = tensors["latents"]
                     conditions = dataclasses.replace(
                         conditions, tokens=tensors["audio_embeds"], negative_tokens=tensors["negative_audio_embeds"]
@@ -677,6 +636,7 @@ class AVGASPipeline(
                     progress_bar.update()
 
         # 8. Decode
+        check_finite_latents(latents)
         images = latents if output_type == "latent" else self.decode_latents(latents, max_batch_rows)
         images = self.image_processor.postprocess(images, output_type=output_type)
 

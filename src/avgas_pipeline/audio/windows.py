@@ -1,7 +1,7 @@
 """Fixed-length pieces of a waveform, as audio encoders take them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import soxr
@@ -21,14 +21,16 @@ class Window:
         start (`int`): Index of its first sample in the waveform.
         samples (`np.ndarray` of shape `(window_length,)`): float32, zero after the end of the waveform.
         num_valid (`int`): Number of samples before the padding.
+        gain (`float`, defaults to 1): Factor that brings the whole recording to the level that it is encoded at.
     """
 
     start: int
     samples: np.ndarray
     num_valid: int
+    gain: float = 1.0
 
 
-def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int) -> Iterator[Window]:
+def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int, gain: float = 1.0) -> Iterator[Window]:
     """
     Cut a waveform of shape `(T,)` into windows of `window_length` samples that start every `hop_length` samples.
 
@@ -41,7 +43,7 @@ def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int) -> I
         num_valid = len(piece)
         if num_valid < window_length:
             piece = np.pad(piece, (0, window_length - num_valid))
-        yield Window(start, piece, num_valid)
+        yield Window(start, piece, num_valid, gain)
         if start + window_length >= len(waveform):
             return
 
@@ -74,4 +76,4 @@ def change_speed(window: Window, speed: float) -> Window:
     played = cut_quieter_end(played, len(window.samples))
     samples = np.zeros_like(window.samples)
     samples[: len(played)] = played
-    return Window(window.start, samples, len(played))
+    return replace(window, samples=samples, num_valid=len(played))

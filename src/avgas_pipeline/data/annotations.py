@@ -1,21 +1,23 @@
 """Annotation files of VGGSound and its family, brought to one form: a clip, its labels, its split."""
 
 import csv
-import io
-import json
 import os
 import re
+import reprlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from ..loaders.labels import VGGSOUND_LABELS
+from .text_files import read_csv, read_csv_columns, read_json
+from .vocabulary import nearest_labels
 
 
 # Best moments are counted in frames of 0.1 s, whatever the video's own rate.
 MOMENTS_PER_SECOND = 10
 
 _YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
+# A clip's name has six digits for its start.
+_LATEST_START_S = 10**6 - 1
 _COLUMNS = {
     "video": ("ytid", "youtube_id", "youtubeid", "video_id", "id", "filename"),
     "start": ("start", "start_seconds", "start_s", "start_time"),
@@ -31,7 +33,8 @@ class ClipEntry:
 
     Attributes:
         id (`str`): YouTube id and start, as in `---g-f_I2yQ_000001`.
-        labels (`tuple[str, ...]`): What is heard, and seen where the annotation says so.
+        labels (`tuple[str, ...]`): What is heard, and seen where the annotation says so; where one label is wanted,
+            it is the first.
         split (`str`, *optional*): `train`, `test` or `val`.
     """
 
@@ -50,7 +53,7 @@ def parse_clip_name(name: str) -> str | None:
     The clip's id from any of its spellings, or `None`: `<id>_<start s>` with or without leading zeros,
     `<id>_<start s>_<end s>` (LLP) and `<id>_<start ms>_<end ms>` (best moments). YouTube ids may hold `_` and `-`.
     """
-    match = re.fullmatch(rf"({_YOUTUBE_ID})_(\d+)(?:_(\d+))?", name)
+    match = re.fullmatch(rf"({_YOUTUBE_ID})_(\d{{1,12}})(?:_(\d{{1,12}}))?", name)
     if match is None:
         return None
     youtube_id, start, end = match[1], int(match[2]), match[3]
@@ -60,22 +63,49 @@ def parse_clip_name(name: str) -> str | None:
     return clip_id(youtube_id, start)
 
 
+def merge_labels(entries: Iterable[ClipEntry]) -> list[ClipEntry]:
+    """
+    Every clip once, with all labels that it has in any of its entries, in their order.
+
+    Raises:
+        ValueError: If a clip is in two splits.
+    """
+    merged: dict[str, ClipEntry] = {}
+    for entry in entries:
+        _merge(merged, entry)
+    return list(merged.values())
+
+
+def _merge(merged: dict[str, ClipEntry], entry: ClipEntry) -> None:
+    known = merged.setdefault(entry.id, entry)
+    splits = [each.split or "train" for each in (known, entry)]
+    if splits[0] != splits[1]:
+        raise ValueError(f"clip {entry.id} is in the split {splits[1]!r}, and before in {splits[0]!r}.")
+    merged[entry.id] = replace(known, labels=tuple(dict.fromkeys(known.labels + entry.labels)))
+
+
 def read_vggsound(path: str | os.PathLike) -> list[ClipEntry]:
     """
     Read `vggsound.csv`: rows of YouTube id, start in seconds, label, split, labels with commas in quotes. A header is
-    understood, and `test.csv`'s rows of clip name and label as well.
+    understood, and `test.csv`'s rows of clip name and label as well. A clip of several rows has all their labels.
 
     Raises:
-        ValueError: If a row can't be read or its label is none of VGGSound's 309; it names the line.
+        ValueError: If a row can't be read, its label is none of VGGSound's 309, or its clip is in another split, too;
+            it names the line. Or if there is no row.
     """
-    rows = list(csv.reader(io.StringIO(Path(path).read_text(encoding="utf-8-sig"))))
-    columns = _header(rows[0]) if rows else None
-    entries = []
-    for number, row in enumerate(rows, start=1):
-        if not row or (columns and number == 1):
+    merged: dict[str, ClipEntry] = {}
+    columns = None
+    for number, (where, row) in enumerate(read_csv(path)):
+        if number == 0 and (columns := _header(row)) is not None:
             continue
-        entries.append(_vggsound_entry(row, columns, f"{path}, line {number}"))
-    return entries
+        entry = _vggsound_entry(row, columns, where)
+        try:
+            _merge(merged, entry)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+    if not merged:
+        raise ValueError(f"{path}: has not one annotated clip.")
+    return list(merged.values())
 
 
 def _header(row: list[str]) -> dict[str, int] | None:
@@ -93,17 +123,24 @@ def _vggsound_entry(row: list[str], columns: dict[str, int] | None, where: str) 
         columns = {"video": 0, "label": 1} if len(row) == 2 else {"video": 0, "start": 1, "label": 2, "split": 3}
     try:
         cells = {role: row[column].strip() for role, column in columns.items()}
-        video = re.sub(r"\.\w{3,4}$", "", cells["video"])
-        name = parse_clip_name(video)
-        if re.fullmatch(_YOUTUBE_ID, video) and "start" in cells:
-            name = clip_id(video, float(cells["start"]))
+        start = float(cells.get("start", 0))
     except (IndexError, ValueError):
-        raise ValueError(f"{where}: not a clip: {row}") from None
+        raise ValueError(f"{where}: not a clip: {reprlib.repr(row)}") from None
+    if not 0 <= start <= _LATEST_START_S:
+        raise ValueError(f"{where}: a clip can't start at {cells['start']} s.")
+    video = re.sub(r"\.\w{3,4}$", "", cells["video"])
+    is_id = re.fullmatch(_YOUTUBE_ID, video) and "start" in cells
+    name = clip_id(video, start) if is_id else parse_clip_name(video)
     if name is None:
-        raise ValueError(f"{where}: {cells['video']!r} is not the name of a clip.")
-    if cells["label"] not in VGGSOUND_LABELS:
-        raise ValueError(f"{where}: {cells['label']!r} is none of VGGSound's labels.")
-    return ClipEntry(name, (cells["label"],), cells.get("split"))
+        raise ValueError(f"{where}: {reprlib.repr(cells['video'])} is not the name of a clip.")
+    label, split = cells["label"], cells.get("split")
+    if label not in VGGSOUND_LABELS:
+        nearest = nearest_labels(label, VGGSOUND_LABELS)
+        raise ValueError(f"{where}: {reprlib.repr(label)} is none of VGGSound's labels{nearest}.")
+    # It names files.
+    if split and not re.fullmatch(r"\w+", split):
+        raise ValueError(f"{where}: {reprlib.repr(split)} can't name a split.")
+    return ClipEntry(name, (label,), split)
 
 
 def read_best_moments(path: str | os.PathLike) -> dict[str, list[float]]:
@@ -113,23 +150,32 @@ def read_best_moments(path: str | os.PathLike) -> dict[str, list[float]]:
     The file is a dict from clip to ten frame numbers at 10 per second, or a list with that dict in it.
 
     Raises:
-        ValueError: If it holds no such dict.
+        ValueError: If it holds no such dict, or a clip has something else; it names the clip.
     """
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = read_json(path)
     for candidate in content if isinstance(content, list) else [content]:
-        if isinstance(candidate, dict) and candidate and all(_are_frames(value) for value in candidate.values()):
-            moments = {}
-            for key, frames in candidate.items():
-                name = parse_clip_name(key)
-                if name is not None:
-                    moments[name] = [frame / MOMENTS_PER_SECOND for frame in frames]
-            return moments
-    raise ValueError(f"{path}: holds no best moments (clips with lists of frame numbers).")
+        if not isinstance(candidate, dict) or not any(_are_ten(value) for value in candidate.values()):
+            continue
+        named = {parse_clip_name(key): _moments(value, f"{path}: {key!r}") for key, value in candidate.items()}
+        named.pop(None, None)
+        if named:
+            return named
+    raise ValueError(f"{path}: holds no best moments (clips with lists of ten frame numbers).")
 
 
-def _are_frames(value: object) -> bool:
-    # Ten of them: a box is a list of numbers, too.
-    return isinstance(value, list) and len(value) == 10 and all(isinstance(frame, int) for frame in value)
+def _are_ten(value: object) -> bool:
+    # A box is a list of numbers, too, but of four.
+    return isinstance(value, list) and len(value) == 10
+
+
+def _moments(frames: object, where: str) -> list[float]:
+    """Ten frame numbers in seconds."""
+    if not _are_ten(frames) or not all(type(frame) is int for frame in frames):
+        raise ValueError(f"{where}: needs ten frame numbers, but has {reprlib.repr(frames)}.")
+    latest = MOMENTS_PER_SECOND * _LATEST_START_S
+    if not all(0 <= frame <= latest for frame in frames):
+        raise ValueError(f"{where}: has frame numbers that are not from 0 to {latest}: {reprlib.repr(frames)}.")
+    return [frame / MOMENTS_PER_SECOND for frame in frames]
 
 
 def read_vggsounder(
@@ -155,16 +201,12 @@ def read_vggsounder(
     keep = {"background_music": background_music, "static_image": static_image, "voice_over": voice_over}
     labels: dict[str, list[str]] = {}
     dropped = set()
-    with open(path, encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                name = parse_clip_name(row["video_id"])
-                if any(not keep[flag] and row[flag] == "True" for flag in keep):
-                    dropped.add(name)
-                if row["modality"] in modalities:
-                    labels.setdefault(name, []).append(row["label"])
-            except (KeyError, TypeError):
-                raise ValueError(f"{path}, line {number}: not a row of VGGSounder.") from None
+    for _, row in read_csv_columns(path, "video_id", "label", "modality", *keep):
+        name = parse_clip_name(row["video_id"])
+        if any(not keep[flag] and row[flag] == "True" for flag in keep):
+            dropped.add(name)
+        if row["modality"] in modalities:
+            labels.setdefault(name, []).append(row["label"])
     return [
         ClipEntry(name, tuple(dict.fromkeys(found)), "test")
         for name, found in labels.items()
@@ -174,7 +216,8 @@ def read_vggsounder(
 
 def read_llp(path: str | os.PathLike, split: str | None = None) -> list[ClipEntry]:
     """Read an annotation file of LLP (AVVP): tab-separated `filename` (`<id>_<start s>_<end s>`), `event_labels`."""
-    return list(_grouped(_tsv_pairs(path, "filename", "event_labels", separator=","), split))
+    rows = _read_tsv(path, "filename", "event_labels")
+    return _grouped(((name, label) for name, labels in rows for label in labels.split(",")), split)
 
 
 def read_audioset_strong(
@@ -186,33 +229,21 @@ def read_audioset_strong(
     """
     display = {}
     if names is not None:
-        with open(names, encoding="utf-8", newline="") as file:
-            display = {row[0]: row[1] for row in csv.reader(file, delimiter="\t") if len(row) >= 2}
-    pairs = _tsv_pairs(path, "segment_id", "label", separator=None)
-    return list(_grouped(((_seconds(name), display.get(label, label)) for name, label in pairs), split))
+        display = {row[0]: row[1] for _, row in read_csv(names, delimiter="\t") if len(row) >= 2}
+    rows = _read_tsv(path, "segment_id", "label")
+    return _grouped(((_in_seconds(name), display.get(label, label)) for name, label in rows), split)
 
 
-def _seconds(segment_id: str) -> str:
-    youtube_id, _, milliseconds = segment_id.rpartition("_")
-    return f"{youtube_id}_{int(milliseconds) // 1000}" if milliseconds.isdigit() else segment_id
+def _in_seconds(segment_id: str) -> str:
+    match = re.fullmatch(rf"({_YOUTUBE_ID})_(\d{{1,12}})", segment_id)
+    return f"{match[1]}_{int(match[2]) // 1000}" if match else segment_id
 
 
-def _tsv_pairs(path: str | os.PathLike, name: str, labels: str, separator: str | None) -> Iterator[tuple[str, str]]:
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if reader.fieldnames is None or name not in reader.fieldnames or labels not in reader.fieldnames:
-            raise ValueError(f"{path}: needs the columns {name!r} and {labels!r}, but has {reader.fieldnames}.")
-        for row in reader:
-            found = (row[labels] or "").split(separator) if separator else [row[labels] or ""]
-            for label in found:
-                yield row[name], label.strip()
+def _read_tsv(path: str | os.PathLike, name: str, labels: str) -> Iterator[tuple[str, str]]:
+    for _, row in read_csv_columns(path, name, labels, delimiter="\t", quoting=csv.QUOTE_NONE):
+        yield row[name], row[labels]
 
 
-def _grouped(pairs: Iterable[tuple[str, str]], split: str | None) -> Iterator[ClipEntry]:
-    labels: dict[str, list[str]] = {}
-    for name, label in pairs:
-        found = parse_clip_name(name)
-        if found is not None and label:
-            labels.setdefault(found, []).append(label)
-    for name, found in labels.items():
-        yield ClipEntry(name, tuple(dict.fromkeys(found)), split)
+def _grouped(pairs: Iterable[tuple[str, str]], split: str | None) -> list[ClipEntry]:
+    named = ((parse_clip_name(name), label.strip()) for name, label in pairs)
+    return merge_labels(ClipEntry(name, (label,), split) for name, label in named if name is not None and label)

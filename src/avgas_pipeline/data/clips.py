@@ -1,13 +1,15 @@
 """Clips with labels, and their pictures, from whatever data set holds them."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
 
-from datasets import get_dataset_config_names, load_dataset
+from datasets import get_dataset_config_names
+from datasets.exceptions import DatasetsError
 
+from .cached import folder_digest, load_cached
 from .soundscapes_mini import load_soundscapes_mini
+from .tables import check_columns
 from .vggsound import VGGSound
 
 
@@ -25,7 +27,7 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
         Two `datasets.Dataset`; the second is `None` if clips have their pictures with them.
 
     Raises:
-        ValueError: If it is a file, or has no rows.
+        ValueError: If it is a file, can't be read, has no rows, or rows without `id`, `label` and `audio`.
         FileNotFoundError: If it is missing or empty.
     """
     path = Path(data)
@@ -33,23 +35,27 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
         raise ValueError(f"{data}: is not a folder.")
     if path.is_dir() and not any(path.iterdir()):
         raise FileNotFoundError(f"{data}: the folder is empty.")
-    if (path / "vggsound.csv").exists():
-        builder = VGGSound(data_dir=os.fspath(data), hash=_digest(path))
-        builder.download_and_prepare()
-        clips, pictures = builder.as_dataset(split), None
-    elif {"audio", "images"} <= set(get_dataset_config_names(os.fspath(data))):
-        clips, pictures = load_soundscapes_mini(data, split)
-    else:
-        clips, pictures = load_dataset(os.fspath(data), split=split), None
+    try:
+        clips, pictures = _load(path, os.fspath(data), split)
+        if len(clips):
+            check_columns(clips, "id", "label", "audio")
+        if pictures is not None:
+            check_columns(pictures, "id", "label", "image")
+    except (DatasetsError, ValueError) as error:
+        # These name the file.
+        if isinstance(error, OSError) or (isinstance(error, ValueError) and str(data) in str(error)):
+            raise
+        raise ValueError(f"{data}: can't be read ({error.__cause__ or error}).") from None
     if not len(clips):
         raise ValueError(f"{data}: has no clips in {split!r}.")
     return clips, pictures
 
 
-def _digest(folder: Path) -> str:
-    """Of all files' names, sizes and times, so that data that changed is read again."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        stat = file.stat()
-        digest.update(f"{file.relative_to(folder)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+def _load(path: Path, data: str, split: str) -> tuple[Any, Any]:
+    if (path / "vggsound.csv").exists():
+        builder = VGGSound(data_dir=data, hash=folder_digest(path))
+        builder.download_and_prepare()
+        return builder.as_dataset(split), None
+    if {"audio", "images"} <= set(get_dataset_config_names(data)):
+        return load_soundscapes_mini(data, split)
+    return load_cached(data, split=split), None

@@ -197,7 +197,7 @@ class MixtureSampler:
             path = row["audio"]
             if isinstance(path, Mapping) and path.get("bytes") is None:
                 path = path.get("path")
-            if isinstance(path, (str, os.PathLike)) and not os.path.exists(path):
+            if isinstance(path, (str, os.PathLike)) and not os.path.isfile(path):
                 raise FileNotFoundError(f"{os.fspath(path)}: no such file (clip {source.clip!r}).")
             if self._picture_table and not self._picture_table.suits(source.picture, source.label):
                 raise ValueError(

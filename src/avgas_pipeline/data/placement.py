@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from ..audio.loudness import active_moments, active_rms
 from ..audio.windows import cut_quieter_end
 from .augment import augment
-from .loudness import active_moments, active_rms
 from .plans import SourcePlan
 
 

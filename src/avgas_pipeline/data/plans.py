@@ -1,16 +1,30 @@
 """Plans of mixtures: all that one is made from, in a line of text; a manifest is a file of them."""
 
 import json
-import math
 import os
+import reprlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from ..files import write_text
+from .text_files import read_json_lines
 
 
 PLACEMENTS = ("crop", "repeat", "once")
+# What the values of a plan may be; longer than an hour is no recording that is read.
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("id", "clip", "label"), str),
+    **dict.fromkeys(("duration_s", "gain_db", "start_s", "offset_s"), (int, float)),
+    **dict.fromkeys(("seed", "scene_seed"), int),
+    "picture": (str, type(None)),
+    "augment": bool,
+}
+_RANGES = {
+    "duration_s": (0.01, 3600.0),
+    "gain_db": (-200.0, 200.0),
+    **dict.fromkeys(("start_s", "offset_s"), (0.0, 3600.0)),
+    **dict.fromkeys(("seed", "scene_seed"), (0, 2**64)),
+}
 
 
 @dataclass(frozen=True)
@@ -75,28 +89,33 @@ def read_manifest(path: str | os.PathLike) -> list[MixturePlan]:
         ValueError: If a line is not a plan; it names the line.
     """
     plans = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for where, values in read_json_lines(path):
         try:
-            values = json.loads(line)
+            if not _has_sources(values):
+                raise TypeError("it needs a list of `sources`")
             sources = [SourcePlan(**source) for source in values.pop("sources")]
             plans.append(MixturePlan(sources=sources, **values))
-            _check_types(plans[-1])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: not a mixture ({error}).") from None
+            _check_plan(plans[-1])
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{where}: not a mixture ({error}).") from None
     return plans
 
 
-def _check_types(plan: MixturePlan) -> None:
+def _has_sources(values: object) -> bool:
+    sources = values.get("sources") if isinstance(values, dict) else None
+    return isinstance(sources, list) and all(isinstance(source, dict) for source in sources)
+
+
+def _check_plan(plan: MixturePlan) -> None:
     """Raises `TypeError` or `ValueError` for what JSON lets pass and a mixture can't be made from."""
     for part in (plan, *plan.sources):
-        for name in ("duration_s", "gain_db", "start_s", "offset_s", "seed", "scene_seed"):
-            value = getattr(part, name, 0)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise TypeError(f"{name} is {value!r}")
-    if plan.duration_s <= 0:
-        raise ValueError(f"duration_s is {plan.duration_s}")
+        for name, value in vars(part).items():
+            if not isinstance(value, _TYPES.get(name, object)) or (isinstance(value, bool) and name in _RANGES):
+                raise TypeError(f"{name} is {reprlib.repr(value)}")
+            lowest, highest = _RANGES.get(name, (None, None))
+            # NaN is in no range.
+            if lowest is not None and not lowest <= value <= highest:
+                raise ValueError(f"{name} is {reprlib.repr(value)}, not from {lowest:g} to {highest:g}")
     for source in plan.sources:
         if source.placement not in PLACEMENTS:
-            raise ValueError(f"placement is {source.placement!r}")
+            raise ValueError(f"placement is {reprlib.repr(source.placement)}")

@@ -22,9 +22,11 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..files import remove_partial, write_bytes, write_text
-from .annotations import ClipEntry, read_best_moments
+from .annotations import ClipEntry, merge_labels, read_best_moments
+from .archives import read_shard
 from .report import SkipReport
-from .vggsound import FEATURES, find_shards, find_videos, make_example, read_shard
+from .text_files import read_json
+from .vggsound import FEATURES, find_shards, find_videos, make_example
 from .video import SkipClipError
 
 
@@ -68,7 +70,7 @@ class Unit:
     """
 
     number: int
-    clips: tuple[tuple[ClipEntry, str | None], ...]
+    clips: tuple[tuple[ClipEntry, tuple[str, ...]], ...]
     archive: str | None = None
 
 
@@ -88,7 +90,7 @@ def prepare(
     without one. `report.jsonl` names every skipped clip.
 
     Args:
-        entries (`Iterable[ClipEntry]`): The annotated clips.
+        entries (`Iterable[ClipEntry]`): The annotated clips; of several of one clip, it has all labels.
         settings (`PrepareSettings`): What the shards hold.
         output_dir (`str` or `os.PathLike`): Folder to write to; on a cluster one that all nodes see.
         moments (`str` or `os.PathLike`, *optional*): Best moments, which choose the frames.
@@ -101,17 +103,17 @@ def prepare(
 
     Raises:
         FileNotFoundError: If the data is not there.
-        ValueError: If the folder holds shards made with other settings or from other data, another run is at work
-            there, a worker process died, or an argument does not fit.
+        ValueError: If no video is an annotated clip, the folder holds shards made with other settings or from other
+            data, another run is at work there, a worker process died, or an argument does not fit.
     """
     if settings.format not in FORMATS or engine not in ENGINES:
         raise ValueError(f"`format` has to be one of {FORMATS} and `engine` one of {ENGINES}.")
     output_dir = Path(output_dir)
-    entries = list(entries)
+    entries = merge_labels(entries)
     best_moments = {} if moments is None else read_best_moments(moments)
-    units = _units(entries, settings)
     if not entries:
         raise ValueError("There is not one annotated clip.")
+    units = _units(entries, settings)
     with _claimed(output_dir, settings, _fingerprint(entries, best_moments, units)):
         work = _Worker(settings, output_dir, best_moments)
         total = sum(len(unit.clips) for unit in units if unit.archive is None) or len(entries)
@@ -134,7 +136,8 @@ class _Worker:
         damage = SkipReport()
         clips: Iterator[tuple[ClipEntry, Any]] = iter(unit.clips)
         if unit.archive is not None:
-            clips = read_shard(unit.archive, {entry.id: entry for entry, _ in unit.clips}, damage)
+            wanted = {entry.id: entry for entry, _ in unit.clips}
+            clips = ((wanted[clip], (video,)) for clip, video in read_shard(unit.archive, wanted, damage))
         seen = 0
         for part in itertools.count():
             in_part = self._write_part(f"{unit.number:05d}-{part:05d}", clips)
@@ -155,12 +158,12 @@ class _Worker:
         skipped = SkipReport()
         examples: dict[str, list[dict[str, Any]]] = {}
         seen = 0
-        for entry, video in batch:
+        for entry, videos in batch:
             seen += 1
             try:
                 example = make_example(
                     entry,
-                    video,
+                    videos,
                     self.moments.get(entry.id, ()),
                     self.settings.sampling_rate,
                     self.settings.image_size,
@@ -182,13 +185,15 @@ class _Worker:
 
 def _units(entries: list[ClipEntry], settings: PrepareSettings) -> list[Unit]:
     if archives := find_shards(settings.data_dir):
-        clips = tuple((entry, None) for entry in entries)
+        clips = tuple((entry, ()) for entry in entries)
         return [Unit(number, clips, archive) for number, archive in enumerate(archives)]
     files = find_videos(settings.data_dir)
+    if files.keys().isdisjoint(entry.id for entry in entries):
+        raise ValueError(f"{settings.data_dir}: holds {len(files)} clips, none of those annotated.")
     # Shards of one split each, so that splits can be loaded alone.
-    by_split: dict[str, list[tuple[ClipEntry, str | None]]] = {}
+    by_split: dict[str, list[tuple[ClipEntry, tuple[str, ...]]]] = {}
     for entry in entries:
-        by_split.setdefault(entry.split or "train", []).append((entry, files.get(entry.id)))
+        by_split.setdefault(entry.split or "train", []).append((entry, tuple(files.get(entry.id, ()))))
     size = settings.clips_per_shard
     runs = [
         tuple(clips[start : start + size])
@@ -203,7 +208,7 @@ def _fingerprint(entries: list[ClipEntry], moments: Mapping[str, list[float]], u
     files = [
         [[Path(unit.archive).name, os.path.getsize(unit.archive)]]
         if unit.archive is not None
-        else [[entry.id, path and os.path.getsize(path)] for entry, path in unit.clips]
+        else [[entry.id, [os.path.getsize(path) for path in paths]] for entry, paths in unit.clips]
         for unit in units
     ]
     annotations = [[entry.id, entry.labels, entry.split] for entry in entries]
@@ -224,7 +229,9 @@ def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> I
     with held:
         path = output_dir / "prepare.json"
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = read_json(path)
+            if not isinstance(found, dict):
+                raise ValueError(f"{path}: holds no settings.")
             changed = sorted(key for key in wanted if found.get(key) != wanted[key])
             if changed:
                 differences = ", ".join(changed)
@@ -278,11 +285,11 @@ def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Itera
 def _finish(output_dir: Path, format_name: str, entries: list[ClipEntry]) -> SkipReport:
     """Gathers what was skipped, writes the report and a card, and clears away what a crash left behind."""
     report = SkipReport()
-    written: Counter[str] = Counter()
-    for path in sorted((output_dir / "done").glob("*.json")):
-        part = json.loads(path.read_text(encoding="utf-8"))
-        written.update(part["written"])
-        for entry in part["skipped"]:
+    parts = [read_json(path) for path in sorted((output_dir / "done").glob("*.json"))]
+    written = Counter(clip for part in parts for clip in part["written"])
+    for entry in (entry for part in parts for entry in part["skipped"]):
+        # A clip that is broken in one file may be good in another.
+        if entry["clip"] not in written:
             report.add(**entry)
     skipped = {entry["clip"] for entry in report.entries}
     for clip in dict.fromkeys(entry.id for entry in entries):

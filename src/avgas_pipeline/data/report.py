@@ -5,6 +5,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from .text_files import read_json_lines
+
 
 class SkipReport:
     """
@@ -27,7 +29,7 @@ class SkipReport:
     def add(self, clip: str, reason: str, detail: str = "") -> None:
         """Note one skipped clip."""
         self.counts[reason] += 1
-        entry = {"clip": clip, "reason": reason, "detail": detail}
+        entry = {"clip": _printable(clip), "reason": reason, "detail": _printable(detail)}
         if self.path is None:
             self.entries.append(entry)
             return
@@ -52,7 +54,12 @@ class SkipReport:
 
 def read_report(path: str | os.PathLike) -> list[dict[str, str]]:
     """The entries of a report's file."""
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    return [entry for _, entry in read_json_lines(path)]
+
+
+def _printable(text: str) -> str:
+    # Names of files and members may hold bytes that are not UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _line(entry: dict[str, str]) -> str:

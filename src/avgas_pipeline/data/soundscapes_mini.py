@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset
+
+from .cached import load_cached
 
 
 FOLDER = Path("data", "soundscapes-mini")
@@ -28,7 +30,7 @@ def load_soundscapes_mini(
         FileNotFoundError: If no path is given and the dataset is not found.
     """
     source = os.fspath(path_or_repo or find_soundscapes_mini())
-    return load_dataset(source, "audio", split=split), load_dataset(source, "images", split=split)
+    return load_cached(source, "audio", split), load_cached(source, "images", split)
 
 
 def find_soundscapes_mini() -> Path:

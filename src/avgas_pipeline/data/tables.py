@@ -22,9 +22,13 @@ class ClipTable:
 
     Attributes:
         groups (`dict[str, list[list[str]]]`): Ids of the clips of every label, source group by source group.
+
+    Raises:
+        ValueError: If there is no clip, or no column `id`, `label` or `audio`, or an id or label is no text.
     """
 
     def __init__(self, clips: Sequence[Mapping[str, Any]], sampling_rate: int, most_cached_bytes: int = 2**30) -> None:
+        check_columns(clips, "id", "label", "audio")
         self.clips = clips
         self.sampling_rate = sampling_rate
         self.groups = _group_by_label(clips)
@@ -128,6 +132,22 @@ class PictureTable:
 
 def _names(table: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(table.column_names) if hasattr(table, "column_names") else list(table[0])
+
+
+def check_columns(table: Sequence[Mapping[str, Any]], *names: str) -> None:
+    """
+    Raises:
+        ValueError: If there are no rows, they lack one of the columns, or have an `id` or `label` that is no text.
+    """
+    if not len(table):
+        raise ValueError("there are no clips or pictures.")
+    missing = [name for name in names if name not in _names(table)]
+    if missing:
+        raise ValueError(f"there is no column {missing[0]!r}, but {', '.join(map(repr, _names(table)))}.")
+    for name in {"id", "label"}.intersection(names):
+        for number, value in enumerate(_column(table, name)):
+            if not isinstance(value, str):
+                raise ValueError(f"row {number} has {name!r} {value!r}, which is no text.")
 
 
 def _column(table: Sequence[Mapping[str, Any]], name: str) -> list:

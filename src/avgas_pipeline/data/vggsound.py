@@ -1,25 +1,22 @@
 """VGGSound and its family as a `datasets` dataset, from a folder of videos or from tar shards as a stream."""
 
 import os
-import tarfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import datasets
 from datasets import Features, SplitGenerator, Value
 from datasets import Sequence as SequenceFeature
-from datasets.utils.file_utils import xopen
 
 from ..loaders.labels import VGGSOUND_LABELS
-from .annotations import ClipEntry, parse_clip_name, read_best_moments, read_vggsound
+from .annotations import ClipEntry, merge_labels, read_best_moments, read_vggsound
+from .archives import VIDEO_SUFFIXES, clip_of, is_video, read_shard
 from .report import SkipReport
-from .video import SkipClipError, read_video_clip
+from .video import SkipClipError, VideoExample, read_video_clip
 
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 # Parts that a folder of videos is divided into, for workers and nodes.
 NUM_PARTS = 128
 
@@ -79,8 +76,8 @@ class VGGSound(datasets.GeneratorBasedBuilder):
     `labels`, `label_index` (among VGGSound's 309 sorted labels; -1 for others), `split`, `audio` (FLAC bytes),
     `duration` (s), `image` (JPEG bytes) and `frame_s`.
 
-    Clips that are broken, silent, too short, without sound or picture, or a still picture are skipped, counted in
-    `builder.skipped` (of this process) and named in `report`. A damaged shard ends that shard alone.
+    Clips that are broken, too large, silent, too short, without sound or picture, or a still picture are skipped,
+    counted in `builder.skipped` (of this process) and named in `report`. A damaged shard ends that shard alone.
     """
 
     BUILDER_CONFIG_CLASS = VGGSoundConfig
@@ -101,6 +98,7 @@ class VGGSound(datasets.GeneratorBasedBuilder):
         entries = self.config.entries
         if entries is None:
             entries = read_vggsound(self._file(self.config.csv, "vggsound.csv"))
+        entries = merge_labels(entries)
         moments = {} if self.config.moments is None else read_best_moments(self.config.moments)
         shards = self.config.shards
         if shards is None and self.config.data_dir is not None:
@@ -118,16 +116,17 @@ class VGGSound(datasets.GeneratorBasedBuilder):
         moments: dict[str, list[float]],
         shards: list[str] | None = None,
         entries: tuple[ClipEntry, ...] = (),
-        parts: list[list[tuple[ClipEntry, str | None]]] | None = None,
+        parts: list[list[tuple[ClipEntry, list[str]]]] | None = None,
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         wanted = {entry.id: entry for entry in entries}
         streams = [read_shard(shard, wanted, self.skipped) for shard in shards or []]
-        for part_number, part in enumerate([*streams, *(parts or [])]):
-            for number, (entry, video) in enumerate(part):
+        clips = [((wanted[clip], [video]) for clip, video in stream) for stream in streams]
+        for part_number, part in enumerate([*clips, *(parts or [])]):
+            for number, (entry, videos) in enumerate(part):
                 try:
                     example = make_example(
                         entry,
-                        video,
+                        videos,
                         moments.get(entry.id, ()),
                         self.config.sampling_rate,
                         self.config.image_size,
@@ -138,12 +137,12 @@ class VGGSound(datasets.GeneratorBasedBuilder):
                 else:
                     yield (part_number, number), example
 
-    def _parts(self, entries: Sequence[ClipEntry]) -> list[list[tuple[ClipEntry, str | None]]]:
+    def _parts(self, entries: Sequence[ClipEntry]) -> list[list[tuple[ClipEntry, list[str]]]]:
         """Clips with their files, in up to 128 parts of neighbours."""
         if self.config.data_dir is None:
             raise ValueError("VGGSound needs `data_dir` (a folder of videos or tar shards) or `shards`.")
         files = find_videos(self.config.data_dir)
-        pairs = [(entry, files.get(entry.id)) for entry in entries]
+        pairs = [(entry, files.get(entry.id, [])) for entry in entries]
         size = max(-(-len(pairs) // NUM_PARTS), 1)
         return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
@@ -157,21 +156,19 @@ class VGGSound(datasets.GeneratorBasedBuilder):
 
 def make_example(
     entry: ClipEntry,
-    video: str | bytes | None,
+    videos: Iterable[str | bytes],
     moments: Sequence[float] = (),
     sampling_rate: int = 16000,
     image_size: int = 256,
     min_duration_s: float = 1.0,
 ) -> dict[str, Any]:
     """
-    One row of the dataset from a clip's file, bytes, or `None` if it is missing.
+    One row of the dataset from a clip's files or their bytes: the first of them that is of use.
 
     Raises:
-        SkipClipError: If the clip is no use.
+        SkipClipError: If there is none; it says what is wrong with the first.
     """
-    if video is None:
-        raise SkipClipError("missing")
-    clip = read_video_clip(video, moments, sampling_rate, image_size, min_duration_s)
+    clip = _first_of_use(videos, moments, sampling_rate, image_size, min_duration_s)
     return {
         "id": entry.id,
         "label": entry.labels[0],
@@ -185,63 +182,48 @@ def make_example(
     }
 
 
-def find_videos(folder: str | os.PathLike) -> dict[str, str]:
-    """The video files in and below a folder by the id of the clip they hold; others are left out."""
+def _first_of_use(videos: Iterable[str | bytes], *how: Any) -> VideoExample:
+    failure = None
+    for video in videos:
+        try:
+            return read_video_clip(video, *how)
+        except SkipClipError as error:
+            failure = failure or error
+    raise failure or SkipClipError("missing")
+
+
+def find_videos(folder: str | os.PathLike) -> dict[str, list[str]]:
+    """
+    The video files in and below a folder, sorted, by the id of the clip they hold; others are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no video in it.
+        ValueError: If no video is named as a clip.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder.")
-    files = {_clip_of(path.name): str(path) for path in sorted(folder.rglob("*"))}
-    return {name: path for name, path in files.items() if name is not None}
+    # Pipes, which could be waited for without end, and folders can have such names, too.
+    videos = [path for path in sorted(folder.rglob("*")) if is_video(path.name) and path.is_file()]
+    if not videos:
+        raise FileNotFoundError(f"{folder}: holds no videos ({', '.join(VIDEO_SUFFIXES)}).")
+    found: dict[str, list[str]] = {}
+    for path in videos:
+        clip = clip_of(path.name)
+        if clip is not None:
+            found.setdefault(clip, []).append(str(path))
+    if not found:
+        raise ValueError(f"{folder}: holds {len(videos)} videos, none named <id>_<start>.")
+    return found
 
 
 def find_shards(folder: str | os.PathLike) -> list[str]:
     """The tar archives in a folder."""
-    return sorted(str(path) for path in Path(folder).iterdir() if path.name.endswith((".tar", ".tar.gz", ".tgz")))
-
-
-def read_shard(shard: str, wanted: Mapping[str, ClipEntry], skipped: SkipReport) -> Iterator[tuple[ClipEntry, bytes]]:
-    """
-    The wanted clips of a tar archive (path or URL) with their bytes, in its order, without unpacking it.
-
-    Members with paths that leave the archive are left out, and damage ends the archive; both are noted in `skipped`.
-    """
-    try:
-        with (
-            xopen(shard, "rb") as file,
-            tarfile.open(fileobj=file, mode="r|*", tarinfo=_StrictTarInfo) as archive,
-        ):
-            for member in archive:
-                name = _clip_of(member.name)
-                if not member.isfile() or name not in wanted:
-                    continue
-                path = PurePosixPath(member.name)
-                if path.is_absolute() or ".." in path.parts:
-                    skipped.add(member.name, "unsafe path", f"in {shard}")
-                    continue
-                yield wanted[name], archive.extractfile(member).read()
-                # tarfile remembers every member, which grows over a long stream.
-                archive.members = []
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        skipped.add(os.path.basename(shard), "damaged shard", str(error))
-
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """Headers that are damaged or missing end an archive with an error; tarfile takes them for its end."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        try:
-            return super().fromtarfile(archive)
-        except tarfile.EOFHeaderError:
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from None
+    return sorted(
+        str(path)
+        for path in Path(folder).iterdir()
+        if path.name.endswith((".tar", ".tar.gz", ".tgz")) and path.is_file()
+    )
 
 
 _LABEL_INDEX = {label: index for index, label in enumerate(VGGSOUND_LABELS)}
-
-
-def _clip_of(path: str) -> str | None:
-    """The clip a video file holds, by its name."""
-    stem, suffix = os.path.splitext(PurePosixPath(path).name)
-    return parse_clip_name(stem) if suffix.lower() in VIDEO_SUFFIXES else None

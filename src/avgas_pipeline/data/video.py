@@ -12,7 +12,7 @@ import PIL.Image
 import soundfile
 
 from ..audio.loading import load_audio
-from .loudness import active_rms
+from ..audio.loudness import active_rms
 
 
 # Where a clip is looked at, as shares of its length: for its frame, in this order, and to tell a still picture from a
@@ -24,6 +24,8 @@ _STILL_LEVELS = 1.5
 _BLANK_LEVELS = 6.0
 _QUIETEST_RMS = 10.0 ** (-60.0 / 20)
 _JPEG_QUALITY = 90
+# Ten seconds at 100 Mbit/s: a clip with more is none.
+MAX_VIDEO_BYTES = 128 * 2**20
 
 
 class SkipClipError(ValueError):
@@ -72,8 +74,30 @@ def read_video_clip(
         min_duration_s (`float`, defaults to 1.0): Shorter sounds are too short.
 
     Raises:
-        SkipClipError: If the clip is broken, silent, too short, a still picture, or has no sound or picture.
+        SkipClipError: If the clip is broken, too large, silent, too short, a still picture, or has no sound or
+            picture.
     """
+    try:
+        return _read_clip(video, moments, sampling_rate, image_size, min_duration_s)
+    except SkipClipError:
+        raise
+    except FileNotFoundError:
+        raise SkipClipError("missing") from None
+    # A damaged file makes demuxers and decoders raise nearly anything.
+    except Exception as error:
+        raise SkipClipError("broken", repr(error)) from None
+
+
+def _read_clip(
+    video: str | os.PathLike | bytes,
+    moments: Sequence[float],
+    sampling_rate: int,
+    image_size: int,
+    min_duration_s: float,
+) -> VideoExample:
+    size = len(video) if isinstance(video, bytes) else os.path.getsize(video)
+    if size > MAX_VIDEO_BYTES:
+        raise SkipClipError("too large", f"{size} bytes")
     waveform = _read_sound(video, sampling_rate)
     if len(waveform) < min_duration_s * sampling_rate:
         raise SkipClipError("too short", f"{len(waveform) / sampling_rate:.2f} s")
@@ -102,8 +126,6 @@ def _read_sound(video: str | os.PathLike | bytes, sampling_rate: int) -> np.ndar
             # A clip that ends early is judged by what there is.
             warnings.simplefilter("ignore", UserWarning)
             return load_audio(video, target_sampling_rate=sampling_rate)
-    except FileNotFoundError:
-        raise SkipClipError("missing") from None
     except ValueError as error:
         no_sound = "no sound track" in str(error)
         raise SkipClipError("no sound" if no_sound else "broken", "" if no_sound else str(error)) from None

@@ -1,6 +1,6 @@
 """`evaluate`: several systems, one manifest, one judge, one report."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from ..data.vocabulary import nearest_labels
 from ..files import atomic_path, remove_partial
 from ..metrics.judges import Judge
 from .columns import table_columns
@@ -50,15 +51,18 @@ def evaluate(
         `dict`: What `report.json` holds; empty in all processes but the first.
 
     Raises:
-        ValueError: If the judge does not know a true label, `out` holds another evaluation, or an image is damaged.
+        ValueError: If the judge or a pipeline does not know a true label, `out` holds another evaluation, or an image
+            is damaged.
     """
     state = PartialState()
-    num_sources = np.array([len(dataset.true_labels(number)) for number in range(len(dataset))])
+    labels = [dataset.true_labels(number) for number in range(len(dataset))]
+    true = {label for own in labels for label in own}
+    num_sources = np.array([len(own) for own in labels])
     top_k = top_k or int(num_sources.max())
     if top_k < num_sources.max():
         raise ValueError(f"R@{top_k}* is not defined for soundscapes with {num_sources.max()} sources.")
     if judge is not None:
-        _check_judge(judge, dataset)
+        _check_known(true, judge.labels, "The judge does not know")
         if top_k > len(judge.labels):
             raise ValueError(f"R@{top_k}* is not defined for a judge of {len(judge.labels)} classes.")
     identity = {
@@ -81,6 +85,9 @@ def evaluate(
             if isinstance(system, ImageFolderSystem):
                 system.verify()
             else:
+                source = identity["data"].get("manifest", identity["data"]["data"])
+                known = system.pipe.separator.id2label.values()
+                _check_known(true, known, f"{source}: the model {system.checkpoint} does not know")
                 check_settings(folders[system.name].path / "system.json", fingerprints[system.name])
             system.close()
         _check_distinct(fingerprints)
@@ -114,11 +121,13 @@ def evaluate(
     return report
 
 
-def _check_judge(judge: Judge, dataset: EvaluationSet) -> None:
-    true = {label for number in range(len(dataset)) for label in dataset.true_labels(number)}
-    unknown = sorted(true - set(judge.labels))
+def _check_known(true: set[str], known: Iterable[str], complaint: str) -> None:
+    """A label that is never given would count as never found."""
+    known = list(known)
+    unknown = sorted(true.difference(known))
     if unknown:
-        raise ValueError(f"The judge does not know {unknown[0]!r} (and {len(unknown) - 1} more of the labels).")
+        nearest = nearest_labels(unknown[0], known)
+        raise ValueError(f"{complaint} {unknown[0]!r} (and {len(unknown) - 1} more of the labels){nearest}.")
 
 
 def _check_distinct(fingerprints: dict[str, dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from ..data.clips import load_clips
 from ..data.mixtures import MixtureSampler
 from ..data.plans import MixturePlan, read_manifest, write_manifest
 from ..data.scenes import collage, open_picture
+from ..data.text_files import read_json_lines
+from ..data.vocabulary import nearest_labels
 from ..loaders.labels import VGGSOUND_LABELS
 
 
@@ -181,16 +184,16 @@ class RecordingSet:
         self.path = Path(path)
         self.sampling_rate = sampling_rate
         self.image_size = image_size
-        self.rows = []
-        for number, line in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
-            if line.strip():
-                self.rows.append(self._read_row(line, f"{path}, line {number}"))
+        self.rows = [self._check_row(row, where) for where, row in read_json_lines(path)]
         if not self.rows:
             raise ValueError(f"{path}: holds no recording.")
         labels = sorted({label for row in self.rows for label in row["labels"]})
         foreign = [label for label in labels if label not in VGGSOUND_LABELS]
         if foreign and len(foreign) < len(labels):
-            raise ValueError(f"{path}: {foreign[0]!r} is none of VGGSound's labels, unlike others in the file.")
+            nearest = nearest_labels(foreign[0], VGGSOUND_LABELS)
+            raise ValueError(
+                f"{path}: {foreign[0]!r} is none of VGGSound's labels, unlike others in the file{nearest}."
+            )
         self.labels = labels if foreign else list(VGGSOUND_LABELS)
         self.has_pictures = all(row.get("image") for row in self.rows)
 
@@ -234,21 +237,19 @@ class RecordingSet:
         path = self.path.parent / self.rows[number]["image"]
         return collage([open_picture(path).convert("RGB")], self.image_size)
 
-    def _read_row(self, line: str, where: str) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-            labels, audio = row["labels"], row["audio"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{where}: not a recording with `audio` and `labels` ({error}).") from None
+    def _check_row(self, row: Any, where: str) -> dict[str, Any]:
+        if not isinstance(row, dict) or not {"audio", "labels"} <= row.keys():
+            raise ValueError(f"{where}: not a recording with `audio` and `labels`.")
+        labels, audio = row["labels"], row["audio"]
         for name in ("audio", "image"):
             if name in row and (not isinstance(row[name], str) or not row[name]):
-                raise ValueError(f"{where}: `{name}` has to be a path, not {row[name]!r}.")
+                raise ValueError(f"{where}: `{name}` has to be a path, not {reprlib.repr(row[name])}.")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-            raise ValueError(f"{where}: `labels` has to be a list of labels, not {labels!r}.")
+            raise ValueError(f"{where}: `labels` has to be a list of labels, not {reprlib.repr(labels)}.")
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"{where}: `labels` has to be a list of one or more different labels.")
         for name in ("audio", "image"):
-            if row.get(name) and not (self.path.parent / row[name]).exists():
+            if row.get(name) and not os.path.isfile(self.path.parent / row[name]):
                 raise FileNotFoundError(f"{where}: {self.path.parent / row[name]}: no such file.")
         return {**row, "id": str(row.get("id", audio))}
 

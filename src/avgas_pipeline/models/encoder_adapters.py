@@ -108,14 +108,14 @@ def encoder_inputs(
     feature_extractor: FeatureExtractionMixin, audio_encoder: PreTrainedModel, windows: list[Window]
 ) -> dict[str, torch.Tensor]:
     """
-    The audio encoder's keyword arguments for a batch of windows, on the CPU.
+    The audio encoder's keyword arguments for a batch of windows, at their gain, on the CPU.
 
     Padding is left to the feature extractor, in the way its encoder was trained with. Encoders of pictures
     (`pixel_values`, such as a ResNet) get the spectrogram as one of shape `(batch, num_channels, frequency, time)`.
     """
     sampling_rate = feature_extractor.sampling_rate
     shortest = int(_MIN_DURATION_S * sampling_rate)
-    pieces = [window.samples[: max(window.num_valid, shortest)] for window in windows]
+    pieces = [np.float32(window.gain) * window.samples[: max(window.num_valid, shortest)] for window in windows]
     options: dict[str, Any] = {}
     if not any(hasattr(feature_extractor, attribute) for attribute in WINDOW_LENGTHS):
         # Some count lengths in samples, others in frames: beside a whole window, all are padded to one.

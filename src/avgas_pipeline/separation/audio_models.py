@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
+from ..audio.loudness import reference_gain
 from ..audio.windows import Window, iter_windows
 from ..models.encoder_adapters import window_length
 from ..models.separator import AudioVisualSeparator
@@ -36,11 +37,15 @@ class AudioModels:
     speed_variation: float = 0.0
 
     def cut_windows(self, waveform: np.ndarray) -> list[Window]:
-        """A waveform `(T,)`, at the feature extractor's rate, as windows that overlap by half."""
+        """
+        A waveform `(T,)`, at the feature extractor's rate, as windows that overlap by half. Their gain brings the
+        active loudness of the whole waveform to a reference level, so that the models take loud and quiet alike.
+        """
         length = window_length(self.feature_extractor)
         # On the grid of the masks' frames, so that activities line up.
         grid = self.separator.config.hop_length
-        return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid))
+        gain = reference_gain(waveform, self.feature_extractor.sampling_rate)
+        return list(iter_windows(waveform, length, max(length // 2 // grid, 1) * grid, gain))
 
     def render(
         self, tracks: Sequence[Track], waveform: np.ndarray, windows: Sequence[Window], return_audio: bool = True

@@ -210,7 +210,7 @@ def _separate(windows: list[Window], models: AudioModels, num_masks: int) -> Aud
     output = AudioVisualSeparatorOutput(
         *separator(tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False)
     )
-    if not output.presence_logits.isfinite().all():
+    if not all(values.isfinite().all() for values in output.to_tuple() if values is not None):
         raise ValueError(
             f"What `audio_encoder` ({audio_encoder.dtype}) and `separator` ({dtype}) compute is not finite: their"
             " weights are damaged, or the data type does not hold their values."

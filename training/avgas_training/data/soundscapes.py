@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers import FeatureExtractionMixin, PreTrainedModel
 
+from avgas_pipeline.audio.loudness import reference_gain
 from avgas_pipeline.audio.windows import Window
 from avgas_pipeline.data.mixtures import Mixture, MixtureSampler
 from avgas_pipeline.models.encoder_adapters import encoder_inputs, window_length
@@ -131,8 +132,9 @@ class Collator:
         return self.sampler.render_image(replace(mixture.plan, sources=[mixture.plan.sources[alone]]))
 
     def encoder_inputs(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """The audio encoder's inputs for whole windows."""
-        windows = [Window(samples=waveform, start=0, num_valid=len(waveform)) for waveform in waveforms]
+        """The audio encoder's inputs for whole windows, each brought to the reference level as by the pipeline."""
+        rate = self.feature_extractor.sampling_rate
+        windows = [Window(0, waveform, len(waveform), reference_gain(waveform, rate)) for waveform in waveforms]
         return encoder_inputs(self.feature_extractor, self.audio_encoder, windows)
 
 

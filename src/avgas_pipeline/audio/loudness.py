@@ -1,8 +1,10 @@
-"""Loudness of clips: RMS over the frames in which something sounds."""
+"""Loudness: RMS over the frames in which something sounds, and the gain to a reference level."""
 
 import numpy as np
 
 
+# Active loudness that recordings are encoded at, in dB of full scale: the usual one of the mixtures learnt from.
+REFERENCE_DB = -24.0
 _FRAME_S = 0.02
 # Frames this far below the loudest one count as pauses.
 _ACTIVE_RANGE_DB = 40.0
@@ -24,10 +26,20 @@ def active_moments(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     return np.flatnonzero(_is_active(_frame_power(waveform, sampling_rate))) * _FRAME_S
 
 
+def reference_gain(waveform: np.ndarray, sampling_rate: int) -> float:
+    """Factor that brings the active loudness of a waveform `(T,)` to -24 dB of full scale; 1 for silence."""
+    rms = active_rms(waveform, sampling_rate)
+    return 10.0 ** (REFERENCE_DB / 20) / rms if rms > 0 else 1.0
+
+
 def _frame_power(waveform: np.ndarray, sampling_rate: int) -> np.ndarray:
     frame = max(round(_FRAME_S * sampling_rate), 1)
-    padded = np.pad(waveform, (0, -len(waveform) % frame)).reshape(-1, frame).astype(np.float64)
-    return np.square(padded).mean(axis=1)
+    whole = len(waveform) // frame * frame
+    # Without a copy of the recording in float64, which an hour would feel.
+    frames = waveform[:whole].reshape(-1, frame)
+    power = np.einsum("ij,ij->i", frames, frames, dtype=np.float64) / frame
+    rest = waveform[whole:].astype(np.float64)
+    return np.append(power, np.square(rest).sum() / frame) if len(rest) else power
 
 
 def _is_active(power: np.ndarray) -> np.ndarray:

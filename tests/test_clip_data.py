@@ -1,0 +1,112 @@
+"""Data sets that can't be used are refused with their names, and never mistaken for others."""
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from evaluation_data import fails, run
+
+from avgas_pipeline.data.clips import load_clips
+from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
+
+
+CARD = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: train-*.parquet\n---\n"
+CARD_OF_TWO = """---
+configs:
+- config_name: audio
+  data_files:
+  - split: train
+    path: audio/train.parquet
+- config_name: images
+  data_files:
+  - split: train
+    path: images/train.parquet
+---
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def write(folder, **columns):
+    """Prepared shards of one row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    row = {"id": "a", "label": "thunder", "audio": b"sound", **columns}
+    row = {name: value for name, value in row.items() if value is not Ellipsis}
+    pq.write_table(pa.Table.from_pylist([row]), folder / "train-00000-00000.parquet")
+    (folder / "README.md").write_text(CARD)
+    return folder
+
+
+def test_folders_of_the_same_name_are_told_apart(tmp_path):
+    first, second = (write(tmp_path / name / "shards", id=name) for name in ("one", "two"))
+    assert [load_clips(folder)[0]["id"][0] for folder in (first, second)] == ["one", "two"]
+    write(first, id="three")
+    assert load_clips(first)[0]["id"][0] == "three"
+
+
+def test_data_sets_of_two_parts_are_told_apart_too(tmp_path):
+    for name in ("one", "two"):
+        for part in ("audio", "images"):
+            folder = tmp_path / name / "mini" / part
+            folder.mkdir(parents=True)
+            row = {"id": name, "label": "thunder", "audio": b"", "image": b""}
+            pq.write_table(pa.Table.from_pylist([row]), folder / "train.parquet")
+        (tmp_path / name / "mini/README.md").write_text(CARD_OF_TWO)
+        for read in (load_clips, load_soundscapes_mini):
+            assert [table["id"][0] for table in read(tmp_path / name / "mini", "train")] == [name, name]
+
+
+@pytest.mark.parametrize(
+    ("columns", "word"),
+    [
+        ({"label": ...}, "no column 'label'"),
+        ({"id": ...}, "no column 'id'"),
+        ({"audio": ...}, "no column 'audio'"),
+        ({"label": 3}, "row 0 has 'label' 3, which is no text"),
+        ({"id": None}, "row 0 has 'id' None, which is no text"),
+        ({"label": ["thunder"]}, "which is no text"),
+        ({"id": float("nan")}, "which is no text"),
+    ],
+)
+def test_columns_that_are_missing_or_no_text(columns, word, tmp_path):
+    data = write(tmp_path / "shards", **columns)
+    with pytest.raises(ValueError, match="shards: ") as error:
+        load_clips(data)
+    assert word in str(error.value)
+
+
+def test_the_command_names_the_data(tmp_path):
+    def evaluate(split="train"):
+        options = {"data": data, "split": split, "manifest": None, "judge": None, "model": None}
+        return run(tmp_path, tmp_path / "out", "--no-draw", **options)
+
+    data = write(tmp_path / "shards", label=...)
+    fails(evaluate(), data, "no column 'label'")
+    fails(evaluate("validation"), data, "validation")
+    (data / "train-00000-00000.parquet").write_bytes(b"PAR1" + bytes(100))
+    fails(evaluate(), data, "can't be read", "Parquet")
+    data = tmp_path / "videos"
+    data.mkdir()
+    (data / "vggsound.csv").write_text("zzzzzzzzzzz,0,thundr,train\n")
+    fails(evaluate(), data / "vggsound.csv, line 1", "'thundr'")
+
+
+def test_tables_in_python_are_checked_too():
+    sound = {"array": np.ones(16000, np.float32), "sampling_rate": 16000}
+    for row in ({"id": "a", "audio": sound}, {"id": "a", "label": None, "audio": sound}):
+        with pytest.raises(ValueError, match="'label'"):
+            MixtureSampler([row], num_sources=1)
+    with pytest.raises(ValueError, match="no clips or pictures"):
+        MixtureSampler([])
+
+
+def test_a_dead_link_in_a_folder_is_no_data(folder, tmp_path):
+    data = shutil.copytree(folder, tmp_path / "data")
+    (data / "notes.txt").symlink_to(tmp_path / "gone")
+    assert len(load_clips(data)[0]) == 3
