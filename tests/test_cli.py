@@ -192,7 +192,8 @@ def test_bad_models(checkpoint, recording, tmp_path):
     strange = shutil.copytree(checkpoint, tmp_path / "strange")
     (strange / "model_index.json").write_text("[]")
     outside = shutil.copytree(checkpoint, tmp_path / "outside")
-    (outside / "model_index.json").write_text('{"../vae": ["diffusers", "AutoencoderKL"]}')
+    index = {"_class_name": "AVGASPipeline", "../vae": ["diffusers", "AutoencoderKL"]}
+    (outside / "model_index.json").write_text(json.dumps(index))
     for model, word in (
         (no_weights, "no weights"),
         (pickled, "pickled"),

@@ -125,7 +125,7 @@ class Server:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             try:
                 urllib.request.urlopen(self.url, timeout=5).read()
@@ -133,6 +133,7 @@ class Server:
             except OSError:
                 assert self.process.poll() is None, self.process.stdout.read()
                 time.sleep(0.2)
+        self.process.kill()
         raise TimeoutError("the page did not come up")
 
     def stop(self, how=signal.SIGINT):

@@ -212,7 +212,7 @@ def test_validation_is_logged_and_kept(inputs, tmp_path):
     ("changed", "word"),
     [
         ({"encoder_trainable": "layer.99"}, "encoder_trainable: no weight's name begins with one of ['layer.99']"),
-        ({"learning_rate": 1e30, "max_grad_norm": 1e30}, "the last checkpoint is good"),
+        ({"learning_rate": 1e30, "max_grad_norm": 1e30}, "no checkpoint has finite weights: begin anew"),
         ({"resume_from_checkpoint": "/no/such"}, "/no/such: no such checkpoint"),
     ],
 )

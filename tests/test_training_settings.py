@@ -93,6 +93,45 @@ def test_errors_name_file_and_setting(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff\xfe\x00",
+        b"\x00\x1b[31m",
+        b"[" * 1_100,
+        b"seed: " + b"[" * 1_100,
+        b"seed: " + b"[" * 200 + b"]" * 200,
+        b"{a: b}: c",
+        b"1: 2",
+        b"null: 2",
+        b"seed: 2024-99-99",
+        b"seed: 2024-01-01",
+        b"seed: !!bool maybe",
+        b"seed: !!int x",
+        b"seed: !!timestamp x",
+        b"seed: !!python/object/apply:os.system [true]",
+        b"seed: " + b"1" * 5000,
+        b"- a\n- b",
+        b"seed: *gone",
+        b"--- 1\n--- 2",
+        b"base: [[x]]",
+        b"seed: !!binary x",
+        b"seed: !!set {a, b}",
+    ],
+    ids=range(21),
+)
+def test_junk_is_one_line_that_names_the_file(tmp_path, junk):
+    path = tmp_path / "junk.yaml"
+    path.write_bytes(junk)
+    with pytest.raises(ValueError, match=r"junk\.yaml"):
+        parse("--config", path)
+
+
+def test_a_folder_is_no_recipe(tmp_path):
+    with pytest.raises(ValueError, match="can't be read"):
+        parse("--config", tmp_path)
+
+
+@pytest.mark.parametrize(
     ("argv", "message"),
     [
         (["--learning_rate", "fast"], "learning_rate has to be a number but is fast"),
@@ -105,6 +144,12 @@ def test_errors_name_file_and_setting(tmp_path, text, message):
         (["--logging_steps", 0], "logging_steps has to be at least 1 but is 0"),
         (["--num_sources", 2], "num_sources has to be the fewest and the most, such as 1 3, but is [2]"),
         (["--augment_fraction", 1.5], "augment_fraction has to be from 0 to 1 but is 1.5"),
+        (["--learning_rate", "nan"], "learning_rate has to be a number but is nan"),
+        (["--learning_rate", "-1"], "learning_rate has to be from 0 to 1e+30 but is -1"),
+        (["--a2a_weight", "1e31"], "a2a_weight has to be from 0 to 1e+30 but is 1e+31"),
+        (["--max_train_steps", "1" * 400], "max_train_steps has to be from 0 to 1e+30 but is 111"),
+        (["--dataloader_num_workers", -1], "dataloader_num_workers has to be from 0 to 1e+30 but is -1"),
+        (["--num_sources", -1, 2], "num_sources has to be from 0 to 1e+30 but is [-1, 2]"),
         (["--mask_fraction", 0], "mask_fraction has to be above 0 and at most 1 but is 0"),
         (["--mask_fraction", 1.5], "mask_fraction has to be above 0 and at most 1 but is 1.5"),
     ],
@@ -145,6 +190,17 @@ def test_a_cpu_without_fast_bfloat16_trains_in_float32(monkeypatch, caplog, capa
     assert precision(parse("--mixed_precision", "bf16")) == expected
     assert ("float32" in caplog.text) == (expected == "no")
     assert precision(parse()) is None
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert precision(parse()) == ("no" if expected == "no" else None)
+
+
+def test_float16_on_a_cpu_trains_in_float32(monkeypatch, caplog):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert precision(parse("--mixed_precision", "fp16")) == "no"
+    assert "This CPU has no fast float16: training in float32 instead." in caplog.text
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    assert precision(parse()) == "no"
+    assert precision(parse("--mixed_precision", "no")) == "no"
 
 
 @pytest.mark.parametrize("path", sorted((TRAINING / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,16 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
+from avgas_pipeline.cli.signals import end_on_signals
+from avgas_pipeline.cli.terminal import guard_streams, printable
+
 from .settings import RunSettings, default_of
 
 
 Settings = TypeVar("Settings", bound=RunSettings)
 LISTS = "Lists are written with spaces between their items, as in --num_sources 1 3; in a YAML file as [1, 3]."
+# What PyYAML raises of its own, and what its conversions of values let through.
+_YAML_ERRORS = (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -66,12 +72,19 @@ def read_recipe(path: str | Path, settings_class: type[RunSettings]) -> dict[str
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a training script: bad settings and bad data end it with one line and exit code 2."""
+    """
+    Run a training script: bad settings and bad data end it with one line and exit code 2. Signals and Ctrl-C end it
+    with 128 + their number, unless it is a run that saves and ends itself.
+    """
+    guard_streams()
+    end_on_signals()
     try:
         main()
     except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
 
 
 def _read(
@@ -84,8 +97,10 @@ def _read(
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror}).") from None
+    except _YAML_ERRORS as error:
+        raise ValueError(f"{path}: not YAML ({error}).") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: has to hold settings as `name: value`.")
     bases = values.pop("base", [])
@@ -105,7 +120,7 @@ def _read(
             raise ValueError(f"{path}: {name} has to be {_kind(types[name])} but is null.")
     try:
         parsed = vars(parser.parse_object(values))
-    except ArgumentError as error:
+    except (ArgumentError, RecursionError) as error:
         raise ValueError(f"{path}: {_explain(error, types)}") from None
     return inherited | {name: parsed[name] for name in values}
 

@@ -22,23 +22,34 @@ class Curves:
 
     def add(self, values: dict[str, float], step: int) -> None:
         """Write a point of each named curve."""
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+        line = json.dumps({"step": step, **values}).encode() + b"\n"
+        with open(self.path, "a+b") as file:
+            # A line cut short must not swallow this one.
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read() == b"\n" else b"\n" + line
+            file.write(line)
 
     def read(self) -> dict[str, dict[int, float]]:
         """All points so far by name and step; of a step that was repeated after an interruption, the last."""
         curves: dict[str, dict[int, float]] = {}
         if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
-                try:
-                    values = json.loads(line)
-                except ValueError:
-                    # A run that was killed may have left half a line.
-                    continue
-                step = values.pop("step")
-                for name, value in values.items():
-                    curves.setdefault(name, {})[step] = value
+            for line in self.path.read_bytes().split(b"\n"):
+                for name, value in (values := _parse_point(line)).items():
+                    if name != "step":
+                        curves.setdefault(name, {})[values["step"]] = value
         return {name: dict(sorted(points.items())) for name, points in curves.items()}
+
+
+def _parse_point(line: bytes) -> dict[str, float]:
+    """What a line says, with its step; nothing of one that a killed run has left half or that somebody has damaged."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict) or type(values.get("step")) is not int:
+        return {}
+    return {name: value for name, value in values.items() if type(value) in (int, float)}
 
 
 def draw_curves(curves: dict[str, dict[int, float]], path: str | os.PathLike) -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import math
+import os
 import signal
 from collections.abc import Callable, Sized
 from dataclasses import asdict
@@ -16,6 +17,8 @@ from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from avgas_pipeline.cli.signals import END_SIGNALS
+
 from .checkpoints import Checkpoints
 from .curves import Curves
 from .data.order import StepSampler, start_worker
@@ -27,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 # PyTorch's names of instruction sets for which oneDNN has no kernels in bfloat16.
 SLOW_IN_BF16 = ("NO AVX", "DEFAULT", "AVX2")
+HALVES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 class Run:
@@ -108,7 +112,7 @@ class Run:
             ValueError: If a loss is infinite or not a number.
         """
         if not math.isfinite(loss.item()):
-            raise ValueError(f"The loss is {loss.item()} at step {step}; the last checkpoint is good.")
+            raise ValueError(f"The loss is {loss.item()} at step {step}; {self.checkpoints.advice()}.")
 
     def end_step(
         self,
@@ -117,14 +121,20 @@ class Run:
         schedule: torch.optim.lr_scheduler.LRScheduler,
         progress: tqdm,
     ) -> bool:
-        """Log and save a checkpoint, as far as they are due; returns whether the run is to stop."""
+        """
+        Log and save a checkpoint, as far as they are due; returns whether the run is to stop.
+
+        Raises:
+            ValueError: If the weights of a checkpoint are not finite.
+        """
         progress.update()
         if self.is_due(step, self.settings.logging_steps):
             values = {name: self.accelerator.reduce(loss.detach(), "mean").item() for name, loss in losses.items()}
             progress.set_postfix({name: f"{value:.4f}" for name, value in values.items()})
             self.log({**values, "lr": schedule.get_last_lr()[0]}, step)
         stopping = self._stopping()
-        if step % self.settings.checkpointing_steps == 0 or stopping:
+        # From the last step's one, the run can be trained on.
+        if self.is_due(step, self.settings.checkpointing_steps) or stopping:
             self.checkpoints.save(step)
         return stopping
 
@@ -147,7 +157,7 @@ class Run:
         self._stop.restore()
 
     def _stopping(self) -> bool:
-        """Whether SIGTERM has come, to whichever process; to be asked by all of them alike."""
+        """Whether a signal to end has come, to whichever process; to be asked by all of them alike."""
         if self.accelerator.num_processes == 1:
             return self._stop.received
         received = torch.tensor(float(self._stop.received), device=self.accelerator.device)
@@ -167,24 +177,37 @@ def build_schedule(
 
 
 def precision(settings: RunSettings) -> str | None:
-    """The wanted precision, or float32 where bfloat16 on this CPU would be several times slower than that."""
+    """
+    The wanted precision, the launcher's if not given, or float32 where a CPU has no kernels for half of it (float16),
+    or several times slower ones (bfloat16).
+    """
     on_cpu = not torch.accelerator.is_available()
-    if on_cpu and settings.mixed_precision == "bf16" and torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16:
-        logger.warning("This CPU has no fast bfloat16: training in float32 instead.")
+    wanted = settings.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION")
+    slow_in_bf16 = torch.backends.cpu.get_cpu_capability() in SLOW_IN_BF16
+    if on_cpu and (wanted == "fp16" or (wanted == "bf16" and slow_in_bf16)):
+        logger.warning(f"This CPU has no fast {HALVES[wanted]}: training in float32 instead.")
         return "no"
     return settings.mixed_precision
 
 
 class _StopSignal:
-    """Whether SIGTERM has come: the loop then saves and ends, as schedulers of clusters expect."""
+    """
+    Whether SIGTERM or SIGHUP has come: the loop then saves and ends, as schedulers of clusters expect. One that is
+    ignored, as after `nohup`, stays so.
+    """
 
     def __init__(self) -> None:
         self.received = False
-        self._previous = signal.signal(signal.SIGTERM, self._receive)
+        self._previous = {
+            number: signal.signal(number, self._receive)
+            for number in END_SIGNALS
+            if signal.getsignal(number) is not signal.SIG_IGN
+        }
 
     def restore(self) -> None:
-        """Have the signal do again what it did before."""
-        signal.signal(signal.SIGTERM, self._previous)
+        """Have the signals do again what they did before."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = True

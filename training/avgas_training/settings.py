@@ -1,12 +1,18 @@
 """Settings of the training scripts: dataclasses that check themselves. `command_line.py` reads them."""
 
 import dataclasses
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 
 # Parts of the pictures, of which `holdout_fold` leaves out one.
 NUM_FOLDS = 5
+# Settings that may be paths, by any of which a folder is the same.
+PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "synthetic_clips")
+# Beyond it, float32 overflows within a step.
+LARGEST = 1e30
 
 
 def setting(default: Any, text: str, may_change: bool = False) -> Any:
@@ -27,6 +33,14 @@ def setting(default: Any, text: str, may_change: bool = False) -> Any:
 def default_of(field: dataclasses.Field) -> Any:
     """A setting's default."""
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def resolve_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by name, with paths that are there as absolute ones without links; the others are names on the Hub."""
+    return {
+        name: os.path.realpath(value) if name in PATHS and isinstance(value, str) and os.path.exists(value) else value
+        for name, value in settings.items()
+    }
 
 
 @dataclass
@@ -55,10 +69,20 @@ class RunSettings:
     seed: int = setting(0, "of everything random")
 
     def __post_init__(self) -> None:
+        self._check_numbers()
         self._check_positive("train_batch_size", "max_train_steps")
         self._check_positive("checkpointing_steps", "checkpoints_total_limit", "logging_steps")
         if not 0 <= self.seed < 2**31:
             raise ValueError(f"seed has to be from 0 to {2**31 - 1} but is {self.seed}.")
+
+    def _check_numbers(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for number in value if isinstance(value, list) else [value]:
+                if not isinstance(number, (int, float)) or field.name == "seed":
+                    continue
+                if not 0 <= number <= LARGEST:
+                    raise ValueError(f"{field.name} has to be from 0 to {LARGEST:g} but is {str(value)[:40]}.")
 
     def _check_positive(self, *names: str) -> None:
         for name in names:

@@ -11,7 +11,9 @@ from .export_remote_code import export_remote_code
 from .generate import generate
 from .info import info
 from .prepare import prepare
+from .signals import end_on_signals
 from .study import study
+from .terminal import guard_streams
 
 
 # Formatting help and errors with rich would take longer than all the rest of `avgas --help`.
@@ -31,6 +33,8 @@ _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 def main() -> None:
     """`avgas`, as it is installed."""
+    guard_streams()
+    end_on_signals()
     # Threads that spin while they wait take the cores from each other as soon as another process is busy. A command
     # mostly imports, so it loses little by waiting passively. OpenMP reads this when torch is imported.
     if not any(name in os.environ for name in _WAITING):

@@ -1,6 +1,7 @@
 """Bad input: found before the libraries are imported, which takes seconds, and told in one line."""
 
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from pathlib import Path
 import typer
 
 from ..loaders.folders import may_be_repository
+from .terminal import printable
 
 
+# Warnings that say what was done with a recording, or that an option had no effect.
+_SHOWN = "(?s).*(damaged or truncated|is not present|audio tracks|gaps of|cancel each other out)"
 # What bad input raises; anything else is a fault of ours and shows its traceback.
 BAD_INPUT = (ValueError, OSError)
 # Which extra brings a library that not everybody needs.
@@ -22,9 +26,9 @@ _EXTRAS = {"datasets": "eval", "gradio": "demo", "ray": "ray", "torchmetrics": "
 def bad_input_exits() -> Iterator[None]:
     """Bad input ends with one line and exit code 2; warnings become one line each."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {message}", err=True)
+        warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {printable(message)}", err=True)
         warnings.simplefilter("ignore")
-        warnings.filterwarnings("always", message=".*(damaged or truncated|is not present)")
+        warnings.filterwarnings("always", message=_SHOWN)
         try:
             yield
         except BAD_INPUT as error:
@@ -41,20 +45,21 @@ def bad_input_exits() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks."""
+    """What an error says, without line breaks and control characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename:
-        text = f"{os.fspath(error.filename)}: {error.strerror}"
-    return text
+        text = f"{error.filename}: {error.strerror}"
+    return printable(text)
 
 
-def check_files(*paths: Path | None) -> None:
+def check_files(*paths: str | Path | None) -> None:
     """
     Raises:
         FileNotFoundError: If any that is given does not exist.
     """
-    missing = [str(path) for path in paths if path is not None and not path.exists()]
+    missing = [str(path) for path in paths if path is not None and not os.path.exists(path)]
     if missing:
+        _check_no_address(*missing)
         raise FileNotFoundError(f"{', '.join(missing)}: no such file.")
 
 
@@ -64,6 +69,7 @@ def check_is_folder(path: Path) -> None:
         FileNotFoundError: If it does not exist or is something else.
     """
     if not path.is_dir():
+        _check_no_address(str(path))
         raise FileNotFoundError(f"{path}: no such folder.")
 
 
@@ -74,7 +80,24 @@ def check_sources(*names: str | None) -> None:
     """
     for name in names:
         if name is not None and not os.path.exists(name) and not may_be_repository(name):
+            _check_no_address(name)
             raise FileNotFoundError(f"{name}: no such file or folder.")
+
+
+def _check_no_address(*names: str) -> None:
+    for name in names:
+        # A path keeps one of the two slashes.
+        if re.match(r"[a-z][a-z0-9+.-]+:/", name, re.IGNORECASE):
+            raise FileNotFoundError(f"{name}: is an address, which is not fetched; download it first.")
+
+
+def check_number(name: str, value: float | None, low: float, high: float) -> None:
+    """
+    Raises:
+        ValueError: If a number that is given is not from `low` to `high`, or not a number.
+    """
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name} has to be a number from {low:g} to {high:g} but is {value}.")
 
 
 def check_writable(folder: Path) -> None:

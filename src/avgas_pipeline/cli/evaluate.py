@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from ..loaders.folders import locate
-from .checks import bad_input_exits, check_files, check_is_folder, check_sources, check_writable
+from .checks import bad_input_exits, check_files, check_is_folder, check_number, check_sources, new_folder
 from .models import check_device, quieten
-from .options import MAX_SEED, Device, Guidance, Steps
+from .options import MAX_GUIDANCE, MAX_SEED, Device, Guidance, Steps
+from .terminal import printable
 
 
 def evaluate(
@@ -35,7 +36,9 @@ def evaluate(
         Path | None, typer.Option(help="Mixtures to evaluate on; chosen at random, by the seed, if not given.")
     ] = None,
     split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
-    num_mixtures: Annotated[int, typer.Option(min=1, help="How many mixtures to make without a manifest.")] = 500,
+    num_mixtures: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="How many mixtures to make without a manifest.")
+    ] = 500,
     num_sources: Annotated[int, typer.Option(min=1, help="Sources in each of them.")] = 2,
     steps: Steps = None,
     guidance: Guidance = None,
@@ -47,7 +50,7 @@ def evaluate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the mixtures and of the pictures.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")] = 4,
-    image_size: Annotated[int, typer.Option(min=8, help="Side of the real pictures to compare with.")] = 128,
+    image_size: Annotated[int, typer.Option(min=8, max=4096, help="Side of the real pictures to compare with.")] = 128,
     top_k: Annotated[int | None, typer.Option(min=1, help="K of R@K*; the most sources if not given.")] = None,
     draw: Annotated[
         bool, typer.Option("--draw/--no-draw", help="Whether to draw, or only to find the sources.")
@@ -55,16 +58,17 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Compare systems on the same soundscapes. Measures CRS, R@K*, separation and more, with intervals."""
-    with bad_input_exits():
+    with bad_input_exits(), new_folder(out):
         if judge is None and (draw or images):
             raise ValueError("pictures need a --judge; use --no-draw to evaluate only which sources are found.")
+        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--presence-threshold", presence_threshold, 0.0, 1.0)
         check_sources(data, judge, lora)
         check_files(manifest)
         for folder in images or []:
             check_is_folder(Path(folder.partition("=")[2] or folder))
         if model is not None:
             locate(model)
-        check_writable(out)
         quieten()
 
         import torch
@@ -88,8 +92,9 @@ def evaluate(
         systems = build_systems(model, baseline or [], ablate or [], images or [], dataset, settings, target, lora)
         run(systems, dataset, referee, out, settings, batch_size, top_k)
         if state.is_main_process:
-            typer.echo((out / "report.md").read_text(encoding="utf-8"))
-            typer.echo(f"-> {out / 'report.md'}")
+            for line in (out / "report.md").read_text(encoding="utf-8").split("\n"):
+                typer.echo(printable(line))
+            typer.echo(printable(f"-> {out / 'report.md'}"))
 
 
 def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:

@@ -1,5 +1,6 @@
 """`avgas generate`: recordings drawn, and what was drawn written to a folder each."""
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
-from .checks import BAD_INPUT, bad_input_exits, check_files, check_sources, new_folder, one_line
+from .checks import BAD_INPUT, bad_input_exits, check_files, check_number, check_sources, new_folder, one_line
 from .models import load_pipeline
-from .options import MAX_SEED, Device, DType, Guidance, Steps
+from .options import MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
+from .recordings import RecordingArgument, recording_arguments, result_folders
+from .terminal import printable
 
 
 if TYPE_CHECKING:
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def generate(
-    audio: Annotated[list[Path], typer.Argument(help="Audio or video files.", show_default=False)],
+    audio: Annotated[
+        list[str], typer.Argument(help="Audio or video files; - for standard input.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the results; several files get a folder each.")],
     model: Annotated[str, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = DEFAULT_CHECKPOINT,
     lora: Annotated[str | None, typer.Option(help="LoRA weights to add: a folder, file or Hub repository.")] = None,
@@ -26,15 +31,18 @@ def generate(
     steps: Steps = None,
     guidance: Guidance = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")] = 0,
-    num_images: Annotated[int, typer.Option(min=1, help="Pictures of each kind.")] = 1,
+    num_images: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind.")] = 1,
     num_sources: Annotated[
         int | None, typer.Option(min=1, help="How many sources to draw; as many as are present if not given.")
     ] = None,
     weight: Annotated[
         list[str] | None, typer.Option(metavar="LABEL=W", help="How strongly a source shows; 0 leaves it out.")
     ] = None,
-    negative_audio: Annotated[Path | None, typer.Option(help="Recording of what pictures should not show.")] = None,
+    negative_audio: Annotated[str | None, typer.Option(help="Recording of what pictures should not show.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to add, if the model has a text encoder.")] = None,
+    audio_track: Annotated[
+        int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")
+    ] = None,
     max_duration: Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")] = 3600.0,
     device: Device = None,
     dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
@@ -42,9 +50,9 @@ def generate(
     """Draw recordings. Each has a mixed picture, and with --separate one for each source, with its sound."""
     with bad_input_exits(), new_folder(out):
         weights = _parse_weights(weight or [])
-        # If some are there, the others are skipped, as are those that can't be read.
-        if not any(path.exists() for path in audio):
-            check_files(*audio)
+        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--max-duration", max_duration, 1e-3, math.inf)
+        recordings = recording_arguments(audio)
         check_files(negative_audio)
         check_sources(lora)
         locate(model)
@@ -55,11 +63,11 @@ def generate(
             pipe.load_lora_weights(lora)
 
         failures: list[str] = []
-        for path, folder in zip(audio, _folders(audio, out), strict=True):
+        for recording, folder in zip(recordings, result_folders(recordings, out), strict=True):
             try:
                 sources = _generate_one(
                     pipe,
-                    path,
+                    recording,
                     folder,
                     seed=seed,
                     settings={"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance},
@@ -72,17 +80,18 @@ def generate(
                     negative_audio=negative_audio,
                     prompt=prompt,
                     max_duration_s=max_duration,
+                    audio_track=audio_track,
                 )
             except BAD_INPUT as error:
-                if len(audio) == 1:
+                if len(recordings) == 1:
                     raise
                 failures.append(one_line(error))
                 typer.echo(f"avgas: skipped: {failures[-1]}", err=True)
                 continue
             found = ", ".join(f"{source.label} {source.score:.2f}" for source in sources)
-            typer.echo(f"{typer.format_filename(path)}: {found} -> {typer.format_filename(folder / 'overview.png')}")
+            typer.echo(printable(f"{recording.name}: {found} -> {folder / 'overview.png'}"))
         if failures:
-            typer.echo(f"avgas: {len(failures)} of {len(audio)} files failed:", err=True)
+            typer.echo(f"avgas: {len(failures)} of {len(recordings)} files failed:", err=True)
             for failure in failures:
                 typer.echo(f"  {failure}", err=True)
             raise typer.Exit(2)
@@ -90,30 +99,41 @@ def generate(
 
 def _generate_one(
     pipe: "AVGASPipeline",
-    path: Path,
+    recording: RecordingArgument,
     folder: Path,
     seed: int,
     settings: dict[str, Any],
     max_duration_s: float,
+    audio_track: int | None,
     **call: Any,
 ) -> "list[SoundSource]":
     import torch
+    from accelerate.utils.memory import should_reduce_batch_size
 
     from ..audio.loading import load_audio
     from .outputs import save_results
 
-    waveform = load_audio(path, target_sampling_rate=pipe.sampling_rate, max_duration_s=max_duration_s)
+    waveform = load_audio(
+        recording.source(),
+        target_sampling_rate=pipe.sampling_rate,
+        max_duration_s=max_duration_s,
+        name=recording.name,
+        audio_track=audio_track,
+    )
     # Generators on the CPU give the same noise on every device.
     generators = [torch.Generator().manual_seed(seed + number) for number in range(call["num_images_per_prompt"])]
-    # Names need not be UTF-8.
-    title = typer.format_filename(path, shorten=True)
+    title = printable(recording.path.name)
     pipe.set_progress_bar_config(desc=title, file=sys.stderr)
-    audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": str(path)}
+    audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": recording.name}
     try:
         output = pipe(audio, max_duration_s=max_duration_s, generator=generators, **call)
-    except torch.OutOfMemoryError:
-        raise ValueError(f"{path}: not enough memory on {pipe.device}.") from None
-    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings={"audio": str(path), **settings})
+    except (RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
+        if not is_memory:
+            raise
+        raise ValueError(f"{recording.name}: not enough memory on {pipe.device}.") from None
+    settings = {"audio": str(recording.path), **settings}
+    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings=settings)
     return output.sources[0]
 
 
@@ -127,21 +147,6 @@ def _parse_weights(pairs: list[str]) -> dict[str, float] | None:
             separator = ""
         if not separator or not label.strip():
             raise ValueError(f"--weight {pair!r}: has to be LABEL=NUMBER, such as 'raining=0.5'.")
+        if not 0 <= weights[label.strip()] <= MAX_WEIGHT:
+            raise ValueError(f"--weight {pair!r}: the weight has to be finite, from 0 to {MAX_WEIGHT:g}.")
     return weights or None
-
-
-def _folders(audio: list[Path], out: Path) -> list[Path]:
-    """Where each file's results go: `out` itself for one file, otherwise a folder named after each."""
-    if len(audio) == 1:
-        return [out]
-    folders: list[Path] = []
-    for path in audio:
-        # A file called "...wav" has the stem "..".
-        stem = path.stem.strip(".") or "recording"
-        folder = out / stem
-        number = 2
-        while folder in folders:
-            folder = out / f"{stem}-{number}"
-            number += 1
-        folders.append(folder)
-    return folders

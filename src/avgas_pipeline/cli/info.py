@@ -3,6 +3,7 @@
 import typer
 
 from ..loaders.folders import locate
+from ..loaders.plain_text import printable
 from .checks import bad_input_exits
 from .models import load_pipeline
 from .options import ModelArgument
@@ -26,4 +27,4 @@ def info(model: ModelArgument) -> None:
     if config.speed_variation:
         typer.echo(f"encoded     as it is, and {100 * config.speed_variation:g} % slower and faster")
     typer.echo(f"sources     up to {separator.config.num_slots} at once")
-    typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(separator.id2label.values())}")
+    typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(map(printable, separator.id2label.values()))}")

@@ -4,8 +4,6 @@ import io
 import json
 import os
 import re
-import shutil
-import tempfile
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,15 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from ..data.text_files import read_json
+from ..files import atomic_files
 from ..pipeline_output import AVGASPipelineOutput, SoundSource
 from .overview import draw_overview
+
+
+_INDEX = "sources.json"
+# Of a label in a file name, which may have 255 bytes with its numbers and suffix.
+_LONGEST_SLUG = 100
 
 
 def save_results(
@@ -29,8 +34,8 @@ def save_results(
     Write the pipeline's output for one soundscape: `mixed.png`, `source-<n>-<label>.png` and `.wav`, `sources.json`
     and `overview.png`. With several images per prompt, `-<k>` is added to the names of pictures.
 
-    Everything is written under temporary names first, and renamed when all of it is there. What an earlier call wrote
-    for sources that are not there any more is removed.
+    Everything is written into a temporary folder first, and moved when all of it is there, `sources.json` last. What
+    an earlier call wrote for sources that are not there any more is removed.
 
     Args:
         output ([`AVGASPipelineOutput`]): Of one soundscape, with `output_type="pil"`.
@@ -47,21 +52,9 @@ def save_results(
         OSError: If they can't be written; then none is.
     """
     output_dir = Path(output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".avgas-", dir=output_dir))
-    try:
-        _write_files(partial, output, waveform, sampling_rate, title, settings or {})
-        names = sorted(file.name for file in partial.iterdir())
-        for name in names:
-            if (output_dir / name).is_dir():
-                raise IsADirectoryError(f"{output_dir / name}: is a folder, and a file of that name is to be written.")
-        outdated = _written_before(output_dir) - set(names)
-        for name in names:
-            os.replace(partial / name, output_dir / name)
-        for name in outdated:
-            (output_dir / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with atomic_files(output_dir, _INDEX, _listed) as folder:
+        _write_files(folder, output, waveform, sampling_rate, title, settings or {})
+        names = sorted(file.name for file in folder.iterdir())
     return [output_dir / name for name in names]
 
 
@@ -99,7 +92,7 @@ def _write_files(
         **settings,
     }
     # JSON writes what is not UTF-8 in a file's name with a backslash, too.
-    (folder / "sources.json").write_text(
+    (folder / _INDEX).write_text(
         json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace"
     )
     draw_overview(waveform, sampling_rate, output.images[0], sources, title).save(folder / "overview.png")
@@ -112,10 +105,10 @@ def _save_images(folder: Path, stem: str, images: list) -> list[str]:
     return names
 
 
-def _written_before(folder: Path) -> set[str]:
-    """Names of the pictures and sounds that the `sources.json` of an earlier call in this folder lists."""
+def _listed(index: Path) -> set[str]:
+    """Names of the pictures and sounds that the `sources.json` of an earlier call lists; none if it is damaged."""
     try:
-        report = json.loads((folder / "sources.json").read_text(encoding="utf-8"))
+        report = read_json(index)
         names = [*report["mixed"]]
         for source in report["sources"]:
             names += [*source["images"], *([source["audio"]] if "audio" in source else [])]
@@ -134,4 +127,4 @@ def _save_audio(path: Path, source: SoundSource) -> None:
 def slug(text: str) -> str:
     """A label as part of a file name: "female speech, woman speaking" becomes "female-speech-woman-speaking"."""
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-") or "source"
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")[:_LONGEST_SLUG].rstrip("-") or "source"

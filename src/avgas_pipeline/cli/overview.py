@@ -13,12 +13,15 @@ from matplotlib.ticker import FuncFormatter
 
 from ..audio.spectrogram import DYNAMIC_RANGE_DB, relative_log_mel, stft
 from ..pipeline_output import SoundSource
+from .terminal import printable
 
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; brown for their yellow, which is too light.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 _TEXT_COLOUR = "#222222"
 _CAPTION_WIDTH = 24
+_CAPTION_LINES = 3
+_TITLE_WIDTH = 80
 _MEL_BANDS = 96
 _MAX_COLUMNS = 1600
 _DPI = 150
@@ -58,7 +61,7 @@ def draw_overview(
     figure = Figure(figsize=(width, sum(heights) + 1.0 + 0.08 * len(heights)), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        figure.suptitle(_plain(title), fontsize=11)
+        figure.suptitle(_plain(_cut(title, _TITLE_WIDTH)), fontsize=11)
     sounds, pictures = figure.subfigures(
         2, 1, height_ratios=[sum(heights[: 1 + len(bands)]) + 0.6, picture_rows * picture_height]
     )
@@ -141,9 +144,14 @@ def _colour(number: int) -> str:
 
 
 def _wrapped(source: SoundSource) -> str:
-    return "\n".join(_plain(line) for line in textwrap.wrap(source.label or "source", _CAPTION_WIDTH))
+    label = _cut(source.label or "source", _CAPTION_LINES * _CAPTION_WIDTH)
+    return "\n".join(_plain(line) for line in textwrap.wrap(label, _CAPTION_WIDTH)[:_CAPTION_LINES])
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _plain(text: str) -> str:
     # Matplotlib reads formulas between dollar signs.
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")

@@ -8,6 +8,7 @@ import typer
 
 from .checks import bad_input_exits, check_is_folder
 from .models import quieten
+from .terminal import printable
 
 
 def study(
@@ -30,19 +31,14 @@ def study(
 
         compared = Comparison.of_report(report, against)
         if not results:
-            from ..evaluation.study import Study, build_page
+            from ..evaluation.study import Study, served
 
-            page = build_page(Study(report, against, pairs, data))
             try:
-                _, url, _ = page.launch(
-                    server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, footer_links=[]
-                )
-                typer.echo(f"{url} compares {compared.ours} with {compared.theirs}; Ctrl-C ends it.")
-                threading.Event().wait()
+                with served(Study(report, against, pairs, data), host, port) as url:
+                    typer.echo(printable(f"{url} compares {compared.ours} with {compared.theirs}; Ctrl-C ends it."))
+                    threading.Event().wait()
             except KeyboardInterrupt:
                 typer.echo("")
-            finally:
-                page.close()
         ratings = compared.relevant(RatingFile(report / RATINGS).read())
         outcome = preference(ratings, compared.ours, compared.theirs)
-        typer.echo(f"{compared.ours} against {compared.theirs}: {outcome}")
+        typer.echo(printable(f"{compared.ours} against {compared.theirs}: {outcome}"))

@@ -270,6 +270,14 @@ def _run_local(work: _Worker, units: list[Unit], num_workers: int | None) -> Ite
                 "A worker process died (too little memory, or a video that crashes the decoder). Finished shards are"
                 " kept; run it again to go on."
             ) from None
+        except BaseException:
+            # Ctrl-C or a signal: what has not begun never does, and the next run begins again what has.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+                process.join()
+            remove_partial(work.output_dir)
+            raise
 
 
 def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Iterator[int]:

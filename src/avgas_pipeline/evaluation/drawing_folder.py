@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from ..data.text_files import read_json
 from ..files import atomic_folder, write_text
 from .drawings import Drawing
 from .image_folder import ImageFolderSystem
@@ -68,7 +69,10 @@ class DrawingFolder:
         images = ImageFolderSystem(name, self.path, 0) if any(self.path.rglob("*.png")) else None
         drawings = []
         for batch in self.batches():
-            records = json.loads((self.batch_path(batch) / RECORDS).read_text(encoding="utf-8"))
+            path = self.batch_path(batch) / RECORDS
+            records = read_json(path)
+            if not isinstance(records, list) or len(records) != len(batch) or not all(map(_is_record, records)):
+                raise ValueError(f"{path}: not the records of {len(batch)} drawings; remove its folder to draw again.")
             for number, record in zip(batch, records, strict=True):
                 drawing = Drawing(**record)
                 if images is not None:
@@ -90,6 +94,19 @@ def draw_all(system: PipelineSystem, dataset: EvaluationSet, folder: DrawingFold
     state.wait_for_everyone()
 
 
+def _is_record(record: Any) -> bool:
+    """Whether something is what [`Drawing.record`] gives, but for the items of its lists."""
+    empty = Drawing(labels=[]).record()
+    return (
+        isinstance(record, dict)
+        and record.keys() == empty.keys()
+        and all(
+            type(record[name]) is type(value) or (name, record[name]) == ("labels", None)
+            for name, value in empty.items()
+        )
+    )
+
+
 def _without_paths(settings: Any) -> Any:
     """Digests say what is the same; where it lies may change."""
     if not isinstance(settings, dict):
@@ -104,11 +121,13 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
     See that what lies in a folder was made with the same settings, or note them in a new one. Paths do not count.
 
     Raises:
-        ValueError: If it holds another evaluation.
+        ValueError: If it holds another evaluation, or no settings.
     """
     text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     if path.exists():
-        before, now = _without_paths(json.loads(path.read_text(encoding="utf-8"))), _without_paths(json.loads(text))
+        before, now = _without_paths(read_json(path)), _without_paths(json.loads(text))
+        if not isinstance(before, dict):
+            raise ValueError(f"{path}: not the settings of an evaluation.")
         differing = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         if differing:
             raise ValueError(
@@ -116,4 +135,5 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
                 " remove it."
             )
         return
-    write_text(path, text)
+    # Paths need not be Unicode; JSON writes what is not with a backslash, too.
+    write_text(path, text, errors="backslashreplace")

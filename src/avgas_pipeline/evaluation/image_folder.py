@@ -87,6 +87,7 @@ class ImageFolderSystem:
 
 def _open(path: Path) -> PIL.Image.Image:
     try:
-        return PIL.Image.open(path).convert("RGB")
-    except OSError:
+        with PIL.Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
         raise ValueError(f"{path}: not an image, or damaged.") from None

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -17,6 +18,8 @@ from .report import read_report
 CHOICES = ("left", "right", "equal")
 # The ratings' file in a report's folder.
 RATINGS = "ratings.jsonl"
+# Of each of its lines.
+_BEGINNING = b'{"rater": "'
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def pairs_for(rater: str, ours: str, theirs: str, num_soundscapes: int, num_pair
         num_pairs (`int`): To show; at most one per soundscape.
         seed (`int`, defaults to 0): Of the study.
     """
-    rng = np.random.default_rng([seed, *f"{rater} {ours} {theirs}".encode()])
+    # Of any name's length, and as text in JSON also of what is no Unicode.
+    digest = hashlib.sha256(json.dumps([seed, rater, ours, theirs]).encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:16], "big"))
     numbers = np.unique(np.linspace(0, num_soundscapes - 1, min(num_pairs, num_soundscapes)).astype(int))
     # As often left as right, whatever the rater's liking for a side.
     on_left = rng.permutation(np.arange(len(numbers)) % 2 == 0)
@@ -104,25 +109,47 @@ class RatingFile:
         with self._lock:
             # A line cut short must not swallow the next one.
             torn = self.path.exists() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size > 0
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            try:
-                os.write(descriptor, (b"\n" if torn else b"") + line)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            with open(self.path, "ab") as file:
+                file.write((b"\n" if torn else b"") + line)
+                file.flush()
+                os.fsync(file.fileno())
 
     def read(self) -> list[Rating]:
-        """All ratings; where someone rated a pair again, the last one counts."""
+        """
+        All ratings; where someone rated a pair again, the last one counts.
+
+        Raises:
+            ValueError: If the file holds something else.
+        """
         latest: dict[tuple, Rating] = {}
         lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
+            # A crash of the machine may leave zeros.
+            line = line.strip(b"\x00")
             try:
-                rating = Rating(**json.loads(line))
-            except (ValueError, TypeError):
-                continue
+                rating = _parse_rating(json.loads(line))
+            except (ValueError, TypeError, RecursionError):
+                if _is_cut_short(line):
+                    continue
+                raise ValueError(f"{self.path}, line {number}: not a rating.") from None
             pair = frozenset((rating.left, rating.right))
             latest[rating.rater, rating.number, pair, rating.drawings] = rating
         return list(latest.values())
+
+
+def _is_cut_short(line: bytes) -> bool:
+    """Whether a line is but the beginning of a rating, or nothing."""
+    return _BEGINNING.startswith(line) or (line.startswith(_BEGINNING) and not line.endswith(b"}"))
+
+
+def _parse_rating(values: Any) -> Rating:
+    rating = Rating(**values)
+    texts = (rating.rater, rating.left, rating.right, rating.drawings)
+    if type(rating.number) is not int or not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    if rating.choice not in CHOICES:
+        raise ValueError
+    return rating
 
 
 @dataclass(frozen=True)

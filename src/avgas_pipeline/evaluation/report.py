@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_text
+from ..data.text_files import read_json
+from ..files import atomic_files
 from ..metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
 from .columns import Column
 
@@ -32,6 +33,8 @@ GATE = (
 GATE_ALIKE = ("real scene", "collage")
 GATE_MARGIN = 0.2
 _ABSENT = "-"
+# The file of all numbers, in a report's folder.
+REPORT = "report.json"
 LIBRARIES = ("avgas-pipeline", "diffusers", "numpy", "scipy", "torch", "torchmetrics", "transformers")
 
 
@@ -105,7 +108,7 @@ def versions() -> dict[str, str]:
 
 
 def write_report(out: Path, report: Mapping[str, Any], values: Values, columns: Mapping[str, list[Column]]) -> None:
-    """Write `report.json`, `report.md` and `values.json`."""
+    """Write `report.json`, `report.md` and `values.json`, which belong together."""
     raw = {
         task: {
             name: {
@@ -117,9 +120,15 @@ def write_report(out: Path, report: Mapping[str, Any], values: Values, columns: 
         }
         for task, rows in values.items()
     }
-    write_text(out / "values.json", json.dumps(raw, allow_nan=False) + "\n")
-    write_text(out / "report.md", markdown(report, columns))
-    write_text(out / "report.json", json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    texts = {
+        "values.json": json.dumps(raw, allow_nan=False) + "\n",
+        "report.md": markdown(report, columns),
+        REPORT: json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+    }
+    with atomic_files(out, REPORT) as folder:
+        for name, text in texts.items():
+            # Paths need not be Unicode; JSON writes what is not with a backslash, too.
+            (folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_report(out: Path) -> dict[str, Any]:
@@ -128,11 +137,28 @@ def read_report(out: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is none.
+        ValueError: If it is something else.
     """
-    path = out / "report.json"
+    path = out / REPORT
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; `avgas evaluate` writes it.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    report = read_json(path)
+    if not _is_report(report):
+        raise ValueError(f"{path}: not a report of `avgas evaluate`.")
+    return report
+
+
+def _is_report(report: Any) -> bool:
+    """Whether something has what is read of a report."""
+    data, systems = (report.get("data"), report.get("systems")) if isinstance(report, dict) else (None, None)
+    if not isinstance(data, dict) or not isinstance(systems, dict) or not systems:
+        return False
+    texts = [data.get("data"), data.get("sha256"), data.get("split", "")]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and isinstance(data.get("image_size"), int)
+        and all(isinstance(system, dict) and isinstance(system.get("images", ""), str) for system in systems.values())
+    )
 
 
 def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]]) -> str:

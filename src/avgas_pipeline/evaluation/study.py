@@ -1,14 +1,18 @@
 """`avgas study`: a local page on which people compare two systems' images of what they hear, blind."""
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 import PIL.Image
+from starlette.middleware import Middleware
 
 from .image_folder import ImageFolderSystem
+from .page_guard import PageGuard
 from .ratings import CHOICES, RATINGS, Comparison, Pair, Rating, RatingFile, pairs_for
 from .report import read_report
 from .soundscapes import MANIFEST, EvaluationSet, load_evaluation_set
@@ -17,6 +21,8 @@ from .soundscapes import MANIFEST, EvaluationSet, load_evaluation_set
 QUESTION = "Which picture shows better what you hear?"
 # Side of the images on the page, in pixels.
 SHOWN_SIZE = 448
+# Of a rater's name, in characters.
+LONGEST_NAME = 100
 _BUTTONS = {"left": "The left one", "right": "The right one", "equal": "Can't tell"}
 
 
@@ -40,6 +46,8 @@ class Study:
         self.ours, self.theirs = self.comparison.ours, self.comparison.theirs
         self.num_pairs = num_pairs
         self.ratings = RatingFile(out / RATINGS)
+        # Found out now if it is damaged, and not by a rater.
+        self.ratings.read()
         self.report = read_report(out)
         described = self.report["data"]
         manifest = out / MANIFEST if (out / MANIFEST).exists() else None
@@ -93,6 +101,24 @@ class Study:
         return images
 
 
+@contextmanager
+def served(study: Study, host: str, port: int) -> Iterator[str]:
+    """The page of a study, served on an address; gives its URL."""
+    page = build_page(study)
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            app_kwargs={"middleware": [Middleware(PageGuard, host=host)]},
+        )
+        yield url
+    finally:
+        page.close()
+
+
 def build_page(study: Study) -> gr.Blocks:
     """The page: one pair at a time, with its sound; images carry no trace of who drew them."""
 
@@ -107,8 +133,10 @@ def build_page(study: Study) -> gr.Blocks:
         sound = gr.update(visible=True, value=study.sound(remaining[0]))
         return [remaining[0].number, progress, sound, left, right, rating]
 
-    def begin(name: str) -> list[Any]:
-        rater = name.strip() or uuid.uuid4().hex[:8]
+    def begin(name: str | None) -> list[Any]:
+        rater = (name or "").strip() or uuid.uuid4().hex[:8]
+        if len(rater) > LONGEST_NAME:
+            raise gr.Error(f"A name has at most {LONGEST_NAME} characters.", print_exception=False)
         return [rater, gr.update(visible=False), gr.update(visible=True), *show(rater)]
 
     def rate(rater: str, number: int | None, choice: str) -> list[Any]:
@@ -123,7 +151,11 @@ def build_page(study: Study) -> gr.Blocks:
         number = gr.Number(visible=False, precision=0)
         with gr.Column() as welcome:
             gr.Markdown(f"## {QUESTION}\nListen to a short recording, look at two pictures of it, and choose.")
-            name = gr.Textbox(label="Your name or a nickname (come back with it to go on)", elem_id="rater")
+            name = gr.Textbox(
+                label="Your name or a nickname (come back with it to go on)",
+                max_length=LONGEST_NAME,
+                elem_id="rater",
+            )
             start = gr.Button("Begin", variant="primary", elem_id="begin")
         with gr.Column(visible=False) as comparison:
             progress = gr.Markdown(elem_id="progress")

@@ -1,10 +1,12 @@
 """Assembling a pipeline from public parts: audio encoders by name, and a separator that fits them."""
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -12,17 +14,32 @@ from transformers import (
     ClapAudioModel,
     FeatureExtractionMixin,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from typing_extensions import Self
 
 from ..models.encoder_adapters import token_layout
 from ..models.separator import AudioVisualSeparator
 from ..models.whisper import WhisperAudioEncoder
+from .folders import check_component, read_components
 from .labels import VGGSOUND_LABELS
+from .model_weights import check_components, check_loading_info
+from .weight_files import check_index, check_weight_files
 
 
 # Frame of the masks' spectrogram: long enough to tell partials apart, short enough for onsets.
 _FRAME_S = 0.064
+# What is taken of a Stable Diffusion checkpoint.
+_BASE = {
+    "vae": (ModelMixin,),
+    "unet": (UNet2DConditionModel,),
+    "scheduler": (SchedulerMixin,),
+    "text_encoder": (PreTrainedModel,),
+    "tokenizer": (PreTrainedTokenizerBase,),
+}
+# Masks audio while Wav2Vec2 and its kin are trained; published checkpoints lack it.
+_ONLY_TRAINING = ("masked_spec_embed",)
 
 
 class FromPartsMixin:
@@ -62,19 +79,15 @@ class FromPartsMixin:
                 (VGGSound's 309 labels if not given); what follows from the other parts is filled in.
 
         Raises:
-            ValueError: If a loaded audio encoder comes without feature extractor, or the parts do not fit.
+            ValueError: If a loaded audio encoder comes without feature extractor, the parts do not fit, or weights are
+                missing, damaged or pickled.
         """
         if isinstance(pretrained_model_name_or_pipe, DiffusionPipeline):
             if dtype is not None:
                 raise ValueError("`dtype` is for what is loaded; convert a loaded pipeline with `.to(dtype)`.")
             base = pretrained_model_name_or_pipe
         else:
-            base = DiffusionPipeline.from_pretrained(
-                pretrained_model_name_or_pipe,
-                dtype=dtype or torch.float32,
-                use_safetensors=True,
-                safety_checker=None,
-            )
+            base = load_base(pretrained_model_name_or_pipe, dtype or torch.float32)
         audio_encoder, audio_feature_extractor = load_audio_encoder(audio_encoder, audio_feature_extractor, dtype)
         if separator is None:
             separator = build_separator(audio_encoder, audio_feature_extractor, base.unet, **separator_kwargs)
@@ -95,6 +108,17 @@ class FromPartsMixin:
         )
 
 
+def load_base(name: str, dtype: torch.dtype) -> DiffusionPipeline:
+    """Load a Stable Diffusion pipeline from a folder or from the Hub, once its weights are found to be its models'."""
+    options = {"use_safetensors": True, "safety_checker": None}
+    folder = Path(name if os.path.isdir(name) else DiffusionPipeline.download(name, **options))
+    for component, (library, _) in read_components(folder / "model_index.json").items():
+        if component in _BASE and library is not None:
+            check_component(folder, component)
+    check_components(folder, _BASE)
+    return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **options)
+
+
 def load_audio_encoder(
     audio_encoder: str | PreTrainedModel,
     feature_extractor: FeatureExtractionMixin | None,
@@ -113,8 +137,18 @@ def load_audio_encoder(
         # AutoModel knows neither of these audio sides by itself.
         by_name = {"ClapAudioModel": ClapAudioModel, "WhisperAudioEncoder": WhisperAudioEncoder}
         loader = next((by_name[name] for name in architectures if name in by_name), AutoModel)
-        # Without one, transformers' models would have the files' own type.
-        audio_encoder = loader.from_pretrained(audio_encoder, dtype=dtype or torch.float32, use_safetensors=True)
+        _check_encoder_files(audio_encoder)
+        model, info = loader.from_pretrained(
+            audio_encoder,
+            # Without one, transformers' models would have the files' own type.
+            dtype=dtype or torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        # Heads are left out.
+        check_loading_info(audio_encoder, {**info, "unexpected_keys": ()}, allowed=_ONLY_TRAINING)
+        audio_encoder = model
     if feature_extractor is None:
         raise ValueError("`audio_feature_extractor` is needed with a loaded `audio_encoder`.")
     if audio_encoder.config.model_type == "clap":
@@ -124,6 +158,17 @@ def load_audio_encoder(
         encoder.load_state_dict(audio_encoder.get_encoder().state_dict())
         audio_encoder = encoder.eval()
     return audio_encoder, feature_extractor
+
+
+def _check_encoder_files(name: str) -> None:
+    """Raises `ValueError` if an audio encoder's weights would not be read from safetensors files of its own."""
+    if os.path.isdir(name):
+        check_weight_files(Path(name))
+        return
+    options = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    index = cached_file(name, "model.safetensors.index.json", **options)
+    if index is not None:
+        check_index(Path(index), {})
 
 
 def check_parts(unet: UNet2DConditionModel, vae: ModelMixin, separator: ModelMixin) -> None:

@@ -1,10 +1,15 @@
 """Model cards, filled from the checkpoint itself."""
 
+import html
+import re
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from .plain_text import printable
 
 
 # The repository's top-level `model_card/`.
@@ -49,7 +54,7 @@ def create_model_card(
 
 def _facts(pipeline: Any) -> dict[str, Any]:
     separator = pipeline.separator
-    labels = sorted(separator.id2label.values()) if separator is not None else []
+    labels = sorted(_as_markdown(label) for label in separator.id2label.values()) if separator is not None else []
     models = [(name, part) for name, part in pipeline.components.items() if hasattr(part, "num_parameters")]
     return {
         "parts": [
@@ -68,8 +73,18 @@ def _facts(pipeline: Any) -> dict[str, Any]:
     }
 
 
+def _as_markdown(text: str) -> str:
+    """A checkpoint's own words as text: neither HTML, nor Markdown, nor control characters."""
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(printable(text), quote=False))
+
+
 def _base_model(unet: Any) -> str | None:
     """The Hub repository the U-Net came from, if it says."""
     name = unet.config.get("_name_or_path") if unet is not None else None
-    is_repository = bool(name) and name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/"))
-    return name if is_repository else None
+    if not isinstance(name, str) or name.count("/") != 1 or Path(name).exists():
+        return None
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return None
+    return name

@@ -1,6 +1,8 @@
 """`AudioVisualSeparator`: MaskFormer for sound, from audio tokens to source slots."""
 
 from dataclasses import dataclass, fields
+from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -248,6 +250,28 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         pipeline_settings: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
+        counts = {
+            1: {
+                "audio_dim": audio_dim,
+                "num_slots": num_slots,
+                "hidden_dim": hidden_dim,
+                "num_attention_heads": num_attention_heads,
+                "num_condition_tokens": num_condition_tokens,
+                "cross_attention_dim": cross_attention_dim,
+                "audio_embed_dim": audio_embed_dim,
+                "visual_embed_dim": visual_embed_dim,
+                "num_labels": num_labels,
+                "num_frequency_patches": num_frequency_patches,
+                "num_mask_bands": num_mask_bands,
+                "n_fft": n_fft,
+                "hop_length": hop_length,
+            },
+            0: {"num_layers": num_layers, "num_prefix_tokens": num_prefix_tokens, "mask_channels": mask_channels},
+        }
+        for least, values in counts.items():
+            for name, value in values.items():
+                if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                    raise ValueError(f"`{name}` has to be a whole number from {least} but is {value!r}.")
         if hidden_dim % num_attention_heads or hidden_dim % 4:
             raise ValueError(
                 f"`hidden_dim` has to be a multiple of 4 and of `num_attention_heads` but is {hidden_dim} with"
@@ -255,10 +279,12 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             )
         if not 0 < hop_length < n_fft:
             raise ValueError(f"`hop_length` has to be above 0 and below `n_fft`, {n_fft}, but is {hop_length}.")
-        if label_temperature is not None and label_temperature <= 0:
-            raise ValueError(f"`label_temperature` has to be above 0 but is {label_temperature}.")
-        if id2label is not None and sorted(int(index) for index in id2label) != list(range(len(id2label))):
-            raise ValueError(f"`id2label` has to number its {len(id2label)} labels from 0 without gaps.")
+        if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` has to be a number from 0, and below 1, but is {dropout!r}.")
+        if label_temperature is not None and (not isinstance(label_temperature, Real) or label_temperature <= 0):
+            raise ValueError(f"`label_temperature` has to be above 0 but is {label_temperature!r}.")
+        if id2label is not None and not _numbers_labels(id2label):
+            raise ValueError("`id2label` has to be a dictionary that numbers its labels, texts, from 0 without gaps.")
         if id2label is not None:
             num_labels = len(id2label)
             self.register_to_config(num_labels=num_labels)
@@ -454,3 +480,10 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         token_grid = grid_tokens.transpose(1, 2).unflatten(-1, (num_rows, num_columns))
         bins = self.pixel_decoder(token_grid[: len(spectrogram)], spectrogram.to(slots.dtype))
         return torch.einsum("bkc,bcft->bkft", self.mask_head(slots[: len(spectrogram)]), bins)
+
+
+def _numbers_labels(id2label: Any) -> bool:
+    """Whether it is a dictionary of texts by 0, 1 and so on; JSON makes texts of these numbers."""
+    if not isinstance(id2label, dict) or not id2label or not all(isinstance(text, str) for text in id2label.values()):
+        return False
+    return {str(index) for index in id2label} == {str(index) for index in range(len(id2label))}

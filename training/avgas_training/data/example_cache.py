@@ -11,8 +11,11 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from avgas_pipeline.data.text_files import read_json
 from avgas_pipeline.files import write_text
 from avgas_pipeline.metrics.judges import weights_digest
+
+from ..settings import resolve_paths
 
 
 FIELDS = ("latent_mean", "latent_std", "slots", "labels", "shown")
@@ -45,7 +48,7 @@ class ExampleCache:
         self.folder = folder
         made_with = {"fields": FIELDS} | {name: settings[name] for name in EXAMPLE_SETTINGS}
         made_with |= {f"{name}_sha256": weights_digest(model) for name, model in models.items()}
-        self.made_with = json.loads(json.dumps(made_with))
+        self.made_with = json.loads(json.dumps(resolve_paths(made_with)))
 
     def build(
         self,
@@ -106,10 +109,13 @@ class ExampleCache:
         path = self.folder / "cache.json"
         if not path.exists():
             return 0
-        state = json.loads(path.read_text(encoding="utf-8"))
-        if state["settings"] != self.made_with:
+        state = read_json(path)
+        settings, done = (state.get("settings"), state.get("done")) if isinstance(state, dict) else (None, None)
+        if not isinstance(settings, dict) or type(done) is not int:
+            raise ValueError(f"{path}: not the state of a cache; remove its folder.")
+        if resolve_paths(settings) != self.made_with:
             raise ValueError(f"{self.folder}: holds examples of other settings, data or models; remove it.")
-        return state["done"]
+        return done
 
 
 class CachedExamples(Dataset):

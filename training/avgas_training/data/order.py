@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from threadpoolctl import threadpool_limits
 from torch.utils.data import Sampler
 
+from avgas_pipeline.cli.signals import END_SIGNALS
+
 
 class StepSampler(Sampler[int]):
     """
@@ -29,8 +31,9 @@ class StepSampler(Sampler[int]):
 
 
 def start_worker(worker_id: int) -> None:
-    """For a loader's `worker_init_fn`: one thread each, and no end on SIGTERM."""
+    """For a loader's `worker_init_fn`: one thread each, and no end on SIGTERM or SIGHUP."""
     # Clusters signal whole groups, and the loop still needs its workers.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in END_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     # NumPy's threads would take the cores from the training step.
     threadpool_limits(1)

@@ -1,0 +1,89 @@
+"""Recordings as the command line names them: files, or `-` for standard input."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .checks import check_files
+
+
+_STANDARD_INPUT = "-"
+# Of a folder's name, in bytes: file systems allow 255, and a number may follow.
+_LONGEST_NAME = 240
+
+
+@dataclass(frozen=True)
+class RecordingArgument:
+    """
+    A recording that is to be drawn.
+
+    Attributes:
+        argument (`str`): As it was given.
+    """
+
+    argument: str
+
+    @property
+    def is_standard_input(self) -> bool:
+        """Whether it is to be read from there."""
+        return self.argument == _STANDARD_INPUT
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.is_standard_input else self.argument
+
+    @property
+    def path(self) -> Path:
+        """What results are named after."""
+        return Path("stdin" if self.is_standard_input else self.argument)
+
+    def source(self) -> str | BinaryIO:
+        """
+        What to load.
+
+        Raises:
+            ValueError: If it is standard input, which is closed.
+        """
+        if not self.is_standard_input:
+            return self.argument
+        if sys.stdin is None:
+            raise ValueError(f"{self.name}: is closed.")
+        return sys.stdin.buffer
+
+
+def recording_arguments(arguments: list[str]) -> list[RecordingArgument]:
+    """
+    Recordings as they were given.
+
+    Raises:
+        FileNotFoundError: If there is none of them; if some are there, the others can be skipped.
+        ValueError: If standard input is among them more than once.
+    """
+    recordings = [RecordingArgument(argument) for argument in arguments]
+    if sum(recording.is_standard_input for recording in recordings) > 1:
+        raise ValueError("standard input: can be read only once, so give `-` once.")
+    if not any(recording.is_standard_input or os.path.exists(recording.argument) for recording in recordings):
+        check_files(*arguments)
+    return recordings
+
+
+def result_folders(recordings: list[RecordingArgument], out: Path) -> list[Path]:
+    """Where each recording's results go: `out` itself for one, otherwise a folder named after each."""
+    if len(recordings) == 1:
+        return [out]
+    folders: list[Path] = []
+    for recording in recordings:
+        # A file called "...wav" has the stem "..".
+        stem = recording.path.stem.strip(".") or "recording"
+        while len(os.fsencode(stem)) > _LONGEST_NAME:
+            stem = stem[:-1]
+        folder = out / stem
+        number = 2
+        while folder in folders:
+            folder = out / f"{stem}-{number}"
+            number += 1
+        folders.append(folder)
+    return folders
