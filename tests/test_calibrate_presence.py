@@ -43,7 +43,7 @@ def shares(printed):
 
 
 def test_sources_are_counted_best_after_it(clips, capsys):
-    pipe = pipeline(2.0)
+    pipe = pipeline(3.0)
     before = {key: value.clone() for key, value in pipe.separator.state_dict().items()}
     shift = calibrate(pipe, clips, num_mixtures=4)
     table = shares(capsys.readouterr().out)
@@ -54,7 +54,7 @@ def test_sources_are_counted_best_after_it(clips, capsys):
     assert all(abs(other) >= abs(shift) for other, (mean, _) in table.items() if mean == best)
     assert [other for other, (_, chosen) in table.items() if chosen] == [shift]
     after = pipe.separator.state_dict()
-    assert after["presence_head.bias"].item() == pytest.approx(2.0 + shift, abs=1e-6)
+    assert after["presence_head.bias"].item() == pytest.approx(3.0 + shift, abs=1e-6)
     assert all(torch.equal(after[key], before[key]) for key in before if key != "presence_head.bias")
 
 
@@ -68,7 +68,7 @@ def test_shifts_are_those_of_the_head(clips, capsys):
 
 
 def test_what_is_saved_counts_as_printed(clips, monkeypatch, tmp_path, capsys):
-    pipeline(2.0).save_pretrained(tmp_path / "before")
+    pipeline(3.0).save_pretrained(tmp_path / "before")
     monkeypatch.setattr(calibrate_presence, "load_soundscapes_mini", lambda dataset, split: (clips, None))
     main([str(tmp_path / "before"), "--output_dir", str(tmp_path / "after"), "--num_mixtures", "4", "--seed", "3"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after", "before"]
@@ -77,7 +77,7 @@ def test_what_is_saved_counts_as_printed(clips, monkeypatch, tmp_path, capsys):
     assert last.endswith(f"moved by {shift:+.1f}")
 
     pipe = AVGASPipeline.from_pretrained(tmp_path / "after")
-    assert pipe.separator.presence_head.bias.item() == pytest.approx(2.0 + shift, abs=1e-6)
+    assert pipe.separator.presence_head.bias.item() == pytest.approx(3.0 + shift, abs=1e-6)
     assert pipe.config.speed_variation == 0.1
     varied = at_other_speeds(clips, RATE, seed=3)
     mixtures = MixtureSampler(varied, seed=3, duration_s=pipe.window_s, sampling_rate=RATE)

@@ -123,7 +123,7 @@ def without(weights, part):
         ),
         (lambda weights: {key.replace("to_q", "to_x"): value for key, value in weights.items()}, "made for others"),
         (lambda weights: {"unet.to_q_lora.down.weight": torch.zeros(2, 8)}, "half a layer"),
-        (lambda weights: {"lora_unet_junk": torch.zeros(2, 8)}, ""),
+        (lambda weights: {"lora_unet_junk": torch.zeros(2, 8)}, "not safetensors|begin with"),
     ],
 )
 @pytest.mark.parametrize("from_file", [True, False])

@@ -64,7 +64,9 @@ class ChannelSampler:
         return choose_downmix(np.stack(self._frames)) if self._frames else None
 
     def _keep(self, frame: np.ndarray) -> None:
-        self._frames.append(as_floats(frame).astype(np.float32))
+        # What is too large for float32 is refused when it is mixed.
+        with np.errstate(over="ignore"):
+            self._frames.append(as_floats(frame).astype(np.float32))
         if len(self._frames) > self._max_frames:
             self._frames = self._frames[::2]
             self._stride *= 2

@@ -209,10 +209,7 @@ def _mix_down(samples: np.ndarray, rate: int, builder: WaveformBuilder) -> np.nd
             sampler.add(samples[:, start : start + BLOCK])
         downmix = sampler.choose()
         if downmix is not None:
-            warnings.warn(
-                f"{builder.name}: its channels cancel each other out, at least in part; {downmix.reason}.",
-                stacklevel=3,
-            )
+            warnings.warn(f"{builder.name}: {downmix.reason}.", stacklevel=3)
     for start in range(0, samples.shape[1], BLOCK):
         block = samples[:, start : start + BLOCK]
         builder.add(mix(block, None if downmix is None else downmix.weights), rate)

@@ -50,7 +50,8 @@ def iter_windows(waveform: np.ndarray, window_length: int, hop_length: int, gain
 
 def is_silent(waveform: np.ndarray) -> bool:
     """Whether a waveform `(T,)` never exceeds -100 dB of full scale."""
-    return float(np.abs(waveform).max()) <= SILENT_PEAK
+    # No copy of the absolute values: recordings may be hours long.
+    return max(float(waveform.max()), -float(waveform.min())) <= SILENT_PEAK
 
 
 def sounding_windows(windows: Sequence[Window]) -> list[tuple[int, Window]]:

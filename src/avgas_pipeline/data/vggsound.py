@@ -189,7 +189,11 @@ def _first_of_use(videos: Iterable[str | bytes], *how: Any) -> VideoExample:
             return read_video_clip(video, *how)
         except SkipClipError as error:
             failure = failure or error
-    raise failure or SkipClipError("missing")
+    try:
+        raise failure or SkipClipError("missing")
+    finally:
+        # An error held by a frame of its own traceback would keep the film's frames for the garbage collector.
+        failure = None
 
 
 def find_videos(folder: str | os.PathLike) -> dict[str, list[str]]:

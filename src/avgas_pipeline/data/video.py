@@ -147,7 +147,8 @@ def _read_frame(
             frames = [shown[time] for time in times if time in shown]
             if not frames:
                 raise SkipClipError("broken", "no frame can be decoded")
-            pictures = [(frame.to_image(), seconds) for frame, seconds in frames]
+            # One thread: a forked worker that frees a scaler of several, inherited, waits for them without end.
+            pictures = [(frame.to_image(threads=1), seconds) for frame, seconds in frames]
             if len({seconds for _, seconds in pictures}) > 1 and _is_still([picture for picture, _ in pictures]):
                 raise SkipClipError("still picture")
             return next((shown for shown in pictures if not _is_blank(shown[0])), pictures[0])
