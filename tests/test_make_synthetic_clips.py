@@ -173,7 +173,7 @@ def test_they_join_the_recordings(encoder, tmp_path):
         add_synthetic_clips(clips.filter(lambda row: row["label"] == "thunder"), str(tmp_path / "synthetic"))
     (tmp_path / "other").mkdir()
     both.select_columns(["id", "label"]).to_parquet(tmp_path / "other/train.parquet")
-    with pytest.raises(ValueError, match="other: .*no column 'audio'"):
+    with pytest.raises(ValueError, match=r"other: .*no column 'audio'"):
         add_synthetic_clips(clips, str(tmp_path / "other"))
     with pytest.raises(ValueError, match="have no pictures"):
         add_synthetic_clips(clips.add_column("image", [b""] * len(clips)), str(tmp_path / "synthetic"))
