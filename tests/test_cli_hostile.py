@@ -1,6 +1,7 @@
 """`avgas generate` with what users and their shells may give it: odd names, numbers, streams, signals, old files."""
 
 import json
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -242,6 +243,15 @@ def test_earlier_results_of_any_shape(checkpoint, recording, tmp_path, junk):
     assert result.exit_code == 0, result.output
     assert (tmp_path / "mine.txt").exists() and (out / "mine.txt").exists()
     assert json.loads((out / "sources.json").read_text())["mixed"] == ["mixed.png"]
+
+
+def test_results_of_a_name_that_is_no_text_are_removed_when_outdated(checkpoint, recording, tmp_path):
+    copy = shutil.copy(recording, tmp_path / "caf\udce9.wav")
+    out = tmp_path / "out"
+    for number in ("2", "1"):
+        result = generate(checkpoint, copy, "--out", out, "--num-sources", number)
+        assert result.exit_code == 0, result.output
+        assert any(out.glob("source-2-*")) == (number == "2")
 
 
 # -- streams and signals --------------------------------------------------------------------------------------------

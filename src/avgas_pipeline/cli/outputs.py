@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from ..data.text_files import read_json
 from ..files import atomic_files
 from ..pipeline_output import AVGASPipelineOutput, SoundSource
 from .overview import draw_overview
@@ -108,11 +107,12 @@ def _save_images(folder: Path, stem: str, images: list) -> list[str]:
 def _listed(index: Path) -> set[str]:
     """Names of the pictures and sounds that the `sources.json` of an earlier call lists; none if it is damaged."""
     try:
-        report = read_json(index)
+        # Names that are not UTF-8 stand in it, too, which `read_json` refuses.
+        report = json.loads(index.read_bytes())
         names = [*report["mixed"]]
         for source in report["sources"]:
             names += [*source["images"], *([source["audio"]] if "audio" in source else [])]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return set()
     return {name for name in names if isinstance(name, str) and re.fullmatch(r"(mixed|source-)[a-z0-9.-]*", name)}
 

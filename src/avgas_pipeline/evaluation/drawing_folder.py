@@ -123,7 +123,8 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: If it holds another evaluation, or no settings.
     """
-    text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+    # Paths need not be Unicode.
+    text = (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode(errors="replace").decode()
     if path.exists():
         before, now = _without_paths(read_json(path)), _without_paths(json.loads(text))
         if not isinstance(before, dict):
@@ -135,5 +136,4 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
                 " remove it."
             )
         return
-    # Paths need not be Unicode; JSON writes what is not with a backslash, too.
-    write_text(path, text, errors="backslashreplace")
+    write_text(path, text)

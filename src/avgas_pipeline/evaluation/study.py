@@ -1,5 +1,6 @@
 """`avgas study`: a local page on which people compare two systems' images of what they hear, blind."""
 
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
 import PIL.Image
+import soundfile
 from starlette.middleware import Middleware
 
+from ..files import atomic_path
 from .image_folder import ImageFolderSystem
 from .page_guard import PageGuard
 from .ratings import CHOICES, RATINGS, Comparison, Pair, Rating, RatingFile, pairs_for
@@ -61,6 +63,9 @@ class Study:
         if self.dataset.describe()["sha256"] != described["sha256"]:
             raise ValueError(f"{out}: the data are not those that were evaluated any more.")
         self._images = {name: self._open_images(out, name) for name in (self.ours, self.theirs)}
+        # gradio writes pictures and sounds that it is given as arrays anew each time, while others read the same file.
+        self._shown = tempfile.TemporaryDirectory(prefix="avgas-study-")
+        self._folder = Path(self._shown.name)
 
     def pairs(self, rater: str) -> list[Pair]:
         """All pairs a rater is shown, in order."""
@@ -76,22 +81,30 @@ class Study:
         """Note a rating."""
         self.ratings.add(Rating(rater, pair.number, pair.left, pair.right, choice, self.comparison.drawings))
 
-    def sound(self, pair: Pair) -> tuple[int, np.ndarray]:
-        """Sampling rate in Hz, and samples as 16-bit integers."""
-        soundscape = self.dataset[pair.number]
-        return soundscape.sampling_rate, (soundscape.waveform * 32767).astype(np.int16)
+    def sound(self, pair: Pair) -> Path:
+        """A file with what is heard, a WAV of 16 bits."""
+        path = self._folder / f"{pair.number}/sound.wav"
+        if not path.exists():
+            soundscape = self.dataset[pair.number]
+            with atomic_path(path) as partial:
+                soundfile.write(partial, soundscape.waveform, soundscape.sampling_rate, "PCM_16")
+        return path
 
-    def images(self, pair: Pair) -> tuple[PIL.Image.Image, PIL.Image.Image]:
-        """Left and right, both with the detail of the smaller one, so that resolution tells nothing of the system."""
-        images = [self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right)]
-        native = min(image.width for image in images)
-        left, right = (
-            image.resize((native, native), PIL.Image.Resampling.LANCZOS).resize(
-                (SHOWN_SIZE, SHOWN_SIZE), PIL.Image.Resampling.BICUBIC
-            )
-            for image in images
-        )
-        return left, right
+    def images(self, pair: Pair) -> tuple[Path, Path]:
+        """
+        Files of the left and right one, both with the detail of the smaller one, so that resolution tells nothing of
+        the system; nor does a file's name.
+        """
+        folders = [self._folder / f"{pair.number}/{int(name == self.ours)}" for name in (pair.left, pair.right)]
+        paths = [folder / "picture.png" for folder in folders]
+        if not all(path.exists() for path in paths):
+            images = [self._images[name].drawing(pair.number).mixed for name in (pair.left, pair.right)]
+            native = min(image.width for image in images)
+            for image, path in zip(images, paths, strict=True):
+                small = image.resize((native, native), PIL.Image.Resampling.LANCZOS)
+                with atomic_path(path) as partial:
+                    small.resize((SHOWN_SIZE, SHOWN_SIZE), PIL.Image.Resampling.BICUBIC).save(partial)
+        return paths[0], paths[1]
 
     def _open_images(self, out: Path, name: str) -> ImageFolderSystem:
         folder = self.report["systems"][name].get("images", out / "systems" / name)
