@@ -200,9 +200,9 @@ COMMANDS: dict[str, Callable[[Path, Path], list[str]]] = {
 
 def kills(folder: Path, name: str, tally: Tally, rng: np.random.Generator) -> None:
     """A command killed at random moments, then run to its end; what it leaves has to be whole."""
-    inputs = folder / f"inputs of {name}"
+    inputs = folder / f"inputs-{name}"
     inputs.mkdir(exist_ok=True)
-    out = folder / f"{name} {rng.integers(2**31)}"
+    out = folder / f"{name}-{rng.integers(2**31)}"
     command = [sys.executable, *COMMANDS[name](inputs, out)]
 
     def check() -> str | None:
@@ -226,7 +226,7 @@ def _seconds_of(name: str, inputs: Path, folder: Path) -> float:
     """How long the whole command takes; measured once."""
     if name not in _seconds:
         start = time.monotonic()
-        _run([sys.executable, *COMMANDS[name](inputs, folder / f"{name} whole")])
+        _run([sys.executable, *COMMANDS[name](inputs, folder / f"{name}-whole")])
         _seconds[name] = time.monotonic() - start
     return _seconds[name]
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import tiny_components, tiny_separator
+from tiny import tiny_audio, tiny_components, tiny_separator
 
 from avgas_pipeline import AudioVisualSeparator, AVGASPipeline, create_model_card
 from avgas_pipeline.loaders.folders import locate
@@ -169,3 +169,10 @@ def test_labels_reach_the_card_as_text():
     card = str(create_model_card(AVGASPipeline(**components), "user/name"))
     assert "<script" not in card and "\x1b" not in card and "[x](" not in card and "license: mit" not in card
     assert "&lt;script&gt;" in card and "bee, wasp" in card
+
+
+def test_a_feature_extractor_without_length(copy):
+    change(copy / EXTRACTOR, max_length=None)
+    pipe = AVGASPipeline.from_pretrained(copy)
+    with pytest.raises(ValueError, match="`max_length`"):
+        pipe(*tiny_audio(), num_inference_steps=1)

@@ -97,10 +97,20 @@ def token_layout(audio_encoder: PreTrainedModel) -> dict[str, int]:
 
 
 def window_length(feature_extractor: FeatureExtractionMixin) -> int:
-    """Samples in the window a feature extractor was made for, at its `sampling_rate`."""
+    """
+    Samples in the window a feature extractor was made for, at its `sampling_rate`.
+
+    Raises:
+        ValueError: If its configuration does not say.
+    """
     for attribute, length in WINDOW_LENGTHS.items():
-        if hasattr(feature_extractor, attribute):
-            return int(length(feature_extractor))
+        # A property may be computed of what is not there.
+        try:
+            if hasattr(feature_extractor, attribute):
+                return int(length(feature_extractor))
+        except TypeError:
+            kind = type(feature_extractor).__name__
+            raise ValueError(f"{kind}: its configuration has no `{attribute}`, the length of a window.") from None
     return int(DEFAULT_WINDOW_S * feature_extractor.sampling_rate)
 
 
