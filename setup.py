@@ -30,7 +30,10 @@ setup(
     keywords="audio-to-image diffusion sound-separation soundscape diffusers av-gas",
     package_dir={"": "src", "avgas_pipeline.model_card": "model_card"},
     packages=[*find_packages("src"), "avgas_pipeline.model_card"],
-    package_data={"avgas_pipeline": ["checkpoints/*/*", "checkpoints/*/*/*"], "avgas_pipeline.model_card": ["*.md"]},
+    package_data={
+        "avgas_pipeline": ["checkpoints/*/*", "checkpoints/*/*/*"],
+        "avgas_pipeline.model_card": ["*.md", "*.csv"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "accelerate>=1.0",

@@ -17,7 +17,7 @@ OUTPUT = {"pipeline_output"}
 SEPARATION = MODELS | OUTPUT | {"separation"}
 LOADERS = MODELS | {"loaders", "model_card"}
 PIPELINE = SEPARATION | LOADERS | {"conditioning", "denoising", "exclusive", "input_checks", "pipeline_avgas"}
-DATA = BOTTOM | {"data", "labels"}
+DATA = BOTTOM | {"data", "sounds"}
 MAY_IMPORT = {
     "files": set(),
     "audio": {"files"},
@@ -41,8 +41,8 @@ MAY_IMPORT = {
 
 
 def place(parts):
-    """The folder of a dotted module of the package, or its own name at the top; the labels stand for themselves."""
-    return "labels" if parts == ["loaders", "labels"] else parts[0] if parts else "__init__"
+    """The folder of a dotted module of the package, or its own name at the top; `sounds` stands for itself."""
+    return "sounds" if parts == ["loaders", "sounds"] else parts[0] if parts else "__init__"
 
 
 def imports(path):
@@ -63,7 +63,7 @@ def test_imports_go_one_way(path):
     own = list(path.relative_to(PACKAGE).with_suffix("").parts)
     allowed = MAY_IMPORT[own[0]] | {own[0]}
     if "loaders" in allowed:
-        allowed = allowed | {"labels"}
+        allowed = allowed | {"sounds"}
     reached = {place(parts) for parts in imports(path)}
     assert reached <= allowed, f"{path.relative_to(ROOT)} imports {sorted(reached - allowed)}"
 

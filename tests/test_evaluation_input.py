@@ -82,7 +82,7 @@ class TestWrongInput:
         ("row", "word"),
         [
             ({"audio": "gone.wav", "labels": ["raining"]}, "gone.wav: no such file"),
-            ({"audio": "here.wav", "labels": []}, "line 1: `labels`"),
+            ({"audio": "here.wav", "labels": ["a", "a"]}, "line 1: `labels`"),
             ({"audio": "here.wav", "labels": ["raining", "raining"]}, "different labels"),
             ({"labels": ["raining"]}, "line 1: not a recording"),
             ({"audio": None, "labels": ["raining"]}, "line 1: `audio` has to be a path"),

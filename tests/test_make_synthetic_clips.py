@@ -21,7 +21,7 @@ from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini
 from avgas_pipeline.models.yamnet import YamnetConfig, YamnetFeatureExtractor
-from avgas_training.data.selection import add_synthetic_clips
+from avgas_training.data.selection import add_clips
 
 
 NAMES = sorted({name for names, _, _ in LABELS.values() for name in names} | {"Water", "Siren"})
@@ -162,21 +162,23 @@ def test_goes_on_where_it_was_interrupted(encoder, tmp_path, monkeypatch, capsys
 def test_they_join_the_recordings(encoder, tmp_path):
     run(wheel_that_says(tmp_path / "a.whl", encoder, "Slosh"), tmp_path / "synthetic")
     clips, pictures = load_clips(find_soundscapes_mini())
-    both = add_synthetic_clips(clips, str(tmp_path / "synthetic"))
+    folder, labels = str(tmp_path / "synthetic"), set(clips["label"])
+    assert add_clips(clips, [], labels) is clips
+    both = add_clips(clips, [folder], labels)
     assert len(both) == len(clips) + 10
     sampler = MixtureSampler(both, pictures, balance="source_group", target=None)
     made = [group for group in sampler.clip_table.groups["splashing water"] if group[0].startswith("synthetic-")]
     assert sorted(map(len, made)) == [2] * 5
     single = sampler.render(sampler.plan_single(made[0][0]))
     assert single.labels == ["splashing water"] and np.abs(single.waveform).max() > 0
-    with pytest.raises(ValueError, match="has no clip of a label of the dataset"):
-        add_synthetic_clips(clips.filter(lambda row: row["label"] == "thunder"), str(tmp_path / "synthetic"))
+    with pytest.raises(ValueError, match="has no clip of a label that the model has"):
+        add_clips(clips, [folder], {"thunder"})
     (tmp_path / "other").mkdir()
     both.select_columns(["id", "label"]).to_parquet(tmp_path / "other/train.parquet")
     with pytest.raises(ValueError, match=r"other: .*no column 'audio'"):
-        add_synthetic_clips(clips, str(tmp_path / "other"))
+        add_clips(clips, [str(tmp_path / "other")], labels)
     with pytest.raises(ValueError, match="have no pictures"):
-        add_synthetic_clips(clips.add_column("image", [b""] * len(clips)), str(tmp_path / "synthetic"))
+        add_clips(clips.add_column("image", [b""] * len(clips)), [folder], labels)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.annotations import read_vggsound
 from avgas_pipeline.data.prepare import PrepareSettings, prepare
-from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
+from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 from avgas_pipeline.models.encoder_adapters import token_layout
 
 

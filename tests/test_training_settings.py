@@ -76,7 +76,7 @@ def test_how_values_are_written():
         ("push_to_hub:", "push_to_hub has to be true or false but is null"),
         ("num_sources: 3", "num_sources has to be a list, each item a whole number but is 3"),
         ("num_sources: [a]", "num_sources has to be a list, each item a whole number but is"),
-        ("balance: magic", "balance has to be one of label, source_group but is magic"),
+        ("balance: magic", "balance has to be one of label, square_root, source_group but is magic"),
         ("mixed_precision: no", "mixed_precision has to be one of no, fp16, bf16 or null but is False"),
         ("a list", "has to hold settings as `name: value`"),
         ("a: [", "while parsing"),

@@ -27,7 +27,7 @@ from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.report import read_report
 from avgas_pipeline.data.vggsound import VGGSound
-from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
+from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
 
 def reasons(path):

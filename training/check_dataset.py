@@ -28,7 +28,7 @@ from avgas_pipeline.audio.spectrogram import relative_log_mel, stft
 from avgas_pipeline.data.scenes import open_picture
 from avgas_pipeline.data.tables import check_columns
 from avgas_pipeline.files import atomic_path
-from avgas_pipeline.loaders.labels import VGGSOUND_LABELS
+from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
 
 SPLITS = ("train", "test")

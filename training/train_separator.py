@@ -30,7 +30,7 @@ from avgas_pipeline.evaluation.encoding import encode_soundscapes
 from avgas_pipeline.evaluation.scoring import presence_average_precision, score_sound
 from avgas_training.card import create_repo, finish
 from avgas_training.command_line import parse_settings, run_script
-from avgas_training.data.selection import add_synthetic_clips, check_labels, hold_out_groups
+from avgas_training.data.selection import add_clips, check_labels, hold_out_groups
 from avgas_training.data.soundscapes import Collator, SoundscapeDataset, window_s
 from avgas_training.losses.matching import SeparationTargets, match_sources
 from avgas_training.losses.separation import losses_for
@@ -63,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     clips, pictures = load_clips(settings.dataset)
     label2id = check_labels(clips["label"], separator.id2label, settings.pretrained_model_name_or_path)
     known, held_out = hold_out_groups(clips, settings.validation_fraction, settings.seed)
-    if settings.synthetic_clips:
-        known = add_synthetic_clips(known, settings.synthetic_clips)
+    known = add_clips(known, settings.extra_clips, label2id)
+    if not settings.a2v_weight:
+        # Not all of the labels need pictures.
+        pictures = None
     picture_embeds, picture_rows = load_picture_embeds(
         settings.image_encoder if settings.a2v_weight else None, pictures or clips, separator, accelerator.device
     )

@@ -3,7 +3,8 @@
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from numbers import Real
 from typing import Any
 
@@ -123,6 +124,19 @@ class Rows:
         pairs = zip(self.soundscapes, self.sources, strict=True)
         return [row for row, pair in enumerate(pairs) if pair == (soundscape, source)]
 
+    def share_out(self, images: Any, sources: list[list[SoundSource]]) -> tuple[Any, list[list[SoundSource]]]:
+        """The mixed pictures of all rows' pictures, and the sources, each with its own."""
+        with_images = []
+        for soundscape, found in enumerate(sources):
+            places = accumulate((source.is_drawn for source in found), initial=0)
+            with_images.append(
+                [
+                    replace(source, images=_pick(images, self.of_source(soundscape, place) if source.is_drawn else []))
+                    for source, place in zip(found, places, strict=False)
+                ]
+            )
+        return _pick(images, self.mixed()), with_images
+
     def mixed_numbers(self) -> list[int]:
         """For every row, which of the mixed pictures is drawn with it."""
         numbers: list[int] = []
@@ -184,6 +198,9 @@ def prepare_conditions(
 
     Returns:
         The conditions, and the sources that are left of every soundscape: those with a weight above 0.
+
+    Raises:
+        ValueError: If nothing is left to draw of a soundscape.
     """
     embeds = encoded.audio_embeds
     mask = _present(embeds, encoded.audio_attention_mask)
@@ -201,6 +218,7 @@ def prepare_conditions(
         ]
         mixed_embeds = weigh_sources(embeds, weight.to(embeds.dtype), encoded.null_audio_embeds)
         mask = mask & kept
+    mask = _drawn(mask, sources)
     rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, num_images_per_prompt, separate)
     if text_embeds is not None:
         tokens, token_mask = _prepend_text(tokens, token_mask, text_embeds[rows.soundscapes])
@@ -299,6 +317,20 @@ def _present(embeds: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     return (torch.ones(embeds.shape[:2]) if mask is None else mask).to(embeds.device, torch.bool)
 
 
+def _drawn(mask: torch.Tensor, sources: Sequence[Sequence[SoundSource]]) -> torch.Tensor:
+    """The present sources of a mask `(B, S)` that pictures show."""
+    drawn = mask.clone()
+    for number, found in enumerate(sources):
+        is_drawn = [source.is_drawn for source in found]
+        if not any(is_drawn):
+            raise ValueError(
+                f"Soundscape {number}: what is heard in it is no sound that the model knows, and such are not drawn;"
+                " pass `draw_unknown=True` to draw what they are most like."
+            )
+        drawn[number, mask[number]] = torch.tensor(is_drawn, device=mask.device)
+    return drawn
+
+
 def _build_rows(
     mixed_embeds: torch.Tensor,
     separated_embeds: torch.Tensor,
@@ -342,6 +374,10 @@ def _prepend_text(
 def _padded(tokens: torch.Tensor, mask: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     missing = length - tokens.shape[1]
     return F.pad(tokens, (0, 0, 0, missing)), F.pad(mask, (0, missing))
+
+
+def _pick(images: Any, rows: list[int]) -> Any:
+    return [images[row] for row in rows] if isinstance(images, list) else images[rows]
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:

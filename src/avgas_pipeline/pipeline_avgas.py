@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from numbers import Real
 from typing import Any
 
@@ -44,6 +45,7 @@ from .input_checks import (
 from .loaders.from_parts import FromPartsMixin
 from .loaders.hub import HubMixin
 from .loaders.lora import AVGASLoraLoaderMixin
+from .loaders.tagger import matched_with
 from .models.encoder_adapters import window_length
 from .models.separator import AudioVisualSeparator
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
@@ -53,7 +55,12 @@ from .separation.tracking import present_slots, track
 
 
 # Of a pipeline whose components say nothing else.
-DEFAULT_SETTINGS = {"default_num_inference_steps": 50, "default_guidance_scale": 7.5, "speed_variation": 0.0}
+DEFAULT_SETTINGS = {
+    "default_num_inference_steps": 50,
+    "default_guidance_scale": 7.5,
+    "speed_variation": 0.0,
+    "label_threshold": 0.0,
+}
 
 
 EXAMPLE_DOC_STRING = """
@@ -105,6 +112,13 @@ class AVGASPipeline(
             The audio encoder's feature extractor.
         separator ([`AudioVisualSeparator`]):
             Turns audio tokens into sources.
+        tagger ([`~transformers.PreTrainedModel`], *optional*):
+            An audio classifier whose scores over time are evidence for presence and labels: any of
+            `AutoModelForAudioClassification`. A separator that was made without one then knows its labels as well, as
+            far as [`~.loaders.sounds`] has names for them. Without it, the audio encoder's own classifier is used, if
+            it has one and the separator takes its scores.
+        tagger_feature_extractor ([`~transformers.FeatureExtractionMixin`], *optional*):
+            The tagger's feature extractor.
         text_encoder ([`~transformers.CLIPTextModel`], *optional*):
             Encodes `prompt`; its tokens go before those of the audio.
         tokenizer ([`~transformers.CLIPTokenizer`], *optional*):
@@ -114,14 +128,16 @@ class AVGASPipeline(
             pipeline that the separator was part of before, if it was, and 50, 7.5 and 0 otherwise.
         default_guidance_scale (`float`, *optional*):
             Weight of guidance of a call that does not give one.
+        label_threshold (`float`, *optional*):
+            A source whose label is less probable than this, in [0, 1], is an unknown sound.
         speed_variation (`float`, *optional*):
             Test-time augmentation, in [0, 0.5]. If above 0, every window of a recording is encoded in three views: as
             it is, and played slower and faster by this share. A source's presence and label are the mean of the three,
             its separated audio and its embedding those of the recording as it is.
     """
 
-    model_cpu_offload_seq = "audio_encoder->separator->text_encoder->unet->vae"
-    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012
+    model_cpu_offload_seq = "audio_encoder->tagger->separator->text_encoder->unet->vae"
+    _optional_components = ["text_encoder", "tokenizer", "tagger", "tagger_feature_extractor"]  # noqa: RUF012
     _callback_tensor_inputs = ["latents", "audio_embeds", "negative_audio_embeds"]  # noqa: RUF012
 
     # What Stable Diffusion's pipeline does in the same way, as read-only properties and methods.
@@ -145,21 +161,30 @@ class AVGASPipeline(
         separator: AudioVisualSeparator,
         text_encoder: CLIPTextModel | None = None,
         tokenizer: CLIPTokenizer | None = None,
+        tagger: PreTrainedModel | None = None,
+        tagger_feature_extractor: FeatureExtractionMixin | None = None,
         default_num_inference_steps: int | None = None,
         default_guidance_scale: float | None = None,
         speed_variation: float | None = None,
+        label_threshold: float | None = None,
     ) -> None:
         super().__init__()
-        if speed_variation is not None and (not isinstance(speed_variation, Real) or not 0 <= speed_variation <= 0.5):
-            raise ValueError(f"`speed_variation` has to be a number from 0 to 0.5 but is {speed_variation!r}.")
+        for name, value, most in (("speed_variation", speed_variation, 0.5), ("label_threshold", label_threshold, 1)):
+            if value is not None and (not isinstance(value, Real) or not 0 <= value <= most):
+                raise ValueError(f"`{name}` has to be a number from 0 to {most} but is {value!r}.")
         given = {
             "default_num_inference_steps": default_num_inference_steps,
             "default_guidance_scale": default_guidance_scale,
             "speed_variation": speed_variation,
+            "label_threshold": label_threshold,
         }
         known = (separator.config.pipeline_settings or {}) if separator is not None else {}
         settings = {**DEFAULT_SETTINGS, **known, **{name: value for name, value in given.items() if value is not None}}
         self.register_to_config(**settings)
+        if (tagger is None) != (tagger_feature_extractor is None):
+            raise ValueError("`tagger` and `tagger_feature_extractor` go together.")
+        if tagger is not None and separator is not None:
+            separator = matched_with(separator, tagger)
         if separator is not None:
             # So that a pipeline made of this one's components has them, too.
             separator.register_to_config(pipeline_settings=settings)
@@ -172,6 +197,8 @@ class AVGASPipeline(
             separator=separator,
             text_encoder=text_encoder,
             tokenizer=tokenizer,
+            tagger=tagger,
+            tagger_feature_extractor=tagger_feature_extractor,
         )
         self.vae_scale_factor = 8
         if getattr(self, "vae", None) is not None:
@@ -198,6 +225,9 @@ class AVGASPipeline(
             self.separator,
             device or self._execution_device,
             self.config.speed_variation,
+            self.config.label_threshold,
+            self.tagger,
+            self.tagger_feature_extractor,
         )
 
     @property
@@ -220,6 +250,7 @@ class AVGASPipeline(
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
         audio_track: int | None = None,
+        draw_unknown: bool = False,
         lora_scale: float | None = None,
         device: torch.device | None = None,
     ) -> EncodedAudio:
@@ -231,7 +262,7 @@ class AVGASPipeline(
 
         Args:
             audio, sampling_rate, num_sources, presence_threshold, negative_audio, return_audio, max_duration_s,
-            audio_track:
+            audio_track, draw_unknown:
                 See [`~AVGASPipeline.__call__`].
             max_batch_rows (`int`, *optional*):
                 The most windows that go through the audio encoder at a time, at all speeds together; never more than
@@ -276,6 +307,8 @@ class AVGASPipeline(
             models.render(tracks, recording.waveform, pieces, return_audio)
             for tracks, recording, pieces in zip(found, soundscapes, windows, strict=False)
         ]
+        for source in chain.from_iterable(sources):
+            source.is_drawn = not source.is_unknown or draw_unknown or num_sources is not None
         tokens, negative_tokens = (
             [[source.condition_tokens for source in tracks] for tracks in each] for each in (found, away_from)
         )
@@ -362,6 +395,7 @@ class AVGASPipeline(
         max_duration_s: float = DEFAULT_MAX_DURATION_S,
         max_batch_rows: int | None = None,
         audio_track: int | None = None,
+        draw_unknown: bool = False,
         callback_on_step_end: Callable[..., dict] | PipelineCallback | MultiPipelineCallbacks | None = None,
         callback_on_step_end_tensor_inputs: list[str] = ["latents"],  # noqa: B006
     ) -> AVGASPipelineOutput | tuple:
@@ -435,6 +469,8 @@ class AVGASPipeline(
             audio_track (`int`, *optional*):
                 Which audio track of `audio`'s files to take, counted from 0. `None` takes the one marked as the best,
                 or else the first that can be decoded and is not silent.
+            draw_unknown (`bool`, defaults to `False`):
+                Whether to draw unknown sounds as well, as what they are most like. With `num_sources` they always are.
             callback_on_step_end (`Callable`, `PipelineCallback`, `MultiPipelineCallbacks`, *optional*):
                 Called after each step as `callback_on_step_end(self, step, timestep, callback_kwargs)`; returns a dict
                 of the tensors to replace.
@@ -526,6 +562,7 @@ class AVGASPipeline(
                 max_duration_s=max_duration_s,
                 max_batch_rows=max_batch_rows,
                 audio_track=audio_track,
+                draw_unknown=draw_unknown,
                 lora_scale=lora_scale,
                 device=device,
             )
@@ -641,20 +678,9 @@ class AVGASPipeline(
         images = self.image_processor.postprocess(images, output_type=output_type)
 
         # 9. Give every source its images
-        sources = [
-            [
-                dataclasses.replace(source, images=_pick(images, rows.of_source(number, position)))
-                for position, source in enumerate(found)
-            ]
-            for number, found in enumerate(sources)
-        ]
-        images = _pick(images, rows.mixed())
+        images, sources = rows.share_out(images, sources)
 
         self.maybe_free_model_hooks()
         if not return_dict:
             return images, sources
         return AVGASPipelineOutput(images=images, sources=sources)
-
-
-def _pick(images: Any, rows: list[int]) -> Any:
-    return [images[row] for row in rows] if isinstance(images, list) else images[rows]

@@ -1,5 +1,6 @@
 """What `AVGASPipeline` gives back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ class SoundSource:
 
     Args:
         label (`str`, *optional*):
-            Its most probable label; `None` when only embeddings were given.
+            Its most probable label; `None` if that is not certain enough, and when only embeddings were given.
         score (`float`):
             Probability that it is present, in [0, 1].
         label_score (`float`):
@@ -33,8 +34,11 @@ class SoundSource:
             Rate of `audio`, in Hz.
         audio_embed (`torch.Tensor` of shape `(audio_embed_dim,)`, *optional*):
             Its audio embedding, a unit vector.
+        is_drawn (`bool`):
+            Whether pictures show it. Unknown sounds are drawn only if they are asked for.
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
-            Its separated images, `num_images_per_prompt` of them; empty without `separate=True`.
+            Its separated images, `num_images_per_prompt` of them; empty without `separate=True`, and for an unknown
+            sound that is not drawn.
     """
 
     label: str | None = None
@@ -46,7 +50,25 @@ class SoundSource:
     audio: np.ndarray | None = None
     sampling_rate: int | None = None
     audio_embed: torch.Tensor | None = None
+    is_drawn: bool = True
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What to call it: its label, or "unknown sound", or "source" where nothing was heard."""
+        return self.label or ("unknown sound" if self.is_unknown else "source")
+
+    def nearest(self, id2label: Mapping[int, str], count: int = 3) -> dict[str, float]:
+        """The most probable labels with their probabilities; none if it has no `label_probs`."""
+        if self.label_probs is None:
+            return {}
+        probs, indices = self.label_probs.topk(min(count, len(self.label_probs)))
+        return {id2label[index]: prob for index, prob in zip(indices.tolist(), probs.tolist(), strict=True)}
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it was heard, and not recognised."""
+        return self.label is None and self.label_probs is not None
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any, Literal
 # Parts of the pictures, of which `holdout_fold` leaves out one.
 NUM_FOLDS = 5
 # Settings that may be paths, by any of which a folder is the same.
-PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "synthetic_clips")
+PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "extra_clips")
 # Beyond it, float32 overflows within a step.
 LARGEST = 1e30
 
@@ -37,10 +37,13 @@ def default_of(field: dataclasses.Field) -> Any:
 
 def resolve_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings by name, with paths that are there as absolute ones without links; the others are names on the Hub."""
-    return {
-        name: os.path.realpath(value) if name in PATHS and isinstance(value, str) and os.path.exists(value) else value
-        for name, value in settings.items()
-    }
+    return {name: _resolved(value) if name in PATHS else value for name, value in settings.items()}
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_resolved(each) for each in value]
+    return os.path.realpath(value) if isinstance(value, str) and os.path.exists(value) else value
 
 
 @dataclass
@@ -225,10 +228,15 @@ class SeparatorSettings(MixtureRunSettings):
         None, "begin with an untrained audio encoder and a new separator: resnet18 is AV-GAS's, on spectrograms"
     )
     num_sources: list[int] = setting([1, 3], "fewest and most sources of a mixture")
-    synthetic_clips: str | None = setting(
-        None, "folder of make_synthetic_clips.py: learnt with the recordings, never validated on"
+    extra_clips: list[str] = setting(
+        [],
+        "folders of clips without pictures: learnt with the dataset's, never validated on; labelled 'background', they"
+        " are heard and are no source",
     )
-    balance: Literal["label", "source_group"] = setting("label", "what is drawn evenly: labels, or source groups")
+    balance: Literal["label", "square_root", "source_group"] = setting(
+        "label",
+        "what is drawn evenly: labels, or source groups, or labels by the square root of the number of their groups",
+    )
     gain_range_db: float = setting(6.0, "levels of sources, plus or minus")
     learning_rate: float = setting(3e-4, "highest learning rate of the separator")
     encoder_learning_rate: float = setting(3e-5, "that of the audio encoder; 0 freezes it")

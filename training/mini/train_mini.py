@@ -86,7 +86,7 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
         if system != "paper":
             parts += [
                 ("alignment", "alignment", {"image_encoder": out / "image-teacher"}),
-                ("refinement", "refinement", {"synthetic_clips": out / "synthetic-clips"}),
+                ("refinement", "refinement", {"extra_clips": out / "synthetic-clips"}),
             ]
         before = out / "untrained"
         for part, part_recipe, options in parts:

@@ -35,6 +35,9 @@ def generate(
     num_sources: Annotated[
         int | None, typer.Option(min=1, help="How many sources to draw; as many as are present if not given.")
     ] = None,
+    draw_unknown: Annotated[
+        bool, typer.Option("--draw-unknown", help="Draw unknown sounds, too, as what they are most like.")
+    ] = False,
     weight: Annotated[
         list[str] | None, typer.Option(metavar="LABEL=W", help="How strongly a source shows; 0 leaves it out.")
     ] = None,
@@ -76,6 +79,7 @@ def generate(
                     guidance_scale=guidance,
                     num_images_per_prompt=num_images,
                     num_sources=num_sources,
+                    draw_unknown=draw_unknown,
                     source_weights=weights,
                     negative_audio=negative_audio,
                     prompt=prompt,
@@ -88,7 +92,7 @@ def generate(
                 failures.append(one_line(error))
                 typer.echo(f"avgas: skipped: {failures[-1]}", err=True)
                 continue
-            found = ", ".join(f"{source.label} {source.score:.2f}" for source in sources)
+            found = ", ".join(f"{source.name} {source.score:.2f}" for source in sources)
             typer.echo(printable(f"{recording.name}: {found} -> {folder / 'overview.png'}"))
         if failures:
             typer.echo(f"avgas: {len(failures)} of {len(recordings)} files failed:", err=True)
@@ -133,7 +137,8 @@ def _generate_one(
             raise
         raise ValueError(f"{recording.name}: not enough memory on {pipe.device}.") from None
     settings = {"audio": str(recording.path), **settings}
-    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings=settings)
+    id2label = pipe.separator.id2label
+    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings=settings, id2label=id2label)
     return output.sources[0]
 
 

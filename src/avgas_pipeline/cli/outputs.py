@@ -5,6 +5,7 @@ import json
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def save_results(
     output_dir: str | os.PathLike,
     title: str | None = None,
     settings: dict[str, Any] | None = None,
+    id2label: Mapping[int, str] | None = None,
 ) -> list[Path]:
     """
     Write the pipeline's output for one soundscape: `mixed.png`, `source-<n>-<label>.png` and `.wav`, `sources.json`
@@ -43,6 +45,7 @@ def save_results(
         output_dir (`str` or `os.PathLike`): Folder to write to; made if missing.
         title (`str`, *optional*): Title of the overview.
         settings (`dict`, *optional*): How the pictures were made, for `sources.json`.
+        id2label (`Mapping[int, str]`, *optional*): The model's labels, for what unknown sounds are most like.
 
     Returns:
         `list[Path]`: The files.
@@ -52,7 +55,7 @@ def save_results(
     """
     output_dir = Path(output_dir)
     with atomic_files(output_dir, _INDEX, _listed) as folder:
-        _write_files(folder, output, waveform, sampling_rate, title, settings or {})
+        _write_files(folder, output, waveform, sampling_rate, title, settings or {}, id2label or {})
         names = sorted(file.name for file in folder.iterdir())
     return [output_dir / name for name in names]
 
@@ -64,18 +67,21 @@ def _write_files(
     sampling_rate: int,
     title: str | None,
     settings: dict[str, Any],
+    id2label: Mapping[int, str],
 ) -> None:
     sources = output.sources[0]
     mixed = _save_images(folder, "mixed", output.images)
     entries = []
     for number, source in enumerate(sources, start=1):
-        stem = f"source-{number}-{slug(source.label or 'source')}"
+        stem = f"source-{number}-{slug(source.name)}"
         entry = {
             "label": source.label,
             "score": round(source.score, 6),
             "label_score": round(source.label_score, 6),
             "images": _save_images(folder, stem, source.images),
         }
+        if source.is_unknown and id2label:
+            entry["nearest"] = {label: round(prob, 6) for label, prob in source.nearest(id2label).items()}
         if source.audio is not None:
             _save_audio(folder / f"{stem}.wav", source)
             entry["audio"] = f"{stem}.wav"

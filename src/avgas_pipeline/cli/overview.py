@@ -83,9 +83,8 @@ def draw_overview(
         cell.axis("off")
     if num_pictures == 1:
         cells = cells[1:]
-    _draw_picture(
-        cells[0], mixed_image, f"mixed image\n{len(sources)} source{'s' * (len(sources) != 1)}", _TEXT_COLOUR
-    )
+    num_drawn = sum(source.is_drawn for source in sources)
+    _draw_picture(cells[0], mixed_image, f"mixed image\n{num_drawn} source{'s' * (num_drawn != 1)}", _TEXT_COLOUR)
     for cell, (number, source) in zip(cells[1:], separated, strict=False):
         _draw_picture(cell, source.images[0], f"{_wrapped(source)}\n{source.score:.2f}", _colour(number))
     figure.canvas.draw()
@@ -144,7 +143,7 @@ def _colour(number: int) -> str:
 
 
 def _wrapped(source: SoundSource) -> str:
-    label = _cut(source.label or "source", _CAPTION_LINES * _CAPTION_WIDTH)
+    label = _cut(source.name, _CAPTION_LINES * _CAPTION_WIDTH)
     return "\n".join(_plain(line) for line in textwrap.wrap(label, _CAPTION_WIDTH)[:_CAPTION_LINES])
 
 

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from ..loaders.labels import VGGSOUND_LABELS
+from ..loaders.sounds import VGGSOUND_LABELS
 from .text_files import read_csv, read_csv_columns, read_json
 from .vocabulary import nearest_labels
 

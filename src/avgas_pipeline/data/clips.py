@@ -13,6 +13,10 @@ from .tables import check_columns
 from .vggsound import VGGSound
 
 
+# Label of clips that are heard but are no source: rooms, hum, noise, beds of music.
+BACKGROUND_LABEL = "background"
+
+
 def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]:
     """
     Clips, and pictures where they are a configuration of their own.

@@ -16,7 +16,7 @@ from .tables import ClipTable, PictureTable
 
 
 TARGETS = ("compose", "collage", "single")
-BALANCES = ("label", "source_group")
+BALANCES = ("label", "square_root", "source_group")
 
 
 @dataclass
@@ -68,7 +68,8 @@ class MixtureSampler:
         augment (`bool` or `float`, defaults to `False`):
             Vary the clips, of all mixtures or of this fraction of them; for training, never for test.
         balance (`str`, defaults to `"label"`):
-            What is drawn evenly: labels, then their source groups (`"label"`), or source groups (`"source_group"`).
+            What is drawn evenly: labels, then their source groups (`"label"`); source groups (`"source_group"`); or,
+            between them, labels by the square root of the number of their source groups (`"square_root"`).
         target (`str`, *optional*, defaults to `"compose"`): `"compose"` (objects with transparency in one scene),
             `"collage"` (side by side, in the order of their labels), or `"single"` (the loudest source's picture);
             with `None` pictures are planned, but not read.
@@ -129,7 +130,8 @@ class MixtureSampler:
         rng = np.random.default_rng([self.seed, epoch, index])
         count = num_sources or int(rng.integers(self.num_sources[0], self.num_sources[1] + 1))
         groups = self.clip_table.groups
-        weights = [1 if self.balance == "label" else len(groups[label]) for label in self._labels]
+        exponent = {"label": 0.0, "square_root": 0.5, "source_group": 1.0}[self.balance]
+        weights = [len(groups[label]) ** exponent for label in self._labels]
         labels = rng.choice(len(weights), size=count, replace=False, p=np.array(weights) / sum(weights))
         names = [self._labels[number] for number in labels]
         sources = [self._plan_source(self._draw_clip(label, rng), label, rng) for label in names]

@@ -10,7 +10,7 @@ import datasets
 from datasets import Features, SplitGenerator, Value
 from datasets import Sequence as SequenceFeature
 
-from ..loaders.labels import VGGSOUND_LABELS
+from ..loaders.sounds import VGGSOUND_LABELS
 from .annotations import ClipEntry, merge_labels, read_best_moments, read_vggsound
 from .archives import VIDEO_SUFFIXES, clip_of, is_video, read_shard
 from .report import SkipReport

@@ -16,6 +16,7 @@ class Column:
         scale (`float`): Tables show the value times this: 100 for shares.
         statistic (`str`): `"mean"` or `"median"` over soundscapes.
         unit (`str`): What is resampled for the interval.
+        digits (`int`): After the decimal point.
     """
 
     key: str
@@ -23,6 +24,7 @@ class Column:
     scale: float = 100.0
     statistic: str = "mean"
     unit: str = "soundscape"
+    digits: int = 1
 
 
 SEPARATED_COLUMNS = [
@@ -38,6 +40,9 @@ SOUND_COLUMNS = [
     Column("label_any", "any label"),
     Column("label_all", "all labels"),
     Column("label_precision", "label precision"),
+    Column("first_label", "first label"),
+    Column("false_labels", "false labels", 1.0, digits=2),
+    Column("confident_false_labels", "of 0.8 and more", 1.0, digits=2),
     Column("count_accuracy", "count right"),
     Column("si_sdri_db", f"SI-SDRi, {SISDRImprovement.statistic} dB", 1.0, SISDRImprovement.statistic),
 ]

@@ -22,7 +22,8 @@ def encode_soundscapes(
     pipe: AVGASPipeline, soundscapes: Sequence[Soundscape], presence_threshold: float | None = None
 ) -> tuple[EncodedAudio, list[Drawing]]:
     """
-    Find the sources of mixtures as the pipeline does; where none is present, the most probable one stands in.
+    Find the sources of mixtures as the pipeline does; where none is present, the most probable one stands in, and
+    where none is known, the first one.
 
     Args:
         pipe ([`AVGASPipeline`]): Needs neither U-Net nor VAE.
@@ -45,11 +46,13 @@ def encode_soundscapes(
         found = found or track(encoded, num_sources=1, presence_threshold=presence_threshold)
         slots = track(encoded, num_sources=pipe.separator.config.num_slots)
         rendered = models.render(found, waveform, pieces)
-        tokens.append([source.condition_tokens for source in found])
-        sources.append(rendered)
+        known = [number for number, source in enumerate(rendered) if not source.is_unknown] or [0]
+        tokens.append([found[number].condition_tokens for number in known])
+        sources.append([rendered[number] for number in known])
         drawings.append(
             Drawing(
                 labels=[source.label for source in rendered],
+                label_scores=[source.score * source.label_score for source in rendered],
                 no_source=not has_source,
                 slot_scores=[slot.score for slot in slots],
                 slot_holds_source=_holds_source(slots, soundscape, pipe),

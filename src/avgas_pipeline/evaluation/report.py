@@ -173,7 +173,8 @@ def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]])
         + (f" Judge: {judge['type']} {judge['checkpoint']}." if judge else ""),
         f"In brackets: {CONFIDENCE:.0%} intervals from {NUM_RESAMPLES} resamples of soundscapes (where said,",
         "of source groups); one without width means that all have the same value. Differences are paired; that of a",
-        "median is the median difference. All but SI-SDRi in per cent. Definitions: `avgas_pipeline.metrics`.",
+        "median is the median difference. All but SI-SDRi and numbers of false labels in per cent. Definitions:",
+        "`avgas_pipeline.metrics`.",
         "",
         *(f"- {name}: {_origin(system)}" for name, system in report["systems"].items()),
     ]
@@ -206,7 +207,7 @@ def _table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column], sig
     titles = [column.title + ("" if column.unit == "soundscape" else f" ({column.unit}s)") for column in shown]
     lines = ["| | " + " | ".join(titles) + " |", "|---" * (len(shown) + 1) + "|"]
     for name, row in rows.items():
-        cells = [_cell(row.get(column.key), column.scale, sign) for column in shown]
+        cells = [_cell(row.get(column.key), column, sign) for column in shown]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -215,12 +216,13 @@ def _is_given(interval: Mapping[str, Any] | None) -> bool:
     return interval is not None and interval["value"] is not None
 
 
-def _cell(interval: Mapping[str, Any] | None, scale: float, sign: str) -> str:
+def _cell(interval: Mapping[str, Any] | None, column: Column, sign: str) -> str:
     if not _is_given(interval):
         return _ABSENT
+    scale, digits = column.scale, column.digits
     # Adding 0 turns -0.0 into 0.0.
     value, low, high = (
-        None if interval[key] is None else f"{round(interval[key] * scale, 1) + 0.0:{sign}.1f}"
+        None if interval[key] is None else f"{round(interval[key] * scale, digits) + 0.0:{sign}.{digits}f}"
         for key in ("value", "low", "high")
     )
     return value if low is None else f"{value} [{low}, {high}]"
@@ -253,6 +255,8 @@ def _extras(report: Mapping[str, Any]) -> list[str]:
         ]
         titles = {
             "presence_ap": ("presence AP", 100.0, 1),
+            "calibration_error": ("calibration error", 100.0, 1),
+            "confident_right": ("right at 0.8 and more", 100.0, 1),
             "fid": ("FID", 1.0, 2),
             "kid": ("KID x 1000", 1000.0, 2),
             "inception_score": ("IS", 1.0, 2),

@@ -13,7 +13,15 @@ from ..metrics.judges import Judge
 from .anchors import Anchors
 from .drawings import Drawing
 from .samples import sample_numbers
-from .scoring import presence_average_precision, score_mixed, score_separated, score_sound, targets, values_by_key
+from .scoring import (
+    label_calibration,
+    presence_average_precision,
+    score_mixed,
+    score_separated,
+    score_sound,
+    targets,
+    values_by_key,
+)
 from .soundscapes import EvaluationSet
 
 
@@ -43,6 +51,8 @@ class Scoreboard:
         self.samples: dict[str, list[Drawing]] = {}
         self._target = self._references = self._thresholds = None
         if judge is not None:
+            if not all(dataset.true_labels(number) for number in range(len(dataset))):
+                raise ValueError("Pictures of recordings without labels can't be judged; evaluate with `--no-draw`.")
             self._target = targets(dataset, judge.labels)
             if dataset.has_pictures:
                 real = judge([dataset.image(number) for number in range(len(dataset))])
@@ -56,14 +66,15 @@ class Scoreboard:
         if drawings[0].labels is not None:
             self._put("sound", name, score_sound(drawings, self.dataset))
             self.no_source[name] = sum(drawing.no_source for drawing in drawings)
+            self.sets.setdefault(name, {}).update(label_calibration(drawings, self.dataset))
             if drawings[0].slot_scores:
-                self.sets.setdefault(name, {})["presence_ap"] = presence_average_precision(drawings)
+                self.sets[name]["presence_ap"] = presence_average_precision(drawings)
         if self.judge is None:
             return
         if drawings[0].mixed is not None:
             self._add_mixed(name, [drawing.mixed for drawing in drawings], self._references)
         if any(drawing.separated for drawing in drawings):
-            separated, labels = zip(*((drawing.separated, drawing.labels) for drawing in drawings), strict=True)
+            separated, labels = zip(*((drawing.separated, drawing.drawn_labels) for drawing in drawings), strict=True)
             self._put("separated", name, score_separated(separated, labels, self._target, self.judge))
         if drawings[0].mixed is not None or drawings[0].separated:
             self.samples[name] = [drawings[number] for number in sample_numbers(self.dataset)]

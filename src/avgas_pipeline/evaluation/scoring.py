@@ -14,11 +14,15 @@ from ..metrics.recall import LabelAccuracy, RecallAtK
 from ..metrics.separation import OwnLabelAccuracy, SeparationRecall
 from ..metrics.similarity import ImageImageSimilarity
 from ..metrics.sound import (
+    CONFIDENT,
+    FalseLabels,
     GroupLabelRecall,
+    LabelCalibrationError,
     LabelRecall,
     PresenceAveragePrecision,
     SISDRImprovement,
     SourceCountAccuracy,
+    labels_with_truth,
 )
 from .drawings import Drawing
 from .soundscapes import EvaluationSet
@@ -89,6 +93,8 @@ def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> MetricCo
     found = [[] if drawing.no_source else drawing.labels for drawing in drawings]
     labels = LabelRecall(**ALONE)
     labels.update(found, true)
+    false = FalseLabels(**ALONE)
+    false.update(found, [_scores(drawing) for drawing in drawings], true)
 
     by_group = GroupLabelRecall(**ALONE)
     groups = [dataset.groups(number) for number in numbers]
@@ -108,12 +114,38 @@ def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> MetricCo
     return MetricCollection(
         {
             "labels": labels,
+            "false_labels": false,
             "label_recall_by_group": by_group,
             "count_accuracy": count,
             "si_sdri_db": improvement,
         },
         compute_groups=False,
     )
+
+
+def label_calibration(drawings: Sequence[Drawing], dataset: EvaluationSet) -> dict[str, float]:
+    """
+    Of all labels that a system gave: their calibration error, and the share of the confident ones that is true. Empty
+    where it gave none with a score.
+    """
+    found = [[] if drawing.no_source else drawing.labels for drawing in drawings]
+    scores = [_scores(drawing) for drawing in drawings]
+    true = [dataset.true_labels(number) for number in range(len(drawings))]
+    given, is_true = labels_with_truth(found, scores, true)
+    if not given:
+        return {}
+    error = LabelCalibrationError(**ALONE)
+    error.update(found, scores, true)
+    confident = [right for score, right in zip(given, is_true, strict=True) if score >= CONFIDENT]
+    values = {"calibration_error": float(error.compute())}
+    return values | ({"confident_right": float(np.mean(confident))} if confident else {})
+
+
+def _scores(drawing: Drawing) -> list[float]:
+    """The scores of a drawing's labels: 1 for those of systems that give none; none where there is no source."""
+    if drawing.no_source:
+        return []
+    return drawing.label_scores or [1.0] * len(drawing.labels)
 
 
 def values_by_key(metrics: MetricCollection) -> dict[str, np.ndarray]:

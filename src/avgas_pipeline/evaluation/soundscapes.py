@@ -19,7 +19,7 @@ from ..data.plans import MixturePlan, read_manifest, write_manifest
 from ..data.scenes import collage, open_picture
 from ..data.text_files import read_json_lines
 from ..data.vocabulary import nearest_labels
-from ..loaders.labels import VGGSOUND_LABELS
+from ..loaders.sounds import VGGSOUND_LABELS
 
 
 # A report's copy of its manifest.
@@ -246,8 +246,8 @@ class RecordingSet:
                 raise ValueError(f"{where}: `{name}` has to be a path, not {reprlib.repr(row[name])}.")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError(f"{where}: `labels` has to be a list of labels, not {reprlib.repr(labels)}.")
-        if not labels or len(set(labels)) < len(labels):
-            raise ValueError(f"{where}: `labels` has to be a list of one or more different labels.")
+        if len(set(labels)) < len(labels):
+            raise ValueError(f"{where}: `labels` has to be a list of different labels.")
         for name in ("audio", "image"):
             if row.get(name) and not os.path.isfile(self.path.parent / row[name]):
                 raise FileNotFoundError(f"{where}: {self.path.parent / row[name]}: no such file.")

@@ -17,7 +17,7 @@ DEFAULT_CHECKPOINT = "avgas-mini"
 
 # Components that a pipeline is loaded with, unless they are passed; all others are optional.
 _NEEDED = ("vae", "unet", "scheduler", "audio_encoder", "audio_feature_extractor", "separator")
-_OPTIONAL = ("text_encoder", "tokenizer")
+_OPTIONAL = ("text_encoder", "tokenizer", "tagger", "tagger_feature_extractor")
 # The largest number in a configuration, where the weights' shapes don't set it: what it counts may be allocated.
 _MOST = {
     "config.json": 2**20,
@@ -160,7 +160,7 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     steps = settings.get("default_num_inference_steps")
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):
         raise ValueError(f"{path}: `default_num_inference_steps` has to be a whole number above 0 but is {steps!r}.")
-    for name, most in (("default_guidance_scale", math.inf), ("speed_variation", 0.5)):
+    for name, most in (("default_guidance_scale", math.inf), ("speed_variation", 0.5), ("label_threshold", 1)):
         value = settings.get(name)
         if value is not None and (not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= most):
             raise ValueError(f"{path}: `{name}` has to be a number from 0 to {most:g} but is {value!r}.")

@@ -23,8 +23,8 @@ from ..models.encoder_adapters import token_layout
 from ..models.separator import AudioVisualSeparator
 from ..models.whisper import WhisperAudioEncoder
 from .folders import check_component, read_components
-from .labels import VGGSOUND_LABELS
 from .model_weights import check_components, check_loading_info
+from .sounds import VGGSOUND_LABELS
 from .weight_files import check_index, check_weight_files
 
 

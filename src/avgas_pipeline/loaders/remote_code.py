@@ -69,8 +69,10 @@ def _write_code(folder: Path) -> None:
         module = next(candidates, None)
         if module is None:
             raise ValueError(f"{index_path}: this package has no class {class_name!r}.")
-        # diffusers looks for a component's class in a file named after its library, inside its folder.
-        shutil.copyfile(module, folder / component / f"{_PACKAGE.name}.py")
+        # diffusers looks for a component's class in a file named after its library, inside its folder, and downloads
+        # that one alone.
+        path = folder / component / f"{_PACKAGE.name}.py"
+        path.write_text(_in_one_file(f"models.{module.stem}"), encoding="utf-8")
     index = json.loads(index_path.read_text(encoding="utf-8"))
     index["_class_name"] = ["pipeline", "AVGASPipeline"]
     index_path.write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -100,6 +102,19 @@ def _flatten_imports(module: str) -> str:
         line = lines[node.lineno - 1]
         own = f"from {'.' * node.level}{node.module} import"
         lines[node.lineno - 1] = line.replace(own, f"from .{_flat_name(target)} import", 1)
+    return "".join(lines)
+
+
+def _in_one_file(module: str) -> str:
+    """A module's code, after that of all it needs."""
+    return "\n\n".join(_without_imports(needed) for needed in reversed(_needed_modules(module)))
+
+
+def _without_imports(module: str) -> str:
+    """A module's code without the imports of others of this package."""
+    lines = _read(module).splitlines(keepends=True)
+    for node, _ in _relative_imports(module):
+        lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
     return "".join(lines)
 
 

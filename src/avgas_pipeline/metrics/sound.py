@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torchmetrics import Metric
-from torchmetrics.classification import BinaryAveragePrecision
+from torchmetrics.classification import BinaryAveragePrecision, BinaryCalibrationError
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
 from .base import SoundscapeMetric, SoundscapeMetrics, concatenate
@@ -15,6 +15,10 @@ from .base import SoundscapeMetric, SoundscapeMetrics, concatenate
 
 # Energy, as a share of the mixture's, that an estimate needs to be more than silence: -80 dB.
 SILENT_RATIO = 1e-8
+
+
+# From this probability on a label counts as confident.
+CONFIDENT = 0.8
 
 
 def label_recall(recognised: Sequence[str | None], true: Sequence[str]) -> dict[str, float]:
@@ -25,7 +29,7 @@ def label_recall(recognised: Sequence[str | None], true: Sequence[str]) -> dict[
       whether all are (further ones do no harm);
     - `label_precision`: the share of different labels recognised that are true; NaN if there are none.
 
-    With one true label the first three are the same.
+    With one true label the first three are the same; without any they are NaN. An unknown sound, `None`, is no label.
 
     Args:
         recognised (`Sequence[str]`): Labels of the sources found; may be empty.
@@ -33,18 +37,14 @@ def label_recall(recognised: Sequence[str | None], true: Sequence[str]) -> dict[
 
     Returns:
         `dict[str, float]`: in [0, 1].
-
-    Raises:
-        ValueError: If there is no true label.
     """
-    if not true:
-        raise ValueError("Every soundscape needs at least one true label.")
-    recognised_set, true_set = set(recognised), set(true)
+    recognised_set, true_set = {label for label in recognised if label is not None}, set(true)
     found = len(recognised_set & true_set)
+    undefined = float("nan")
     return {
-        "label_recall": found / len(true_set),
-        "label_any": float(found > 0),
-        "label_all": float(found == len(true_set)),
+        "label_recall": found / len(true_set) if true else undefined,
+        "label_any": float(found > 0) if true else undefined,
+        "label_all": float(found == len(true_set)) if true else undefined,
         "label_precision": found / len(recognised_set) if recognised_set else float("nan"),
     }
 
@@ -61,6 +61,88 @@ class LabelRecall(SoundscapeMetrics):
         """Take in a batch of soundscapes: the labels recognised in each, and the true ones."""
         for recognised_labels, true_labels in zip(recognised, true, strict=True):
             self.add(label_recall(recognised_labels, true_labels))
+
+
+class FalseLabels(SoundscapeMetrics):
+    """
+    How far a soundscape's labels can be believed; `compute()` gives the means over soundscapes, as a dict:
+
+    - `first_label`: whether the label with the highest score is true, in [0, 1]; NaN where there is no true label, 0
+      where none is given;
+    - `false_labels`, `confident_false_labels`: how many different labels are given that are not true, and how many of
+      these with a score of 0.8 or more, from 0 on; lower is better.
+    """
+
+    names = ("first_label", "false_labels", "confident_false_labels")
+
+    def update(
+        self,
+        recognised: Sequence[Sequence[str | None]],
+        scores: Sequence[Sequence[float]],
+        true: Sequence[Sequence[str]],
+    ) -> None:
+        """
+        Take in a batch of soundscapes.
+
+        Args:
+            recognised (`Sequence`): Labels of the sources found in each; `None` for unknown sounds.
+            scores (`Sequence`): How probable each source with its label is, in [0, 1].
+            true (`Sequence`): The true labels of each.
+        """
+        for labels, own_scores, true_labels in zip(recognised, scores, true, strict=True):
+            best = best_scores(labels, own_scores)
+            wrong = {label: score for label, score in best.items() if label not in true_labels}
+            first = max(best, key=best.__getitem__, default=None)
+            self.add(
+                {
+                    "first_label": float(first in true_labels) if true_labels else float("nan"),
+                    "false_labels": float(len(wrong)),
+                    "confident_false_labels": float(sum(score >= CONFIDENT for score in wrong.values())),
+                }
+            )
+
+
+class LabelCalibrationError(BinaryCalibrationError):
+    """
+    Expected calibration error of labels: the difference between their scores and the share of them that is true, in
+    ten bins of the scores, weighted by how many there are; `compute()` in [0, 1], lower is better. torchmetrics'
+    `BinaryCalibrationError` with its L1 norm.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(n_bins=10, norm="l1", **kwargs)
+
+    def update(
+        self,
+        recognised: Sequence[Sequence[str | None]],
+        scores: Sequence[Sequence[float]],
+        true: Sequence[Sequence[str]],
+    ) -> None:
+        """Take in a batch of soundscapes; arguments as of [`FalseLabels`]."""
+        given, is_true = labels_with_truth(recognised, scores, true)
+        if len(given):
+            super().update(torch.tensor(given), torch.tensor(is_true, dtype=torch.long))
+
+
+def best_scores(labels: Sequence[str | None], scores: Sequence[float]) -> dict[str, float]:
+    """The different labels of a soundscape's sources with the highest score of each; without unknown sounds."""
+    best: dict[str, float] = {}
+    for label, score in zip(labels, scores, strict=True):
+        if label is not None:
+            best[label] = max(best.get(label, 0.0), float(score))
+    return best
+
+
+def labels_with_truth(
+    recognised: Sequence[Sequence[str | None]], scores: Sequence[Sequence[float]], true: Sequence[Sequence[str]]
+) -> tuple[list[float], list[bool]]:
+    """Scores of all labels of all soundscapes, and whether each label is true."""
+    pairs = [
+        (score, label in true_labels)
+        for labels, own_scores, true_labels in zip(recognised, scores, true, strict=True)
+        for label, score in best_scores(labels, own_scores).items()
+    ]
+    return [score for score, _ in pairs], [is_true for _, is_true in pairs]
 
 
 class GroupLabelRecall(Metric):

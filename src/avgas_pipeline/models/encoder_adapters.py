@@ -140,9 +140,15 @@ def encoder_inputs(
     return {audio_encoder.main_input_name: values, **_extra_inputs(features, audio_encoder)}
 
 
-def audio_tokens(audio_encoder: PreTrainedModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the separator takes of an encoder, for inputs as of [`encoder_inputs`], on the encoder's device."""
-    return encoder_family(audio_encoder.config).read_tokens(audio_encoder(**inputs))
+def audio_tokens(
+    audio_encoder: PreTrainedModel, inputs: dict[str, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """
+    What the separator takes of an encoder, for inputs as of [`encoder_inputs`], on the encoder's device: its tokens,
+    and the logits `(batch, frames, tags)` of its own audio classifier, if it has one.
+    """
+    output = audio_encoder(**inputs)
+    return encoder_family(audio_encoder.config).read_tokens(output), getattr(output, "tag_logits", None)
 
 
 def _extra_inputs(features: BatchFeature, audio_encoder: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -9,11 +9,15 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.loaders import PeftAdapterMixin
-from diffusers.models.attention import AttentionModuleMixin, FeedForward
-from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.embeddings import get_1d_sincos_pos_embed_from_grid
 from diffusers.utils import BaseOutput
 from torch import nn
+
+from .separator_layers import PixelDecoder, SeparatorBlock, TagEvidence
+
+
+# Label of slots whose source is of no kind that the others name.
+UNKNOWN_LABEL = "unknown sound"
 
 
 @dataclass
@@ -57,110 +61,6 @@ class AudioVisualSeparatorOutput(BaseOutput):
     aux_class_logits: torch.Tensor | None = None
 
 
-class SeparatorAttnProcessor:
-    """Scaled dot-product attention through diffusers' attention backends."""
-
-    _attention_backend = None
-    _parallel_config = None
-
-    def __call__(
-        self,
-        attn: "SeparatorAttention",
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        query = attn.to_q(hidden_states).unflatten(-1, (attn.heads, -1))
-        key = attn.to_k(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
-        value = attn.to_v(encoder_hidden_states).unflatten(-1, (attn.heads, -1))
-        hidden_states = dispatch_attention_fn(
-            query,
-            key,
-            value,
-            attn_mask=attention_mask,
-            backend=self._attention_backend,
-            parallel_config=self._parallel_config,
-        )
-        hidden_states = hidden_states.flatten(2, 3).to(query.dtype)
-        return attn.to_out[1](attn.to_out[0](hidden_states))
-
-
-class SeparatorAttention(nn.Module, AttentionModuleMixin):
-    """Multi-head attention of `hidden_states` to `encoder_hidden_states`, with diffusers' parameter names."""
-
-    _default_processor_cls = SeparatorAttnProcessor
-    _available_processors = [SeparatorAttnProcessor]  # noqa: RUF012
-    _supports_qkv_fusion = False
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.to_q = nn.Linear(dim, dim, bias=False)
-        self.to_k = nn.Linear(dim, dim, bias=False)
-        self.to_v = nn.Linear(dim, dim, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Dropout(dropout)])
-        self.set_processor(SeparatorAttnProcessor())
-
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        encoder_hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        return self.processor(self, hidden_states, encoder_hidden_states, attention_mask)
-
-
-class SeparatorBlock(nn.Module):
-    """Transformer decoder layer: slots attend to each other, then to the audio tokens."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim)
-        self.attn1 = SeparatorAttention(dim, heads, dropout)
-        self.norm2 = nn.LayerNorm(dim)
-        self.attn2 = SeparatorAttention(dim, heads, dropout)
-        self.norm3 = nn.LayerNorm(dim)
-        self.ff = FeedForward(dim, dropout=dropout, activation_fn="gelu")
-
-    def forward(
-        self, slots: torch.Tensor, audio_tokens: torch.Tensor, attention_mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        normed = self.norm1(slots)
-        slots = slots + self.attn1(normed, normed)
-        slots = slots + self.attn2(self.norm2(slots), audio_tokens, attention_mask)
-        return slots + self.ff(self.norm3(slots))
-
-
-class PixelDecoder(nn.Module):
-    """
-    An embedding for every bin of the mixture's spectrogram: fine detail from the spectrogram itself, two levels deep,
-    and context from the audio tokens at the coarsest level.
-    """
-
-    def __init__(self, token_dim: int, channels: int) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, channels, 3, padding=1)
-        self.down1 = nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1)
-        self.down2 = nn.Conv2d(2 * channels, 2 * channels, 3, stride=2, padding=1)
-        self.token_proj = nn.Conv2d(token_dim, 2 * channels, 1)
-        self.context = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
-        self.up1 = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
-        self.up2 = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        self.out = nn.Conv2d(channels, channels, 1)
-
-    def forward(self, token_grid: torch.Tensor, spectrogram: torch.Tensor) -> torch.Tensor:
-        # One channel, with strides of channels last: convolutions on a CPU are nearly twice as fast so.
-        fine = F.silu(self.stem(spectrogram.contiguous()[..., None].permute(0, 3, 1, 2)))
-        middle = F.silu(self.down1(fine))
-        coarse = self.down2(middle)
-        tokens = self.token_proj(token_grid)
-        coarse = F.silu(coarse + F.interpolate(tokens, size=coarse.shape[-2:], mode="bilinear", align_corners=False))
-        coarse = coarse + F.silu(self.context(coarse))
-        middle = F.silu(self.up1(middle + F.interpolate(coarse, size=middle.shape[-2:], mode="nearest")))
-        fine = F.silu(fine + self.up2(F.interpolate(middle, size=fine.shape[-2:], mode="nearest")))
-        return self.out(fine)
-
-
 class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
     r"""
     Separates the sources of a soundscape into slots, as MaskFormer (arXiv 2107.06278) separates the objects of a
@@ -202,7 +102,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_labels (`int`, defaults to 309):
             Number of labels, if `id2label` is not given.
         id2label (`dict[int, str]`, *optional*):
-            Label of every class index.
+            Label of every class index. One may be "unknown sound": a source that is of none of the other kinds.
         num_prefix_tokens (`int`, defaults to 0):
             Tokens of a 3-D audio hidden state before its grid (AST: 2).
         num_frequency_patches (`int`, defaults to 1):
@@ -215,6 +115,10 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             Frame of the masks' spectrogram, in samples at the feature extractor's sampling rate.
         hop_length (`int`, defaults to 256):
             Distance between its frames, in samples; below `n_fft`, as separated audio is made of overlapping ones.
+        num_tags (`int`, defaults to 0):
+            Classes of an audio classifier whose scores are evidence for labels and presence; 0 does without.
+        label_tags (`list[list[int]]`, *optional*):
+            For every label the classes of that classifier that mean it, if any; needed with `num_tags`.
         pipeline_settings (`dict`, *optional*):
             Not used here: default steps and guidance and the speed variation of the pipeline that this separator is
             part of, so that a pipeline made of its components has the same.
@@ -247,6 +151,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         num_mask_bands: int = 64,
         n_fft: int = 1024,
         hop_length: int = 256,
+        num_tags: int = 0,
+        label_tags: list[list[int]] | None = None,
         pipeline_settings: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
@@ -266,7 +172,12 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 "n_fft": n_fft,
                 "hop_length": hop_length,
             },
-            0: {"num_layers": num_layers, "num_prefix_tokens": num_prefix_tokens, "mask_channels": mask_channels},
+            0: {
+                "num_layers": num_layers,
+                "num_prefix_tokens": num_prefix_tokens,
+                "mask_channels": mask_channels,
+                "num_tags": num_tags,
+            },
         }
         for least, values in counts.items():
             for name, value in values.items():
@@ -288,6 +199,10 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         if id2label is not None:
             num_labels = len(id2label)
             self.register_to_config(num_labels=num_labels)
+        if num_tags and not _numbers_tags(label_tags, num_labels, num_tags):
+            raise ValueError(
+                f"`label_tags` has to list, for each of {num_labels} labels, numbers of tags from 0 to {num_tags - 1}."
+            )
 
         self.audio_norm = nn.LayerNorm(audio_dim)
         self.audio_proj = nn.Linear(audio_dim, hidden_dim)
@@ -315,6 +230,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
 
         self.mask_head = nn.Linear(hidden_dim, mask_channels) if mask_channels else None
         self.pixel_decoder = PixelDecoder(hidden_dim, mask_channels) if mask_channels else None
+        self.tag_evidence = TagEvidence(hidden_dim, num_tags, label_tags) if num_tags else None
         self.gradient_checkpointing = False
 
     @property
@@ -324,11 +240,17 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             return {index: f"LABEL_{index}" for index in range(self.config.num_labels)}
         return {int(index): label for index, label in self.config.id2label.items()}
 
+    @property
+    def unknown_index(self) -> int | None:
+        """Index of the label "unknown sound", if there is one."""
+        return next((index for index, label in self.id2label.items() if label == UNKNOWN_LABEL), None)
+
     def forward(
         self,
         audio_hidden_states: torch.Tensor,
         valid_fraction: torch.Tensor | None = None,
         spectrogram: torch.Tensor | None = None,
+        tag_logits: torch.Tensor | None = None,
         return_dict: bool = True,
     ) -> AudioVisualSeparatorOutput | tuple:
         r"""
@@ -342,16 +264,22 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 The mixture, as [`~avgas_pipeline.audio.spectrogram.relative_log_mel`] gives it. Masks have its shape;
                 if it has fewer rows than B, only the first windows get masks. Without it masks see only the audio
                 tokens, at the resolution of their grid in time.
+            tag_logits (`torch.Tensor` of shape `(B, T, num_tags)`, *optional*):
+                What an audio classifier says of T moments of each window; needed if there is `num_tags`.
             return_dict (`bool`, defaults to `True`):
                 Whether to return an [`AudioVisualSeparatorOutput`] or a tuple of its values.
 
         Raises:
-            ValueError: If the hidden state does not fit the configuration.
+            ValueError: If the hidden state or the tags do not fit the configuration.
         """
         prefix, grid = self._split_grid(audio_hidden_states)
         batch_size, _, num_rows, num_columns = grid.shape
 
         grid_tokens = self.audio_proj(self.audio_norm(grid.flatten(2).transpose(1, 2)))
+        tag_frames = self._tag_frames(tag_logits)
+        if tag_frames is not None:
+            at_columns = F.interpolate(tag_frames.transpose(1, 2), size=num_columns, mode="nearest")
+            grid_tokens = grid_tokens + at_columns.repeat(1, 1, num_rows).transpose(1, 2)
         position = self._position_embedding(num_rows, num_columns, grid.device).to(grid_tokens.dtype)
         tokens = torch.cat([self.audio_proj(self.audio_norm(prefix)), grid_tokens + position], dim=1)
         valid = self._token_mask(valid_fraction, batch_size, prefix.shape[1], num_rows, num_columns)
@@ -378,17 +306,18 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         # Slots learn sooner if every layer is taught (arXiv 2005.12872), and the queries are, too (arXiv 2112.01527).
         aux = self.norm_out(torch.stack(unfinished)) if self.training and unfinished else None
 
+        class_logits = self._class_logits(slots, tag_frames, tag_logits)
         output = AudioVisualSeparatorOutput(
             presence_logits=self.presence_head(slots).squeeze(-1),
-            class_logits=self.class_head(slots),
+            class_logits=class_logits,
             audio_embeds=F.normalize(self.audio_embed_head(slots), dim=-1),
             visual_embeds=F.normalize(self.visual_embed_head(slots), dim=-1),
-            condition_tokens=self.condition(slots),
+            condition_tokens=self.condition(slots, class_logits),
             null_tokens=self.null_tokens.to(tokens.dtype),
             mask_logits=self._mask_logits(slots, grid_tokens, num_rows, num_columns, spectrogram),
             slots=slots,
             aux_presence_logits=self.presence_head(aux).squeeze(-1) if aux is not None else None,
-            aux_class_logits=self.class_head(aux) if aux is not None else None,
+            aux_class_logits=self._class_logits(aux, tag_frames, tag_logits) if aux is not None else None,
         )
         if return_dict:
             return output
@@ -402,7 +331,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             slots (`torch.Tensor` of shape `(..., hidden_dim)`):
                 As [`AudioVisualSeparatorOutput`] has them.
             class_logits (`torch.Tensor` of shape `(..., num_labels)`, *optional*):
-                The labels to draw, in place of the slots' own. Without `label_temperature` they do nothing.
+                The labels to draw, in place of what the slots alone say. Without `label_temperature` they do nothing.
 
         Returns:
             `torch.Tensor` of shape `(..., num_condition_tokens, cross_attention_dim)`.
@@ -410,9 +339,28 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         tokens = self.token_head(slots)
         if self.label_tokens is not None:
             class_logits = self.class_head(slots) if class_logits is None else class_logits
-            likely = (class_logits.float() / self.config.label_temperature).softmax(dim=-1)
+            class_logits = class_logits.float()
+            if self.unknown_index is not None:
+                # What is of no kind is drawn, if at all, as what it is most like.
+                class_logits = class_logits.clone()
+                class_logits[..., self.unknown_index] = -torch.inf
+            likely = (class_logits / self.config.label_temperature).softmax(dim=-1)
             tokens = tokens + self.label_tokens(likely.to(slots.dtype))
         return self.token_norm(tokens.unflatten(-1, (self.config.num_condition_tokens, -1)))
+
+    def _tag_frames(self, tag_logits: torch.Tensor | None) -> torch.Tensor | None:
+        if self.tag_evidence is None:
+            return None
+        if tag_logits is None or tag_logits.shape[-1] != self.config.num_tags:
+            given = "none" if tag_logits is None else tag_logits.shape[-1]
+            raise ValueError(f"The separator needs logits of {self.config.num_tags} tags, but is given {given}.")
+        return self.tag_evidence.frames(tag_logits)
+
+    def _class_logits(
+        self, slots: torch.Tensor, tag_frames: torch.Tensor | None, tag_logits: torch.Tensor | None
+    ) -> torch.Tensor:
+        class_logits = self.class_head(slots)
+        return class_logits if tag_frames is None else class_logits + self.tag_evidence(slots, tag_frames, tag_logits)
 
     def _split_grid(self, hidden_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Prefix tokens `(B, P, D)` and the time-frequency grid `(B, D, rows, columns)` of an audio hidden state."""
@@ -487,3 +435,13 @@ def _numbers_labels(id2label: Any) -> bool:
     if not isinstance(id2label, dict) or not id2label or not all(isinstance(text, str) for text in id2label.values()):
         return False
     return {str(index) for index in id2label} == {str(index) for index in range(len(id2label))}
+
+
+def _numbers_tags(label_tags: Any, num_labels: int, num_tags: int) -> bool:
+    if not isinstance(label_tags, list) or len(label_tags) != num_labels:
+        return False
+    return all(
+        isinstance(tags, list)
+        and all(isinstance(tag, int) and not isinstance(tag, bool) and 0 <= tag < num_tags for tag in tags)
+        for tags in label_tags
+    )

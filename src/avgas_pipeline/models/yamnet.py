@@ -1,6 +1,8 @@
 """YAMNet, a small audio encoder pretrained on AudioSet, and its log-mel front end."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +27,8 @@ _LOG_OFFSET = 0.001
 _BATCH_NORM_MOMENTUM = 0.01
 # The last layer before the map is halved for the fifth time.
 _FINE_LAYER = 21
+# Frames of the last map in the 0.96 s that YAMNet was trained on.
+_TAG_FRAMES = 3
 
 
 class YamnetFeatureExtractor(SequenceFeatureExtractor):
@@ -131,19 +135,42 @@ class YamnetConfig(MobileNetV1Config):
         num_channels (`int`, defaults to 1): Spectrograms are pictures of one channel.
         hidden_act (`str`, defaults to `"relu"`): Activation.
         layer_norm_eps (`float`, defaults to 1e-4): Of the batch norms.
+        num_tagger_layers (`int`, defaults to 0): How many of the last layers are there twice: once to be trained
+            further, once as they were, with YAMNet's classifier, whose names `id2label` has. 0 leaves the classifier
+            out.
     """
 
     model_type = "yamnet"
 
     def __init__(
-        self, num_channels: int = 1, hidden_act: str = "relu", layer_norm_eps: float = 1e-4, **kwargs: Any
+        self,
+        num_channels: int = 1,
+        hidden_act: str = "relu",
+        layer_norm_eps: float = 1e-4,
+        num_tagger_layers: int = 0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(num_channels=num_channels, hidden_act=hidden_act, layer_norm_eps=layer_norm_eps, **kwargs)
+        self.num_tagger_layers = num_tagger_layers
 
     @property
     def hidden_size(self) -> int:
         """Channels of the last hidden state."""
         return sum(max(int(width * self.depth_multiplier), self.min_depth) for width in (1024, 512))
+
+
+@dataclass
+class YamnetOutput(BaseModelOutput):
+    """
+    What [`YamnetEncoder`] says of B windows.
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(B, 1536, bands / 16, frames / 16)`): Tokens.
+        tag_logits (`torch.Tensor` of shape `(B, frames / 32, num_labels)`, *optional*): Of YAMNet's own classifier,
+            each over 0.96 s; `None` without it.
+    """
+
+    tag_logits: torch.Tensor | None = None
 
 
 class YamnetEncoder(MobileNetV1Model):
@@ -153,6 +180,9 @@ class YamnetEncoder(MobileNetV1Model):
 
     Its last map says what sounds, but only every 0.32 s and in two bands; so the map before that is halved for the
     last time stands beside it.
+
+    With `num_tagger_layers` it keeps its own classifier, and of its last layers those that the classifier was made
+    for, so that the others can be trained further.
     """
 
     config_class = YamnetConfig
@@ -164,25 +194,43 @@ class YamnetEncoder(MobileNetV1Model):
             if isinstance(module, torch.nn.BatchNorm2d):
                 # transformers gives TensorFlow's 0.9997, which here would keep no more than the last batch.
                 module.momentum = _BATCH_NORM_MOMENTUM
+        self.tagger_layers = self.tagger = None
+        if config.num_tagger_layers:
+            self.tagger_layers = deepcopy(self.layer[-config.num_tagger_layers :])
+            self.tagger = torch.nn.Linear(self.layer[-1].convolution.out_channels, config.num_labels)
+            self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> BaseModelOutput | tuple:
+    def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> YamnetOutput | tuple:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, 1, bands, frames)`): Of [`YamnetFeatureExtractor`].
             return_dict (`bool`, defaults to `True`): Whether to return an output object or a tuple.
 
         Returns:
-            `last_hidden_state` of shape `(batch, 1536, bands / 16, frames / 16)`.
+            [`YamnetOutput`], or a tuple of its values that are not `None`.
         """
         # One channel, with strides of channels last: convolutions on a CPU are faster so.
         hidden_states = self.conv_stem(pixel_values[:, 0].contiguous()[..., None].permute(0, 3, 1, 2))
+        first_of_tagger = len(self.layer) - self.config.num_tagger_layers
         for number, layer in enumerate(self.layer):
+            if number == first_of_tagger:
+                shared = hidden_states
             hidden_states = layer(hidden_states)
             if number == _FINE_LAYER:
                 fine = hidden_states
+        tag_logits = None if self.tagger is None else self._tag(shared)
         coarse = torch.nn.functional.interpolate(hidden_states, size=fine.shape[-2:], mode="nearest")
         hidden_states = torch.cat([coarse, fine], dim=1)
-        return BaseModelOutput(hidden_states) if return_dict else (hidden_states,)
+        output = YamnetOutput(hidden_states, tag_logits=tag_logits)
+        return output if return_dict else output.to_tuple()
+
+    def _tag(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        for layer in self.tagger_layers:
+            hidden_states = layer(hidden_states)
+        frames = hidden_states.mean(dim=2)
+        padding = _TAG_FRAMES // 2
+        frames = torch.nn.functional.avg_pool1d(frames, _TAG_FRAMES, 1, padding, count_include_pad=False)
+        return self.tagger(frames.transpose(1, 2))
 
 
 AutoConfig.register(YamnetConfig.model_type, YamnetConfig, exist_ok=True)

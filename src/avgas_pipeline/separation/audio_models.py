@@ -28,6 +28,10 @@ class AudioModels:
         device (`torch.device`): Where the models run.
         speed_variation (`float`, defaults to 0): If above 0, every window is encoded in three augmented views: as it
             is, and played slower and faster by this share.
+        tagger ([`~transformers.PreTrainedModel`], *optional*): An audio classifier whose scores the separator takes;
+            else those of the audio encoder's own classifier, if it has one.
+        tagger_feature_extractor ([`~transformers.FeatureExtractionMixin`], *optional*): The tagger's.
+        label_threshold (`float`, defaults to 0): Sources whose label is less probable are unknown sounds.
     """
 
     feature_extractor: FeatureExtractionMixin
@@ -35,6 +39,9 @@ class AudioModels:
     separator: AudioVisualSeparator
     device: torch.device
     speed_variation: float = 0.0
+    label_threshold: float = 0.0
+    tagger: PreTrainedModel | None = None
+    tagger_feature_extractor: FeatureExtractionMixin | None = None
 
     def cut_windows(self, waveform: np.ndarray) -> list[Window]:
         """
@@ -61,4 +68,5 @@ class AudioModels:
             config.n_fft,
             config.hop_length,
             return_audio,
+            self.label_threshold,
         )

@@ -9,15 +9,18 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from ..audio.spectrogram import relative_log_mel, stft
+from ..audio.spectrogram import frame_activity, mel_bands, power, relative_log_mel, stft
 from ..audio.windows import Window, change_speed, sounding_windows
 from ..models.encoder_adapters import audio_tokens, encoder_inputs
 from ..models.separator import AudioVisualSeparatorOutput
+from ..models.taggers import tag_windows
 from .audio_models import AudioModels
 from .slots import SlotEncoding, WindowEncoding
 from .tracking import LEAST_WEIGHT
 
 
+# What has nowhere a larger share of the energy is not heard as a source.
+LEAST_SHARE = 0.03
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
 MAX_WINDOWS = 32
 
@@ -38,6 +41,8 @@ class WindowViews:
         condition_tokens (`tuple[torch.Tensor, ...]`): One of shape `(K, M, C)` for each view, on the separator's
             device, with their gradients.
         mask_logits (`torch.Tensor` of shape `(K, bands, frames)`, *optional*): Of the first view.
+        shares (`torch.Tensor` of shape `(K,)`, *optional*): Of the first view: the largest share of a frame's energy
+            that a slot's mask lets through, in [0, 1].
         null_tokens (`torch.Tensor` of shape `(M, C)`): The separator's.
     """
 
@@ -47,6 +52,7 @@ class WindowViews:
     audio_embeds: torch.Tensor
     condition_tokens: tuple[torch.Tensor, ...]
     mask_logits: torch.Tensor | None
+    shares: torch.Tensor | None
     null_tokens: torch.Tensor
 
 
@@ -101,16 +107,20 @@ def encode_views(
         windows = [window for _, _, window in batch]
         windows += _other_speeds(windows, models.speed_variation)
         rows: list[tuple[AudioVisualSeparatorOutput, int]] = []
+        shares: list[torch.Tensor | None] = []
         for first in range(0, len(windows), batch_size):
             part = windows[first : first + batch_size]
             # Masks are those of the windows as they are, which come first.
-            output = _separate(part, models, num_masks=max(len(batch) - first, 0))
+            output, found = _separate(part, models, num_masks=max(len(batch) - first, 0))
             rows += [(output, row) for row in range(len(part))]
+            shares += found
         for offset, (place, number, _) in enumerate(batch):
-            yield place, align_views(number, rows[offset :: len(batch)])
+            yield place, align_views(number, rows[offset :: len(batch)], shares[offset])
 
 
-def align_views(number: int, rows: Sequence[tuple[AudioVisualSeparatorOutput, int]]) -> WindowViews:
+def align_views(
+    number: int, rows: Sequence[tuple[AudioVisualSeparatorOutput, int]], shares: torch.Tensor | None = None
+) -> WindowViews:
     """A window's row in the output of every view, slots in the first one's order, by cosine of audio embeddings."""
     first, first_row = rows[0]
     embeds = first.audio_embeds[first_row].detach().float().cpu()
@@ -130,20 +140,24 @@ def align_views(number: int, rows: Sequence[tuple[AudioVisualSeparatorOutput, in
         audio_embeds=embeds,
         condition_tokens=tuple(condition_tokens),
         mask_logits=None if first.mask_logits is None else first.mask_logits[first_row],
+        shares=shares,
         null_tokens=first.null_tokens,
     )
 
 
 def average_views(views: WindowViews, keep: KeepRule | None = None) -> WindowEncoding:
     """
-    A window's slots: presence is the mean over views, and so are label probabilities, weighted by presence. Condition
-    tokens are those of the most certain view of a label, masks and embeddings the first view's.
+    A window's slots: presence is the mean over views, and so are label probabilities, weighted by presence. A slot
+    that has nowhere more than 3 % of the energy holds no source. Condition tokens are those of the most certain view
+    of a label, masks and embeddings the first view's.
 
     Args:
         views ([`WindowViews`]): Of the window.
         keep (`Callable`, *optional*): As of [`encode`].
     """
     presence = views.presence_logits.sigmoid()
+    if views.shares is not None:
+        presence = presence * (views.shares >= LEAST_SHARE)
     weight = presence.clamp_min(LEAST_WEIGHT)[..., None]
     class_probs = (weight * views.class_probs).mean(dim=0)
     mean_presence: list[float] = presence.mean(dim=0).tolist()
@@ -186,15 +200,24 @@ def _other_speeds(windows: list[Window], speed_variation: float) -> list[Window]
         return list(chain.from_iterable(played))
 
 
-def _separate(windows: list[Window], models: AudioModels, num_masks: int) -> AudioVisualSeparatorOutput:
-    """Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0."""
+def _separate(
+    windows: list[Window], models: AudioModels, num_masks: int
+) -> tuple[AudioVisualSeparatorOutput, list[torch.Tensor | None]]:
+    """
+    Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0. And for every
+    window its slots' largest shares of a frame's energy, if it has masks.
+    """
     extractor, audio_encoder, separator = models.feature_extractor, models.audio_encoder, models.separator
     inputs = encoder_inputs(extractor, audio_encoder, windows)
     inputs = {
         name: value.to(models.device, audio_encoder.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
-    tokens = audio_tokens(audio_encoder, inputs)
+    tokens, tag_logits = audio_tokens(audio_encoder, inputs)
+    if models.tagger is not None:
+        tag_logits = tag_windows(
+            models.tagger, models.tagger_feature_extractor, windows, extractor.sampling_rate, models.device
+        )
 
     config, dtype = separator.config, separator.dtype
     spectrogram = None
@@ -208,11 +231,25 @@ def _separate(windows: list[Window], models: AudioModels, num_masks: int) -> Aud
         valid_fraction = torch.tensor(fractions, device=models.device)
     # Offloading hooks rebuild outputs, which only works for tuples.
     output = AudioVisualSeparatorOutput(
-        *separator(tokens.to(dtype), valid_fraction=valid_fraction, spectrogram=spectrogram, return_dict=False)
+        *separator(
+            tokens.to(dtype),
+            valid_fraction=valid_fraction,
+            spectrogram=spectrogram,
+            tag_logits=tag_logits,
+            return_dict=False,
+        )
     )
     if not all(values.isfinite().all() for values in output.to_tuple() if values is not None):
         raise ValueError(
             f"What `audio_encoder` ({audio_encoder.dtype}) and `separator` ({dtype}) compute is not finite: their"
             " weights are damaged, or the data type does not hold their values."
         )
-    return output
+    shares: list[torch.Tensor | None] = [None] * len(windows)
+    if spectrogram is not None:
+        bands = mel_bands(config.n_fft, extractor.sampling_rate, config.num_mask_bands).to(spectrum.device)
+        energy = bands @ power(spectrum)
+        for number, mask_logits in enumerate(output.mask_logits):
+            loudest = float(energy[number].sum(dim=0).amax())
+            activity = frame_activity(energy[number], mask_logits.detach().float().sigmoid(), loudest)
+            shares[number] = activity.amax(dim=-1).cpu()
+    return output, shares

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ..audio.spectrogram import frame_activity, istft, mask_to_bins, power, stft
 from ..audio.windows import Window
+from ..models.separator import UNKNOWN_LABEL
 from ..pipeline_output import SoundSource
 from .tracking import Track
 
@@ -22,6 +23,7 @@ def render(
     n_fft: int,
     hop_length: int,
     return_audio: bool = True,
+    label_threshold: float = 0.0,
 ) -> list[SoundSource]:
     """
     Turn tracks into [`SoundSource`]s: label, activity and separated audio over the whole recording.
@@ -38,14 +40,16 @@ def render(
         n_fft (`int`): Frame of the masks' spectrogram, in samples.
         hop_length (`int`): Distance between its frames, in samples.
         return_audio (`bool`, defaults to `True`): Whether to compute the separated audio.
+        label_threshold (`float`, defaults to 0): Sources whose label is less probable get none.
     """
     sources = []
     for track in tracks:
         label = track.label_index
         label_probs = torch.from_numpy(track.class_probs / track.class_probs.sum())
+        is_known = id2label[label] != UNKNOWN_LABEL and float(label_probs[label]) >= label_threshold
         sources.append(
             SoundSource(
-                label=id2label[label],
+                label=id2label[label] if is_known else None,
                 score=track.score,
                 label_score=float(label_probs[label]),
                 label_probs=label_probs,

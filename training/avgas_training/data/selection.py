@@ -1,13 +1,13 @@
 """Which clips and pictures a run learns from, and which it is chosen by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from datasets import concatenate_datasets
 
-from avgas_pipeline.data.clips import load_clips
+from avgas_pipeline.data.clips import BACKGROUND_LABEL, load_clips
 from avgas_pipeline.data.scenes import open_picture
 
 
@@ -40,30 +40,32 @@ def hold_out_groups(clips: Any, fraction: float, seed: int = 0) -> tuple[Any, An
     )
 
 
-def add_synthetic_clips(clips: Any, folder: str) -> Any:
+def add_clips(clips: Any, folders: Sequence[str], labels: Collection[str]) -> Any:
     """
-    Clips, and those of another folder that have one of their labels.
+    Clips, and those of other folders that have one of a model's labels or are [`BACKGROUND_LABEL`].
 
     Args:
-        clips (`datasets.Dataset`): With `id`, `label`, `source_group` and `audio`, and without pictures.
-        folder (`str`): Of the same, such as `make_synthetic_clips.py` writes.
+        clips (`datasets.Dataset`): With `CLIP_COLUMNS`.
+        folders (`Sequence[str]`): Of the same, such as `make_synthetic_clips.py` writes.
+        labels (`Collection[str]`): Those of the model.
 
     Raises:
-        ValueError: If clips have pictures of their own, which synthetic ones can't have, or a column of the folder's
-            is missing, or no label is shared.
+        ValueError: If a folder has no such clip, lacks a column, or if clips have pictures of their own: then no
+            picture is shared.
     """
-    if "image" in clips.column_names:
-        raise ValueError(f"{folder}: these clips have no pictures, and every clip of the dataset has its own.")
-    labels = set(clips["label"])
-    synthetic = load_clips(folder)[0]
-    missing = [name for name in CLIP_COLUMNS if name not in synthetic.column_names]
-    if missing:
-        raise ValueError(f"{folder}: has no column {missing[0]!r}.")
-    synthetic = synthetic.select([row for row, label in enumerate(synthetic["label"]) if label in labels])
-    if not len(synthetic):
-        raise ValueError(f"{folder}: has no clip of a label of the dataset.")
-    clips, synthetic = clips.select_columns(CLIP_COLUMNS), synthetic.select_columns(CLIP_COLUMNS)
-    return concatenate_datasets([clips, synthetic.cast(clips.features)])
+    for folder in folders:
+        if "image" in clips.column_names:
+            raise ValueError(f"{folder}: these clips have no pictures, and every clip of the dataset has its own.")
+        extra = load_clips(folder)[0]
+        missing = [name for name in CLIP_COLUMNS if name not in extra.column_names]
+        if missing:
+            raise ValueError(f"{folder}: has no column {missing[0]!r}.")
+        extra = extra.select([row for row, label in enumerate(extra["label"]) if label in {*labels, BACKGROUND_LABEL}])
+        if not len(extra):
+            raise ValueError(f"{folder}: has no clip of a label that the model has.")
+        clips, extra = clips.select_columns(CLIP_COLUMNS), extra.select_columns(CLIP_COLUMNS)
+        clips = concatenate_datasets([clips, extra.cast(clips.features)])
+    return clips
 
 
 def most_colourful(pictures: Any, count: int) -> Any:

@@ -13,6 +13,7 @@ from transformers import FeatureExtractionMixin, PreTrainedModel
 
 from avgas_pipeline.audio.loudness import reference_gain
 from avgas_pipeline.audio.windows import Window
+from avgas_pipeline.data.clips import BACKGROUND_LABEL
 from avgas_pipeline.data.mixtures import Mixture, MixtureSampler
 from avgas_pipeline.models.encoder_adapters import encoder_inputs, window_length
 
@@ -91,13 +92,13 @@ class Collator:
         labels = torch.full((len(mixtures), most), -1)
         rows = torch.full((len(mixtures), most), -1)
         for number, mixture in enumerate(mixtures):
-            count = len(mixture.labels)
-            stems[number, :count] = mixture.stems
-            labels[number, :count] = torch.tensor([self.label2id[label] for label in mixture.labels])
+            sources = [place for place, label in enumerate(mixture.labels) if label != BACKGROUND_LABEL]
+            count = len(sources)
+            stems[number, :count] = mixture.stems[sources]
+            labels[number, :count] = torch.tensor([self.label2id[mixture.labels[place]] for place in sources])
             if self.picture_rows is not None:
-                rows[number, :count] = torch.tensor(
-                    [self.picture_rows[source.picture] for source in mixture.plan.sources]
-                )
+                pictures = [mixture.plan.sources[place].picture for place in sources]
+                rows[number, :count] = torch.tensor([self.picture_rows[picture] for picture in pictures])
         batch = {
             "encoder": self.encoder_inputs([mixture.waveform for mixture in mixtures]),
             "waveform": torch.from_numpy(np.stack([mixture.waveform for mixture in mixtures])),
@@ -105,7 +106,8 @@ class Collator:
             "labels": labels,
         }
         if self.with_stems:
-            batch["clean_encoder"] = self.encoder_inputs([stem for mixture in mixtures for stem in mixture.stems])
+            # A row for each source, in the order of the labels.
+            batch["clean_encoder"] = self.encoder_inputs(list(stems[labels.numpy() >= 0]))
         if self.picture_rows is not None:
             batch["picture_rows"] = rows
         if self.sampler is not None:

@@ -28,8 +28,8 @@ class SeparationModel(torch.nn.Module):
 
     def forward(self, inputs: dict[str, torch.Tensor], spectrogram: torch.Tensor | None) -> tuple:
         """The separator's output as a tuple."""
-        tokens = audio_tokens(self.audio_encoder, inputs)
-        return self.separator(tokens, spectrogram=spectrogram, return_dict=False)
+        tokens, tag_logits = audio_tokens(self.audio_encoder, inputs)
+        return self.separator(tokens, spectrogram=spectrogram, tag_logits=tag_logits, return_dict=False)
 
 
 def build_separation_model(settings: SeparatorSettings, pipe: AVGASPipeline) -> tuple[Any, SeparationModel]:
