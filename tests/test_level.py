@@ -31,10 +31,17 @@ def test_quiet_recordings_have_the_same_sources(pipe, name, level_db):
     assert max(abs(loud[label] - quiet[label]) for label in loud) < 1e-3
 
 
-def test_quiet_files_of_16_bit_have_the_same_sources(pipe, tmp_path):
-    waveform = load_audio("examples/morning.ogg")
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_quiet_files_of_16_bit_have_the_same_certain_sources(pipe, name, tmp_path):
+    waveform = load_audio(f"examples/{name}")
     soundfile.write(tmp_path / "quiet.wav", 0.01 * waveform, 16000, subtype="PCM_16")
-    assert set(found(pipe, load_audio(tmp_path / "quiet.wav"))) == set(found(pipe, waveform))
+
+    def certain(waveform):
+        sources = pipe.separate_audio(waveform, 16000, return_audio=False)[0]
+        return {source.label for source in sources if source.score * source.label_score > 0.5}
+
+    # Quantisation adds noise of its own, which what is uncertain may be lost in.
+    assert certain(load_audio(tmp_path / "quiet.wav")) == certain(waveform)
 
 
 def test_what_comes_back_has_the_level_of_the_recording(pipe):

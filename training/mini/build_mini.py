@@ -18,6 +18,8 @@ NUM_INFERENCE_STEPS = 10
 GUIDANCE_SCALE = 3.0
 # It encodes each window at three speeds; training plays clips up to 1.15 times as slow and as fast.
 SPEED_VARIATION = 0.1
+# Sources whose label is less probable are unknown sounds.
+LABEL_THRESHOLD = 0.3
 
 
 # Steps of the noise schedule, and what its signal-to-noise ratio is divided by.

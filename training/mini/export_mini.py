@@ -14,7 +14,8 @@ from pathlib import Path
 
 import PIL.Image
 import torch
-from build_mini import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, sampler
+from build_mini import GUIDANCE_SCALE, LABEL_THRESHOLD, NUM_INFERENCE_STEPS, sampler
+from diffusers import ModelMixin
 from diffusers.utils import make_image_grid
 from results_table import results_table
 
@@ -46,7 +47,12 @@ def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -
         **{**pipe.components, "scheduler": sampler()},
         default_num_inference_steps=NUM_INFERENCE_STEPS,
         default_guidance_scale=GUIDANCE_SCALE,
+        label_threshold=LABEL_THRESHOLD,
     )
+    for name, part in mini.components.items():
+        if isinstance(part, ModelMixin):
+            # Else it would be the folder of this run.
+            part.register_to_config(_name_or_path=f"checkpoints/avgas-mini/{name}")
     text = CARD.read_text(encoding="utf-8")
     text = text.replace("MEASURED", "\n\n".join(map(measured, reports)) or "Nothing yet.")
     card = create_model_card(mini, "avgas-mini", license="other", training=text)

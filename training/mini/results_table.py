@@ -17,6 +17,9 @@ ROWS = (
     ("sound", "label_recall_by_group", "the same, averaged over source groups"),
     ("sound", "label_any", "at least one label found"),
     ("sound", "label_all", "all labels found"),
+    ("sound", "first_label", "the label with the highest score is right"),
+    ("sound", "false_labels", "false labels per soundscape"),
+    ("sound", "confident_false_labels", "of these with a score of 0.8 or more"),
     ("sound", "count_accuracy", "number of sources right"),
     ("sound", "si_sdri_db", "SI-SDR improvement, median, dB"),
     ("mixed", "crs", "CRS of mixed images"),
@@ -52,8 +55,9 @@ def results_table(report: dict[str, Any]) -> str:
 def _cell(interval: dict[str, float] | None, metric: str) -> str:
     if interval is None or interval["value"] is None:
         return ""
-    scale = 1 if metric.endswith("_db") else 100
-    value, low, high = (f"{scale * interval[key]:.1f}" for key in ("value", "low", "high"))
+    is_number = metric.endswith("false_labels")
+    scale, digits = (1, 2) if is_number else (1, 1) if metric.endswith("_db") else (100, 1)
+    value, low, high = (f"{scale * interval[key]:.{digits}f}" for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 
