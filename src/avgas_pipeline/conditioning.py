@@ -68,12 +68,12 @@ def weight_tensor(
     result = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     for number, (weights, found) in enumerate(zip(per_soundscape, sources, strict=True)):
         if isinstance(weights, dict):
-            absent = sorted(set(weights) - {source.label for source in found})
+            absent = sorted(set(weights) - {source.name for source in found})
             if absent:
                 warnings.warn(
                     f"Soundscape {number}: {', '.join(absent)} is not present, so it has no weight.", stacklevel=2
                 )
-            values = [float(weights.get(source.label, 1.0)) for source in found]
+            values = [float(weights.get(source.name, 1.0)) for source in found]
         elif weights is None:
             values = [1.0] * len(found)
         elif len(weights) == len(found):

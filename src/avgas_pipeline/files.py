@@ -151,18 +151,20 @@ def _partial(folder: Path, suffix: str, make: Callable[[Path], None]) -> Iterato
     """A new path in a folder, held while it is written to, so that others can tell it from what a kill has left."""
     while True:
         partial = _partial_path(folder, suffix)
-        make(partial)
-        with suppress(FileNotFoundError):
-            descriptor = _hold(partial)
-            if partial.exists():
-                break
-            os.close(descriptor)
-        # Someone has taken it for a leftover before it was held.
-    try:
-        yield partial
-    finally:
-        _remove(partial)
-        os.close(descriptor)
+        descriptor = None
+        # A signal may end the process at any moment from here on.
+        try:
+            make(partial)
+            with suppress(FileNotFoundError):
+                descriptor = _hold(partial)
+            # Someone may have taken it for a leftover before it was held.
+            if descriptor is not None and partial.exists():
+                yield partial
+                return
+        finally:
+            _remove(partial)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _partial_path(folder: Path, suffix: str) -> Path:

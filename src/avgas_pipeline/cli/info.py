@@ -27,4 +27,10 @@ def info(model: ModelArgument) -> None:
     if config.speed_variation:
         typer.echo(f"encoded     as it is, and {100 * config.speed_variation:g} % slower and faster")
     typer.echo(f"sources     up to {separator.config.num_slots} at once")
-    typer.echo(f"labels      {len(separator.id2label)}: {'; '.join(map(printable, separator.id2label.values()))}")
+    if separator.config.num_tags:
+        tagger = "the tagger" if pipe.tagger is not None else "the audio encoder's own classifier"
+        typer.echo(f"tags        {separator.config.num_tags}, of {tagger}")
+    if config.label_threshold:
+        typer.echo(f"unknown     sounds whose label has a probability below {config.label_threshold:g}")
+    labels = [label for number, label in separator.id2label.items() if number != separator.unknown_index]
+    typer.echo(f"labels      {len(labels)}: {'; '.join(map(printable, labels))}")

@@ -95,6 +95,7 @@ class PipelineSystem:
             "configs_sha256": configs.hexdigest(),
             "scheduler": type(self.pipe.scheduler).__name__,
             "speed_variation": self.pipe.config.speed_variation,
+            "label_threshold": self.pipe.config.label_threshold,
             "oracle": self.oracle,
             **asdict(self.settings),
         }

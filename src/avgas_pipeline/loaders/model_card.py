@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from ..models.separator import UNKNOWN_LABEL
 from .plain_text import printable
 
 
@@ -54,7 +55,8 @@ def create_model_card(
 
 def _facts(pipeline: Any) -> dict[str, Any]:
     separator = pipeline.separator
-    labels = sorted(_as_markdown(label) for label in separator.id2label.values()) if separator is not None else []
+    known = separator.id2label.values() if separator is not None else []
+    labels = sorted(_as_markdown(label) for label in known if label != UNKNOWN_LABEL)
     models = [(name, part) for name, part in pipeline.components.items() if hasattr(part, "num_parameters")]
     return {
         "parts": [
