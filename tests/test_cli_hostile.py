@@ -12,6 +12,7 @@ import PIL.Image
 import pytest
 import soundfile
 from sounds import tone
+from test_audio_faults import SOUND, write_tracks
 from test_cli import fails_with_one_line, files, generate
 from tiny import tiny_audio, tiny_components, tiny_separator
 from typer.testing import CliRunner
@@ -213,6 +214,17 @@ def test_evaluations_with_numbers_that_can_not_be(tmp_path, options):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2 and options[0] in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_done_with_a_recording_is_said(checkpoint, tmp_path):
+    gaps = write_tracks(tmp_path / "gaps.mkv", [[(0, SOUND), (3.5, SOUND)]])
+    tracks = write_tracks(tmp_path / "tracks.mkv", [[(0, SOUND)], [(0, SOUND)]])
+    soundfile.write(tmp_path / "stereo.wav", np.stack([tone(), -tone()], axis=1), 16000)
+    for path, said in ((gaps, "filled with silence"), (tracks, "audio tracks"), (tmp_path / "stereo.wav", "cancel")):
+        result = generate(checkpoint, path, "--out", tmp_path / "out", "--num-sources", "1")
+        assert result.exit_code == 0, result.output
+        (warning,) = [line for line in result.stderr.splitlines() if line.startswith("avgas: warning: ")]
+        assert said in warning
 
 
 # -- what was there before ------------------------------------------------------------------------------------------

@@ -98,6 +98,9 @@ def test_new_labels_are_drawn_as_what_they_are_like():
     extended = with_tags(separator, TAGS, ["goat bleating", "unknown sound"])
     tokens, known = extended.label_tokens.weight, separator.label_tokens.weight
     assert torch.equal(tokens[:, :2], known) and torch.equal(tokens[:, 2], known[:, 1])
+    # What it is like is not known: nothing is added to what its slot says.
+    chainsaw = with_tags(separator, TAGS, ["chainsawing trees"])
+    assert not chainsaw.label_tokens.weight[:, 2].any()
     slots = torch.randn(3, separator.config.hidden_dim, generator=torch.Generator().manual_seed(0))
     logits = torch.tensor([[0.0, 5.0, 0.0, 99.0]]).expand(3, -1)
     likely = torch.tensor([[0.0, 5.0, 0.0, -99.0]]).expand(3, -1)
@@ -188,6 +191,9 @@ def test_wrong_taggers(heard):
         AVGASPipeline(**tiny_components(), tagger=tagger)
     other, _ = tiny_tagger(["Bark", "Rain"])
     components = {**tiny_components(), "separator": heard.separator}
+    shuffled, _ = tiny_tagger([*TAGS[1:], TAGS[0]])
+    with pytest.raises(ValueError, match="of another tagger"):
+        AVGASPipeline(**components, tagger=shuffled, tagger_feature_extractor=extractor)
     with pytest.raises(ValueError, match="scores of 6 tags, but the tagger has 2"):
         AVGASPipeline(**components, tagger=other, tagger_feature_extractor=extractor)
 

@@ -21,7 +21,7 @@ from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 from avgas_pipeline.files import atomic_folder
-from avgas_pipeline.loaders.sounds import sound_of
+from avgas_pipeline.loaders.sounds import drawn_like
 from avgas_pipeline.models.encoder_adapters import audio_tokens, encoder_inputs
 
 
@@ -63,10 +63,9 @@ def let_labels_decide(trained: AVGASPipeline, drawn: AVGASPipeline, mean: torch.
     known = {label: index for index, label in drawn.separator.id2label.items()}
     columns = drawn.separator.label_tokens.weight + mean.T
     for index, label in trained.separator.id2label.items():
-        sound = sound_of(label)
-        like = label if label in known else sound.drawn_like if sound is not None else ""
+        like = drawn_like(label, list(known))
         # An unknown sound is drawn as its nearest label.
-        trained.separator.label_tokens.weight[:, index] = columns[:, known[like]] if like in known else 0.0
+        trained.separator.label_tokens.weight[:, index] = 0.0 if like is None else columns[:, known[like]]
     trained.separator.token_head[-1].weight.zero_()
     trained.separator.token_head[-1].bias.zero_()
 

@@ -390,6 +390,12 @@ def sound_of(label: str) -> Sound | None:
     return _BY_LABEL.get(label)
 
 
+def drawn_like(label: str, known: Sequence[str]) -> str | None:
+    """The one of the known labels as which a label is drawn: itself, or the one that stands in for it; or `None`."""
+    sound = sound_of(label)
+    return next((name for name in (label, sound and sound.drawn_like) if name in known), None)
+
+
 def tags_of_labels(labels: Sequence[str], tags: Sequence[str]) -> list[list[int]]:
     """
     For every label the numbers of an audio classifier's tags that mean it: those of its AudioSet names, or of the

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..models.separator import AudioVisualSeparator
-from .sounds import labels_of_tags, sound_of, tags_of_labels
+from .sounds import drawn_like, labels_of_tags, tags_of_labels
 
 
 # Before it is learnt, what a tag's score of 1 adds to a label's logit, against a score of 0.001.
@@ -34,6 +34,9 @@ def matched_with(separator: AudioVisualSeparator, tagger: PreTrainedModel) -> Au
         raise ValueError(
             f"The separator takes the scores of {separator.config.num_tags} tags, but the tagger has {len(tags)}."
         )
+    meant = tags_of_labels([separator.id2label[number] for number in range(len(separator.id2label))], tags)
+    if not all(set(own) & set(now) for own, now in zip(separator.config.label_tags, meant, strict=True) if own):
+        raise ValueError("The separator takes the scores of another tagger: the same numbers mean other sounds there.")
     return separator
 
 
@@ -44,7 +47,7 @@ def with_tags(
     """
     A separator that takes an audio classifier's scores as evidence, and knows the classifier's labels as well. All
     else is as in the given one: its own labels keep their places, and a new one is drawn as the label that
-    `sounds.py` says it is drawn like.
+    `sounds.py` says it is drawn like, or, if that is not known, from its slot's embedding alone.
 
     Args:
         separator ([`AudioVisualSeparator`]): One that takes no tags yet.
@@ -76,7 +79,11 @@ def with_tags(
         elif name == "class_head.bias":
             weights[name].fill_(value.mean() + _NEW_LABEL_BIAS)[: len(known)] = value
         elif name == "label_tokens.weight":
-            weights[name][:] = value[:, [_drawn_like(label, known) for label in every]]
+            weights[name].zero_()
+            for number, label in enumerate(every):
+                like = drawn_like(label, known)
+                if like is not None:
+                    weights[name][:, number] = value[:, known.index(like)]
         else:
             weights[name] = value
     weights["tag_evidence.label_weight"].fill_(TAG_WEIGHT)
@@ -96,11 +103,3 @@ def new_labels(known: Sequence[str], tags: Sequence[str]) -> list[str]:
         for label, numbers in zip(candidates, tags_of_labels(candidates, tags), strict=True)
         if not any(own.issuperset(numbers) for own in taken)
     ]
-
-
-def _drawn_like(label: str, known: Sequence[str]) -> int:
-    """Number of the known label whose picture stands in for a label; the first one's for those that are like none."""
-    if label in known:
-        return known.index(label)
-    sound = sound_of(label)
-    return known.index(sound.drawn_like) if sound is not None and sound.drawn_like in known else 0
