@@ -9,7 +9,7 @@ import scipy.signal
 import synthesis
 import torch
 from convert_yamnet import CLASS_MAP, CLASSIFIER, PREFIX, SUFFIX, VARIABLES, read_classifier
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_synthetic_clips import LABELS, NEUTRAL, Tagger, label_of
@@ -177,6 +177,11 @@ def test_they_join_the_recordings(encoder, tmp_path):
     both.select_columns(["id", "label"]).to_parquet(tmp_path / "other/train.parquet")
     with pytest.raises(ValueError, match=r"other: .*no column 'audio'"):
         add_clips(clips, [str(tmp_path / "other")], labels)
+    (tmp_path / "structs").mkdir()
+    rows = [{**both[0], "audio": {"bytes": both[0]["audio"], "path": None}}]
+    Dataset.from_list(rows).to_parquet(tmp_path / "structs/train.parquet")
+    with pytest.raises(ValueError, match="structs: its columns are not of the dataset's types"):
+        add_clips(clips, [str(tmp_path / "structs")], labels)
     with pytest.raises(ValueError, match="have no pictures"):
         add_clips(clips.add_column("image", [b""] * len(clips)), [folder], labels)
 

@@ -50,8 +50,8 @@ def add_clips(clips: Any, folders: Sequence[str], labels: Collection[str]) -> An
         labels (`Collection[str]`): Those of the model.
 
     Raises:
-        ValueError: If a folder has no such clip, lacks a column, or if clips have pictures of their own: then no
-            picture is shared.
+        ValueError: If a folder has no such clip, lacks a column or has one of another type, or if clips have pictures
+            of their own: then no picture is shared.
     """
     for folder in folders:
         if "image" in clips.column_names:
@@ -64,7 +64,13 @@ def add_clips(clips: Any, folders: Sequence[str], labels: Collection[str]) -> An
         if not len(extra):
             raise ValueError(f"{folder}: has no clip of a label that the model has.")
         clips, extra = clips.select_columns(CLIP_COLUMNS), extra.select_columns(CLIP_COLUMNS)
-        clips = concatenate_datasets([clips, extra.cast(clips.features)])
+        try:
+            extra = extra.cast(clips.features)
+        # What Arrow raises are these, too.
+        except (TypeError, ValueError, NotImplementedError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{folder}: its columns are not of the dataset's types ({reason}).") from None
+        clips = concatenate_datasets([clips, extra])
     return clips
 
 
