@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import forked
@@ -156,7 +157,36 @@ def test_only_finding_sources_needs_no_judge(inputs, tmp_path):
     assert result.exit_code == 0, result.output
     report = report_of(tmp_path)
     assert list(report["results"]) == ["sound"]
-    assert not list(tmp_path.rglob("*.png"))
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["reliability.png"]
+    with PIL.Image.open(tmp_path / "reliability.png") as image:
+        assert image.width == image.height > 400
+    bins = report["reliability"]["model"]
+    error = sum(one["count"] * abs(one["score"] - one["right"]) for one in bins) / sum(one["count"] for one in bins)
+    assert report["sets"]["model"]["calibration_error"] == pytest.approx(error, abs=1e-6)
+
+
+def test_a_closed_set_rules_other_labels_out(inputs, dataset):
+    few = ("cow lowing", "raining")
+    soundscapes = [dataset[number] for number in range(4)]
+    settings = DrawingSettings(2, draw=False)
+    free, closed = (
+        PipelineSystem("model", str(inputs / "model"), each) for each in (settings, replace(settings, closed_set=few))
+    )
+    given = [
+        {label for drawing in system.draw(soundscapes, range(4)) for label in drawing.labels}
+        for system in (free, closed)
+    ]
+    assert given[0] - set(few) and given[1] <= set(few) and given[1]
+    assert free.fingerprint()["weights_sha256"] == closed.fingerprint()["weights_sha256"]
+    none = PipelineSystem("model", str(inputs / "model"), replace(settings, closed_set=("a whisper",)))
+    with pytest.raises(ValueError, match="none of the labels"):
+        none.draw(soundscapes[:1], [0])
+
+
+def test_a_closed_set_from_the_command_line(inputs, tmp_path):
+    assert run(inputs, tmp_path, "--no-draw", "--closed-set", judge=None).exit_code == 0
+    assert len(report_of(tmp_path)["systems"]["model"]["closed_set"]) == 59
+    fails(run(inputs, tmp_path, "--no-draw", judge=None), "another evaluation")
 
 
 def test_folder_of_images_scores_like_the_system_that_drew_them(inputs, whole, tmp_path):
@@ -194,13 +224,15 @@ def test_long_recordings_have_the_sources_that_the_pipeline_finds(inputs, tmp_pa
 def test_natural_recordings(inputs, tmp_path):
     soundfile.write(tmp_path / "pond.wav", tiny_audio(2.0)[0], 16000)
     rows = [{"id": "pond", "audio": "pond.wav", "labels": ["raining", "thunder"]}]
+    rows += [{"id": name, "audio": "pond.wav", "labels": ["raining"], "source_group": "lake"} for name in "ab"]
     (tmp_path / "recordings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     judged = run(inputs, tmp_path / "out", data=tmp_path / "recordings.jsonl", manifest=None)
     # The vocabulary is VGGSound's 309 labels, which this judge of 59 does not have.
     fails(judged, "this judge does not know")
     result = run(inputs, tmp_path / "out", "--no-draw", data=tmp_path / "recordings.jsonl", manifest=None, judge=None)
     assert result.exit_code == 0, result.output
-    assert report_of(tmp_path / "out")["results"]["sound"]["model"]["label_recall"]["count"] == 1
+    measured = report_of(tmp_path / "out")["results"]["sound"]["model"]
+    assert measured["label_recall"]["count"] == 3 and measured["label_recall_by_group"]["count"] == 2
 
 
 def test_one_mixture_has_no_anchor_of_other_classes(inputs, tmp_path):

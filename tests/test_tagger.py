@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from drawing import Counter
 from hub_server import run_hub, run_python
 from tiny import LABELS, tiny_audio, tiny_components, tiny_separator
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
@@ -133,6 +134,8 @@ def test_yamnet_keeps_its_classifier_and_the_layers_that_go_with_it():
     with torch.no_grad():
         before = encoder(pixels)
         assert before.tag_logits.shape == (2, 16, len(TAGS))
+        assert torch.allclose(encoder(pixels, num_tagged=1).tag_logits, before.tag_logits[:1], atol=1e-5)
+        assert encoder(pixels, num_tagged=0).tag_logits is None
         encoder.layer[-1].convolution.weight.zero_()
         after = encoder(pixels)
     assert torch.equal(after.tag_logits, before.tag_logits)
@@ -166,6 +169,20 @@ def test_any_checkpoint_hears_the_taggers_vocabulary(heard):
     assert label_of(heard) == "goat bleating"
     out = heard(*tiny_audio(), num_sources=2, num_inference_steps=1, separate=True)
     assert len(out.images) == 1 and len(out.sources[0]) <= 2
+
+
+@pytest.mark.parametrize("max_batch_rows", [None, 3, 1])
+def test_a_recording_is_tagged_as_it_is_alone(heard, max_batch_rows):
+    pipe = AVGASPipeline(**heard.components, speed_variation=0.1)
+    asked, given = Counter(pipe.tagger), []
+    pipe.separator.register_forward_pre_hook(
+        lambda module, args, named: given.append(named["tag_logits"]), with_kwargs=True
+    )
+    # One window each, of 1.28 s.
+    audio = [tiny_audio(1.0, seed)[0] for seed in range(3)]
+    pipe.separate_audio(audio, 16000, num_sources=1, max_batch_rows=max_batch_rows)
+    assert sum(asked.rows) == 3
+    assert sum(map(len, given)) == 9
 
 
 def test_save_load_call_and_hub(heard, tmp_path):

@@ -48,6 +48,9 @@ def evaluate(
             min=0.0, max=1.0, help="From which probability on a source is present; the expected number if not given."
         ),
     ] = None,
+    closed_set: Annotated[
+        bool, typer.Option("--closed-set", help="Let models give no labels but those of the dataset.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the mixtures and of the pictures.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")] = 4,
     image_size: Annotated[int, typer.Option(min=8, max=4096, help="Side of the real pictures to compare with.")] = 128,
@@ -88,7 +91,8 @@ def evaluate(
         dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed, image_size)
         referee = None if judge is None else load_judge(judge, dataset.labels, target)
         steps, guidance = _sampling(model, steps, guidance)
-        settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw)
+        labels = tuple(dataset.labels) if closed_set else None
+        settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw, labels)
         systems = build_systems(model, baseline or [], ablate or [], images or [], dataset, settings, target, lora)
         run(systems, dataset, referee, out, settings, batch_size, top_k)
         if state.is_main_process:

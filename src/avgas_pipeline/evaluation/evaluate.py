@@ -16,6 +16,7 @@ from .columns import table_columns
 from .drawing_folder import DrawingFolder, check_settings, draw_all
 from .image_folder import ImageFolderSystem
 from .pipeline_system import DrawingSettings, PipelineSystem
+from .reliability import draw_reliability
 from .report import plain, summarise, versions, write_report
 from .samples import draw_samples
 from .scoreboard import Scoreboard
@@ -111,13 +112,22 @@ def evaluate(
         "settings": {**identity["settings"], "top_k": top_k},
         **summarise(scores.values, columns, list(fingerprints), num_sources),
         "sets": {name: {key: plain(value) for key, value in row.items()} for name, row in scores.sets.items()},
+        "reliability": {
+            name: [{key: plain(value) for key, value in one.items()} for one in bins]
+            for name, bins in scores.reliability.items()
+        },
         "no_source": scores.no_source,
         "versions": versions(),
     }
     write_report(out, report, scores.values, columns)
+    pictures = {}
     if scores.samples:
-        with atomic_path(out / "samples.png") as path:
-            draw_samples(dataset, scores.samples).save(path)
+        pictures["samples.png"] = draw_samples(dataset, scores.samples)
+    if scores.reliability:
+        pictures["reliability.png"] = draw_reliability(scores.reliability)
+    for name, picture in pictures.items():
+        with atomic_path(out / name) as path:
+            picture.save(path)
     return report
 
 

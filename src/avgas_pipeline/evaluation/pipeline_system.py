@@ -3,7 +3,7 @@
 import gc
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,10 +11,15 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from ..metrics.judges import weights_digest
+from ..models.separator import AudioVisualSeparator
 from ..pipeline_avgas import AVGASPipeline
 from .drawings import Drawing
 from .encoding import encode_soundscapes, encode_stems
 from .soundscapes import Soundscape
+
+
+# A logit that no other outweighs, and that float16 holds.
+_RULED_OUT = -1e4
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class DrawingSettings:
         presence_threshold (`float`, *optional*): As of the pipeline.
         seed (`int`): Soundscape number i is drawn from noise of seed + i, by every system.
         draw (`bool`): Whether to draw at all, or only to find the sources.
+        closed_set (`tuple[str, ...]`, *optional*): The only labels that pipelines may give, if not all they know.
     """
 
     num_inference_steps: int = 50
@@ -35,6 +41,7 @@ class DrawingSettings:
     presence_threshold: float | None = None
     seed: int = 0
     draw: bool = True
+    closed_set: tuple[str, ...] | None = None
 
 
 class PipelineSystem:
@@ -75,6 +82,8 @@ class PipelineSystem:
             pipe = AVGASPipeline.from_pretrained(self.checkpoint, dtype=torch.float32).to(self.device)
             if self.lora is not None:
                 pipe.load_lora_weights(self.lora)
+            if self.settings.closed_set is not None:
+                close_set(pipe.separator, self.settings.closed_set)
             pipe.set_progress_bar_config(disable=True)
             self._pipe = pipe
         return self._pipe
@@ -126,6 +135,23 @@ class PipelineSystem:
             drawing.mixed = mixed
             drawing.separated = [source.images[0] for source in sources]
         return drawings
+
+
+def close_set(separator: AudioVisualSeparator, labels: Collection[str]) -> None:
+    """
+    Have a separator give no labels but these, whatever else it knows.
+
+    Raises:
+        ValueError: If it knows none of them.
+    """
+    others = [number for number, label in separator.id2label.items() if label not in labels]
+    if len(others) == len(separator.id2label):
+        raise ValueError("The model knows none of the labels of a closed set.")
+    separator.class_head.register_forward_hook(
+        lambda module, args, logits: logits.index_fill(
+            -1, torch.tensor(others, dtype=torch.long, device=logits.device), _RULED_OUT
+        )
+    )
 
 
 def _config_of(part: Any) -> str:

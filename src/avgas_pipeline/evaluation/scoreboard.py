@@ -37,6 +37,7 @@ class Scoreboard:
     Attributes:
         values (`dict`): For every task, for every system or anchor, for every metric, its values.
         sets (`dict`): For every system or anchor, metrics of the whole set.
+        reliability (`dict`): For every system that gives its labels scores, what a reliability diagram shows.
         no_source (`dict`): For every system, in how many soundscapes no source was present.
         samples (`dict`): For every system with images, the drawings that are shown.
     """
@@ -47,6 +48,7 @@ class Scoreboard:
         self.top_k = top_k
         self.values: dict[str, dict[str, dict[str, np.ndarray]]] = {}
         self.sets: dict[str, dict[str, float]] = {}
+        self.reliability: dict[str, list[dict[str, float]]] = {}
         self.no_source: dict[str, int] = {}
         self.samples: dict[str, list[Drawing]] = {}
         self._target = self._references = self._thresholds = None
@@ -66,7 +68,10 @@ class Scoreboard:
         if drawings[0].labels is not None:
             self._put("sound", name, score_sound(drawings, self.dataset))
             self.no_source[name] = sum(drawing.no_source for drawing in drawings)
-            self.sets.setdefault(name, {}).update(label_calibration(drawings, self.dataset))
+            calibration, bins = label_calibration(drawings, self.dataset)
+            self.sets.setdefault(name, {}).update(calibration)
+            if bins:
+                self.reliability[name] = bins
             if drawings[0].slot_scores:
                 self.sets[name]["presence_ap"] = presence_average_precision(drawings)
         if self.judge is None:

@@ -23,6 +23,7 @@ from ..metrics.sound import (
     SISDRImprovement,
     SourceCountAccuracy,
     labels_with_truth,
+    reliability,
 )
 from .drawings import Drawing
 from .soundscapes import EvaluationSet
@@ -123,22 +124,26 @@ def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> MetricCo
     )
 
 
-def label_calibration(drawings: Sequence[Drawing], dataset: EvaluationSet) -> dict[str, float]:
+def label_calibration(
+    drawings: Sequence[Drawing], dataset: EvaluationSet
+) -> tuple[dict[str, float], list[dict[str, float]]]:
     """
-    Of all labels that a system gave: their calibration error, and the share of the confident ones that is true. Empty
-    where it gave none with a score.
+    Of all labels that a system gave: their calibration error and the share of the confident ones that is true, and
+    what a reliability diagram shows. Both empty where it gave none with a score.
     """
     found = [[] if drawing.no_source else drawing.labels for drawing in drawings]
     scores = [_scores(drawing) for drawing in drawings]
     true = [dataset.true_labels(number) for number in range(len(drawings))]
     given, is_true = labels_with_truth(found, scores, true)
     if not given:
-        return {}
+        return {}, []
     error = LabelCalibrationError(**ALONE)
     error.update(found, scores, true)
-    confident = [right for score, right in zip(given, is_true, strict=True) if score >= CONFIDENT]
     values = {"calibration_error": float(error.compute())}
-    return values | ({"confident_right": float(np.mean(confident))} if confident else {})
+    confident = [right for score, right in zip(given, is_true, strict=True) if score >= CONFIDENT]
+    if confident:
+        values["confident_right"] = float(np.mean(confident))
+    return values, reliability(given, is_true)
 
 
 def _scores(drawing: Drawing) -> list[float]:

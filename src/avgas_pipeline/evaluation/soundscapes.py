@@ -164,7 +164,7 @@ class MixtureSet:
 class RecordingSet:
     """
     Natural recordings with known labels: JSON lines with `id`, `audio` (a path, relative to the file), `labels` and,
-    if there is one, `image`.
+    if there are any, `image` and `source_group`, by which those of one origin count together.
 
     Their vocabulary is VGGSound's 309 labels if all are among them, and all labels in the file if none is.
 
@@ -214,9 +214,9 @@ class RecordingSet:
         return self.rows[number]["labels"]
 
     def groups(self, number: int) -> list[str]:
-        """A recording is its own group."""
+        """A recording without a source group is its own."""
         row = self.rows[number]
-        return [row["id"]] * len(row["labels"])
+        return [row.get("source_group", row["id"])] * len(row["labels"])
 
     def describe(self) -> dict[str, Any]:
         """What a report has to say of the data."""
@@ -244,6 +244,8 @@ class RecordingSet:
         for name in ("audio", "image"):
             if name in row and (not isinstance(row[name], str) or not row[name]):
                 raise ValueError(f"{where}: `{name}` has to be a path, not {reprlib.repr(row[name])}.")
+        if not isinstance(row.get("source_group", ""), str):
+            raise ValueError(f"{where}: `source_group` has to be text, not {reprlib.repr(row['source_group'])}.")
         if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
             raise ValueError(f"{where}: `labels` has to be a list of labels, not {reprlib.repr(labels)}.")
         if len(set(labels)) < len(labels):

@@ -19,6 +19,8 @@ SILENT_RATIO = 1e-8
 
 # From this probability on a label counts as confident.
 CONFIDENT = 0.8
+# Of the scores, in calibration.
+NUM_BINS = 10
 
 
 def label_recall(recognised: Sequence[str | None], true: Sequence[str]) -> dict[str, float]:
@@ -110,7 +112,7 @@ class LabelCalibrationError(BinaryCalibrationError):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(n_bins=10, norm="l1", **kwargs)
+        super().__init__(n_bins=NUM_BINS, norm="l1", **kwargs)
 
     def update(
         self,
@@ -143,6 +145,31 @@ def labels_with_truth(
         for label, score in best_scores(labels, own_scores).items()
     ]
     return [score for score, _ in pairs], [is_true for _, is_true in pairs]
+
+
+def reliability(scores: Sequence[float], is_true: Sequence[bool]) -> list[dict[str, float]]:
+    """
+    What a reliability diagram shows: for each tenth of the scores that has labels in it `low` and `high`, how many
+    labels (`count`), their mean `score`, and the share of them that is `right`, all but `count` in [0, 1].
+
+    Args:
+        scores (`Sequence[float]`): Of labels, in [0, 1].
+        is_true (`Sequence[bool]`): Whether each label is true, as [`labels_with_truth`] has it.
+    """
+    values, truth = np.asarray(scores, dtype=np.float64), np.asarray(is_true, dtype=np.float64)
+    # As torchmetrics does, a score on an edge is in the upper bin.
+    bins = np.minimum((values * NUM_BINS).astype(int), NUM_BINS - 1)
+    return [
+        {
+            "low": number / NUM_BINS,
+            "high": (number + 1) / NUM_BINS,
+            "count": int((bins == number).sum()),
+            "score": float(values[bins == number].mean()),
+            "right": float(truth[bins == number].mean()),
+        }
+        for number in range(NUM_BINS)
+        if (bins == number).any()
+    ]
 
 
 class GroupLabelRecall(Metric):

@@ -141,13 +141,14 @@ def encoder_inputs(
 
 
 def audio_tokens(
-    audio_encoder: PreTrainedModel, inputs: dict[str, torch.Tensor]
+    audio_encoder: PreTrainedModel, inputs: dict[str, torch.Tensor], num_tagged: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """
     What the separator takes of an encoder, for inputs as of [`encoder_inputs`], on the encoder's device: its tokens,
-    and the logits `(batch, frames, tags)` of its own audio classifier, if it has one.
+    and the logits `(batch, frames, tags)` of its own audio classifier, if it has one, or of the first `num_tagged`.
     """
-    output = audio_encoder(**inputs)
+    options = {"num_tagged": num_tagged} if getattr(audio_encoder.config, "num_tagger_layers", 0) else {}
+    output = audio_encoder(**inputs, **options)
     return encoder_family(audio_encoder.config).read_tokens(output), getattr(output, "tag_logits", None)
 
 

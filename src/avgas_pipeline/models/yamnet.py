@@ -200,10 +200,14 @@ class YamnetEncoder(MobileNetV1Model):
             self.tagger = torch.nn.Linear(self.layer[-1].convolution.out_channels, config.num_labels)
             self.post_init()
 
-    def forward(self, pixel_values: torch.Tensor, return_dict: bool = True) -> YamnetOutput | tuple:
+    def forward(
+        self, pixel_values: torch.Tensor, num_tagged: int | None = None, return_dict: bool = True
+    ) -> YamnetOutput | tuple:
         """
         Args:
             pixel_values (`torch.Tensor` of shape `(batch, 1, bands, frames)`): Of [`YamnetFeatureExtractor`].
+            num_tagged (`int`, *optional*): How many of the batch, from the first on, the classifier is asked about;
+                all if not given.
             return_dict (`bool`, defaults to `True`): Whether to return an output object or a tuple.
 
         Returns:
@@ -218,7 +222,7 @@ class YamnetEncoder(MobileNetV1Model):
             hidden_states = layer(hidden_states)
             if number == _FINE_LAYER:
                 fine = hidden_states
-        tag_logits = None if self.tagger is None else self._tag(shared)
+        tag_logits = None if self.tagger is None or num_tagged == 0 else self._tag(shared[:num_tagged])
         coarse = torch.nn.functional.interpolate(hidden_states, size=fine.shape[-2:], mode="nearest")
         hidden_states = torch.cat([coarse, fine], dim=1)
         output = YamnetOutput(hidden_states, tag_logits=tag_logits)

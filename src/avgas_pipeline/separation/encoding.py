@@ -108,10 +108,17 @@ def encode_views(
         windows += _other_speeds(windows, models.speed_variation)
         rows: list[tuple[AudioVisualSeparatorOutput, int]] = []
         shares: list[torch.Tensor | None] = []
+        tag_logits = None
         for first in range(0, len(windows), batch_size):
             part = windows[first : first + batch_size]
-            # Masks are those of the windows as they are, which come first.
-            output, found = _separate(part, models, num_masks=max(len(batch) - first, 0))
+            # Masks and tags are those of the windows as they are, which come first.
+            num_original = max(len(batch) - first, 0)
+            tokens, found_tags = _audio_tokens(part, models, num_original)
+            tag_logits = found_tags if tag_logits is None else tag_logits
+            tags = None
+            if tag_logits is not None:
+                tags = tag_logits[torch.arange(first, first + len(part), device=tag_logits.device) % len(batch)]
+            output, found = _separate(part, tokens, tags, models, num_original)
             rows += [(output, row) for row in range(len(part))]
             shares += found
         for offset, (place, number, _) in enumerate(batch):
@@ -200,25 +207,37 @@ def _other_speeds(windows: list[Window], speed_variation: float) -> list[Window]
         return list(chain.from_iterable(played))
 
 
+def _audio_tokens(
+    windows: list[Window], models: AudioModels, num_tagged: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The encoder's tokens of all windows, and the scores of an audio classifier for the first `num_tagged`."""
+    extractor, audio_encoder = models.feature_extractor, models.audio_encoder
+    inputs = encoder_inputs(extractor, audio_encoder, windows)
+    inputs = {
+        name: value.to(models.device, audio_encoder.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }
+    if models.tagger is None:
+        return audio_tokens(audio_encoder, inputs, num_tagged)
+    tokens, _ = audio_tokens(audio_encoder, inputs, 0)
+    if not num_tagged:
+        return tokens, None
+    tagger, own_extractor = models.tagger, models.tagger_feature_extractor
+    return tokens, tag_windows(tagger, own_extractor, windows[:num_tagged], extractor.sampling_rate, models.device)
+
+
 def _separate(
-    windows: list[Window], models: AudioModels, num_masks: int
+    windows: list[Window],
+    tokens: torch.Tensor,
+    tag_logits: torch.Tensor | None,
+    models: AudioModels,
+    num_masks: int,
 ) -> tuple[AudioVisualSeparatorOutput, list[torch.Tensor | None]]:
     """
     Masks of the first `num_masks` windows; of all, but as coarse as the audio tokens, if that is 0. And for every
     window its slots' largest shares of a frame's energy, if it has masks.
     """
     extractor, audio_encoder, separator = models.feature_extractor, models.audio_encoder, models.separator
-    inputs = encoder_inputs(extractor, audio_encoder, windows)
-    inputs = {
-        name: value.to(models.device, audio_encoder.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }
-    tokens, tag_logits = audio_tokens(audio_encoder, inputs)
-    if models.tagger is not None:
-        tag_logits = tag_windows(
-            models.tagger, models.tagger_feature_extractor, windows, extractor.sampling_rate, models.device
-        )
-
     config, dtype = separator.config, separator.dtype
     spectrogram = None
     if config.mask_channels and num_masks:
