@@ -16,7 +16,10 @@ MODELS = BOTTOM | {"models"}
 OUTPUT = {"pipeline_output"}
 SEPARATION = MODELS | OUTPUT | {"separation"}
 LOADERS = MODELS | {"loaders", "model_card"}
-PIPELINE = SEPARATION | LOADERS | {"conditioning", "denoising", "exclusive", "input_checks", "pipeline_avgas"}
+PAINTING = {"prompts", "weighted_prompts", "painting"}
+PIPELINE = (
+    SEPARATION | LOADERS | PAINTING | {"conditioning", "denoising", "exclusive", "input_checks", "pipeline_avgas"}
+)
 DATA = BOTTOM | {"data", "sounds"}
 MAY_IMPORT = {
     "files": set(),
@@ -29,6 +32,9 @@ MAY_IMPORT = {
     "exclusive": set(),
     "input_checks": BOTTOM | OUTPUT,
     "loaders": LOADERS,
+    "prompts": OUTPUT | {"conditioning", "loaders"},
+    "weighted_prompts": set(),
+    "painting": BOTTOM | OUTPUT | PAINTING | {"conditioning", "exclusive", "input_checks", "loaders"},
     "pipeline_avgas": PIPELINE,
     "metrics": {"files", "metrics"},
     "data": DATA,

@@ -25,6 +25,12 @@ def test_every_karras_scheduler(pipe, scheduler):
 
 
 @pytest.mark.parametrize("scheduler", [member.name for member in KarrasDiffusionSchedulers])
+def test_every_karras_scheduler_is_saved_and_loaded(pipe, scheduler, tmp_path):
+    AVGASPipeline(**{**pipe.components, "scheduler": getattr(diffusers, scheduler)()}).save_pretrained(tmp_path)
+    assert type(AVGASPipeline.from_pretrained(tmp_path).scheduler).__name__ == scheduler
+
+
+@pytest.mark.parametrize("scheduler", [member.name for member in KarrasDiffusionSchedulers])
 def test_batch_equals_single_calls_with_every_karras_scheduler(pipe, scheduler):
     cls = getattr(diffusers, scheduler)
     config = {key: value for key, value in pipe.scheduler.config.items() if not key.startswith("_")}

@@ -30,6 +30,7 @@ from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.scenes import collage
 from avgas_pipeline.files import atomic_path
+from avgas_pipeline.models.added_conditions import time_ids
 from avgas_training.card import create_repo, finish
 from avgas_training.checkpoints import save_trainable_only
 from avgas_training.command_line import parse_settings, run_script
@@ -141,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         examples, collate_fn = cache.dataset(examples), None
     loader = run.loader(examples, step, collate_fn)
     run.start_trackers("generator")
-    compute_losses = StepLosses(settings, model, pipe, target_builder, accelerator)
+    compute_losses = StepLosses(settings, model, pipe, target_builder, accelerator, sampler.image_size)
     progress = run.progress_bar(step)
     set_generator_mode(generator, settings.train_separator)
     weights = {**settings.loss_weights(), "diffusion": 1.0}
@@ -234,6 +235,7 @@ class StepLosses:
         pipe ([`AVGASPipeline`]): Its autoencoder and scheduler are used.
         target_builder ([`TargetBuilder`]): Of the separator's targets, with `train_separator`.
         accelerator (`Accelerator`): The run's.
+        picture_side (`int`): Of the target pictures, in pixels.
     """
 
     def __init__(
@@ -243,10 +245,12 @@ class StepLosses:
         pipe: AVGASPipeline,
         target_builder: TargetBuilder,
         accelerator: Accelerator,
+        picture_side: int,
     ) -> None:
         self.settings = settings
         self.model = model
         self.vae = pipe.vae
+        self.picture_size = (picture_side, picture_side)
         self.target_builder = target_builder
         self.separation = accelerator.unwrap_model(model).separation
         self.noise = Noise(pipe.scheduler, settings.noise_offset)
@@ -281,8 +285,9 @@ class StepLosses:
             slots = add_slot_noise(slots, settings.slot_noise, random)
         if settings.slot_shuffle:
             slots = shuffle_slots(slots, settings.slot_shuffle, random)
+        sizes = time_ids(batch["picture_sizes"].to(noisy.device), *self.picture_size)
         prediction, output = self.model(
-            noisy.to(latents.dtype), timesteps, shown, dropped, slots, class_logits, mixtures
+            noisy.to(latents.dtype), timesteps, shown, dropped, slots, class_logits, mixtures, sizes
         )
         losses = {"diffusion": diffusion_loss(prediction, target, timesteps, self.noise.scheduler, settings.snr_gamma)}
         if settings.train_separator:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .models.yamnet import YamnetEncoder, YamnetFeatureExtractor
     from .pipeline_avgas import AVGASPipeline
     from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
+    from .prompts import Prompts, describe
 
 
 __version__ = "0.1.0.dev0"
@@ -27,11 +28,13 @@ __all__ = [
     "AudioVisualSeparator",
     "AudioVisualSeparatorOutput",
     "EncodedAudio",
+    "Prompts",
     "SoundSource",
     "WhisperAudioEncoder",
     "YamnetEncoder",
     "YamnetFeatureExtractor",
     "create_model_card",
+    "describe",
     "export_remote_code",
     "load_audio",
 ]
@@ -43,11 +46,13 @@ _MODULES = {
     "AudioVisualSeparator": ".models.separator",
     "AudioVisualSeparatorOutput": ".models.separator",
     "EncodedAudio": ".pipeline_output",
+    "Prompts": ".prompts",
     "SoundSource": ".pipeline_output",
     "WhisperAudioEncoder": ".models.whisper",
     "YamnetEncoder": ".models.yamnet",
     "YamnetFeatureExtractor": ".models.yamnet",
     "create_model_card": ".loaders.model_card",
+    "describe": ".prompts",
     "export_remote_code": ".loaders.remote_code",
     "load_audio": ".audio.loading",
 }

@@ -54,34 +54,50 @@ def weights_per_soundscape(
     return per_soundscape
 
 
+def weights_of_sources(
+    weights: dict[str, float] | list[float] | None, sources: Sequence[SoundSource], where: str = "Soundscape 0"
+) -> list[float]:
+    """
+    One weight for every source of a soundscape: 1 where none is given.
+
+    Args:
+        weights (`dict`, `list` or `None`): One entry of what [`weights_per_soundscape`] gives.
+        sources (`Sequence[SoundSource]`): The soundscape's.
+        where (`str`): What warnings and errors call it.
+
+    Raises:
+        ValueError: If a list has another length than there are sources, or all weights are 0.
+    """
+    if isinstance(weights, dict):
+        absent = sorted(set(weights) - {source.name for source in sources})
+        if absent:
+            warnings.warn(f"{where}: {', '.join(absent)} is not present, so it has no weight.", stacklevel=3)
+        values = [float(weights.get(source.name, 1.0)) for source in sources]
+    elif weights is None:
+        values = [1.0] * len(sources)
+    elif len(weights) == len(sources):
+        values = [float(weight) for weight in weights]
+    else:
+        raise ValueError(f"{where} has {len(sources)} sources, but {len(weights)} `source_weights`.")
+    if not any(values):
+        raise ValueError(f"{where}: all its sources have a weight of 0, so nothing is left to draw.")
+    return values
+
+
 def weight_tensor(
     per_soundscape: Sequence[dict[str, float] | list[float] | None],
     sources: list[list[SoundSource]],
     mask: torch.Tensor,
 ) -> torch.Tensor:
     """
-    The weight of every source, `(B, S)`: 1 where none is given, 0 where `mask` `(B, S)` has no source.
+    The weight of every source, `(B, S)`: those of [`weights_of_sources`], 0 where `mask` `(B, S)` has no source.
 
     Raises:
         ValueError: If a list of weights has another length than the soundscape has sources, or all weights are 0.
     """
     result = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
     for number, (weights, found) in enumerate(zip(per_soundscape, sources, strict=True)):
-        if isinstance(weights, dict):
-            absent = sorted(set(weights) - {source.name for source in found})
-            if absent:
-                warnings.warn(
-                    f"Soundscape {number}: {', '.join(absent)} is not present, so it has no weight.", stacklevel=2
-                )
-            values = [float(weights.get(source.name, 1.0)) for source in found]
-        elif weights is None:
-            values = [1.0] * len(found)
-        elif len(weights) == len(found):
-            values = [float(weight) for weight in weights]
-        else:
-            raise ValueError(f"Soundscape {number} has {len(found)} sources, but {len(weights)} `source_weights`.")
-        if not any(values):
-            raise ValueError(f"Soundscape {number}: all its sources have a weight of 0, so nothing is left to draw.")
+        values = weights_of_sources(weights, found, f"Soundscape {number}")
         result[number, mask[number]] = torch.tensor(values, device=mask.device)
     return result
 
@@ -96,6 +112,17 @@ def weigh_sources(audio_embeds: torch.Tensor, weights: torch.Tensor, null_audio_
         null_audio_embeds (`torch.Tensor` of shape `(M, C)`): The null tokens.
     """
     return torch.lerp(null_audio_embeds.expand_as(audio_embeds), audio_embeds, weights[:, :, None, None])
+
+
+def split_pooled(embeds: torch.Tensor, pooled_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pooled embeddings `(..., P)` and condition tokens `(..., M - 1, C)`, from `(..., M, C)` that has both."""
+    return embeds[..., -1, :pooled_dim], embeds[..., :-1, :]
+
+
+def pool(embeds: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The mean `(B, P)` of the pooled embeddings `(B, S, P)` of the sources in a mask `(B, S)`."""
+    weights = mask.to(embeds.dtype)[..., None]
+    return (embeds * weights).sum(dim=1) / weights.sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -157,6 +184,9 @@ class Conditions:
         negative_tokens (`torch.Tensor` of shape `(R, N, C)`, *optional*): What guidance leads away from; `None`
             without guidance.
         negative_mask (`torch.Tensor` of shape `(R, N)`, *optional*): As `mask`.
+        pooled (`torch.Tensor` of shape `(R, P)`, *optional*): What a U-Net takes beside the tokens: the mean of the
+            pooled embeddings of a row's sources.
+        negative_pooled (`torch.Tensor` of shape `(R, P)`, *optional*): As `pooled`, of what guidance leads away from.
     """
 
     rows: Rows
@@ -164,14 +194,20 @@ class Conditions:
     mask: torch.Tensor
     negative_tokens: torch.Tensor | None = None
     negative_mask: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    negative_pooled: torch.Tensor | None = None
 
-    def for_unet(self, is_guided: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Tokens and mask of one step, negative rows first if it is guided; no mask where it would hide nothing."""
-        tokens, mask = self.tokens, self.mask
+    def for_unet(self, is_guided: bool) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """
+        Tokens, mask and pooled embeddings of one step, negative rows first if it is guided; no mask where it would
+        hide nothing.
+        """
+        tokens, mask, pooled = self.tokens, self.mask, self.pooled
         if is_guided:
             tokens = torch.cat([self.negative_tokens, tokens])
             mask = torch.cat([self.negative_mask, mask])
-        return tokens, None if bool(mask.all()) else mask
+            pooled = None if pooled is None else torch.cat([self.negative_pooled, pooled])
+        return tokens, None if bool(mask.all()) else mask, pooled
 
 
 def prepare_conditions(
@@ -182,6 +218,7 @@ def prepare_conditions(
     is_guided: bool,
     text_embeds: torch.Tensor | None = None,
     negative_text_embeds: torch.Tensor | None = None,
+    pooled_dim: int = 0,
 ) -> tuple[Conditions, list[list[SoundSource]]]:
     """
     Weigh the sources, lay out a row for every picture, and put text before the sounds.
@@ -195,6 +232,7 @@ def prepare_conditions(
         is_guided (`bool`): Whether there are negative rows.
         text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Text tokens of every soundscape.
         negative_text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Those that guidance leads away from.
+        pooled_dim (`int`, defaults to 0): Width of the pooled embeddings in the sources' last tokens; 0 for none.
 
     Returns:
         The conditions, and the sources that are left of every soundscape: those with a weight above 0.
@@ -219,19 +257,35 @@ def prepare_conditions(
         mixed_embeds = weigh_sources(embeds, weight.to(embeds.dtype), encoded.null_audio_embeds)
         mask = mask & kept
     mask = _drawn(mask, sources)
+    pooled = negative_pooled = None
+    if pooled_dim:
+        alone, embeds = split_pooled(embeds, pooled_dim)
+        together, mixed_embeds = split_pooled(mixed_embeds, pooled_dim)
     rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, num_images_per_prompt, separate)
+    if pooled_dim:
+        mixed = pool(together, mask)
+        pooled = torch.stack(
+            [
+                mixed[number] if source is None else alone[number, mask[number]][source]
+                for number, source in zip(rows.soundscapes, rows.sources, strict=True)
+            ]
+        )
     if text_embeds is not None:
         tokens, token_mask = _prepend_text(tokens, token_mask, text_embeds[rows.soundscapes])
     if not is_guided:
-        return Conditions(rows, tokens, token_mask), sources
+        return Conditions(rows, tokens, token_mask, pooled=pooled), sources
 
-    negative, negative_mask = _negative_tokens(encoded, len(embeds))
-    negative, negative_mask = negative[rows.soundscapes], negative_mask[rows.soundscapes]
+    negative_embeds, present = _negative_embeds(encoded, len(embeds))
+    if pooled_dim:
+        negative_pooled, negative_embeds = split_pooled(negative_embeds, pooled_dim)
+        negative_pooled = pool(negative_pooled, present)[rows.soundscapes]
+    negative = negative_embeds.flatten(1, 2)[rows.soundscapes]
+    negative_mask = present.repeat_interleave(negative_embeds.shape[2], dim=1)[rows.soundscapes]
     if negative_text_embeds is not None:
         negative, negative_mask = _prepend_text(negative, negative_mask, negative_text_embeds[rows.soundscapes])
     length = max(tokens.shape[1], negative.shape[1])
     padded = (*_padded(tokens, token_mask, length), *_padded(negative, negative_mask, length))
-    return Conditions(rows, *padded), sources
+    return Conditions(rows, *padded, pooled, negative_pooled), sources
 
 
 def pack_sources(
@@ -355,12 +409,12 @@ def _build_rows(
     return Rows(soundscapes, sources), *pad_tokens(tokens)
 
 
-def _negative_tokens(encoded: EncodedAudio, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens `(B, N, C)` and mask `(B, N)` of what guidance leads away from."""
+def _negative_embeds(encoded: EncodedAudio, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Condition tokens `(B, S, M, C)` of what guidance leads away from, and a mask `(B, S)`."""
     embeds, mask = encoded.negative_audio_embeds, encoded.negative_audio_attention_mask
     if embeds is None:
         embeds, mask = encoded.null_audio_embeds.expand(batch_size, 1, -1, -1), None
-    return embeds.flatten(1, 2), _present(embeds, mask).repeat_interleave(embeds.shape[2], dim=1)
+    return embeds, _present(embeds, mask)
 
 
 def _prepend_text(

@@ -50,6 +50,7 @@ class DenoisingMixin:
         hidden_states: torch.Tensor,
         mask: torch.Tensor | None,
         timestep_cond: torch.Tensor | None = None,
+        added_cond: dict[str, torch.Tensor] | None = None,
         max_batch_rows: int | None = None,
     ) -> torch.Tensor:
         """One call of the U-Net for all rows, or one for each `max_batch_rows` of them."""
@@ -63,6 +64,7 @@ class DenoisingMixin:
                 encoder_hidden_states=hidden_states[part],
                 timestep_cond=None if timestep_cond is None else timestep_cond[part],
                 cross_attention_kwargs=self.cross_attention_kwargs,
+                added_cond_kwargs=added_cond and {name: values[part] for name, values in added_cond.items()},
                 encoder_attention_mask=None if mask is None else mask[part],
                 return_dict=False,
             )[0]
@@ -77,7 +79,15 @@ class DenoisingMixin:
             ValueError: If what the VAE makes of them is not finite, which would be a black image.
         """
         config = self.vae.config
-        latents = latents.to(self.vae.dtype) / config.scaling_factor + (config.get("shift_factor") or 0.0)
+        latents = latents.to(self.vae.dtype)
+        if config.get("latents_std") and config.get("latents_mean"):
+            # Of some relatives of Stable Diffusion XL.
+            mean, deviation = (
+                latents.new_tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std")
+            )
+            latents = latents * deviation / config.scaling_factor + mean
+        else:
+            latents = latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
         parts = latents.split(max_batch_rows or latents.shape[0])
         images = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         if not images.isfinite().all():

@@ -43,13 +43,14 @@ def reading(models: Iterable[Any], lora_scale: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def in_use(alone: Iterable[Any], shared: Iterable[Any]) -> Iterator[None]:
+def in_use(alone: Iterable[Any], shared: Iterable[Any] = (), busy: str = _BUSY) -> Iterator[None]:
     """
     Holds objects while the block runs.
 
     Args:
         alone (`Iterable`): Those whose state the block changes.
-        shared (`Iterable`): Those that other blocks may hold at the same time.
+        shared (`Iterable`, *optional*): Those that other blocks may hold at the same time.
+        busy (`str`, *optional*): What the error says.
 
     Raises:
         RuntimeError: At once, if another block that runs does not go with this one.
@@ -59,7 +60,7 @@ def in_use(alone: Iterable[Any], shared: Iterable[Any]) -> Iterator[None]:
     common = {id(thing) for thing in shared if thing is not None} - exclusive
     with _GUARD:
         if any(_USERS.get(key) for key in exclusive) or any(_USERS.get(key, 0) < 0 for key in common):
-            raise RuntimeError(_BUSY)
+            raise RuntimeError(busy)
         _USERS.update(dict.fromkeys(exclusive, -1))
         for key in common:
             _USERS[key] = _USERS.get(key, 0) + 1

@@ -46,8 +46,10 @@ from .loaders.from_parts import FromPartsMixin
 from .loaders.hub import HubMixin
 from .loaders.lora import AVGASLoraLoaderMixin
 from .loaders.tagger import matched_with
+from .models.added_conditions import added_conditions, pooled_dim
 from .models.encoder_adapters import window_length
 from .models.separator import AudioVisualSeparator
+from .painting import PaintingMixin
 from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 from .separation.audio_models import AudioModels
 from .separation.encoding import encode
@@ -83,6 +85,7 @@ class AVGASPipeline(
     FromPartsMixin,
     InputChecksMixin,
     DenoisingMixin,
+    PaintingMixin,
     DiffusionPipeline,
     StableDiffusionMixin,
     AVGASLoraLoaderMixin,
@@ -598,6 +601,7 @@ class AVGASPipeline(
             is_guided,
             text_embeds,
             negative_text_embeds,
+            pooled_dim(self.unet),
         )
         rows = conditions.rows
 
@@ -633,7 +637,8 @@ class AVGASPipeline(
             ).to(device=device, dtype=latents.dtype)
 
         # 7. Denoising loop
-        hidden_states, mask = conditions.for_unet(self.do_classifier_free_guidance)
+        hidden_states, mask, pooled = conditions.for_unet(self.do_classifier_free_guidance)
+        added_cond = added_conditions(pooled, height, width)
         num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
         self._num_timesteps = len(timesteps)
         with self.progress_bar(total=num_inference_steps) as progress_bar:
@@ -644,7 +649,9 @@ class AVGASPipeline(
                 model_input = torch.cat([latents] * 2) if self.do_classifier_free_guidance else latents
                 if hasattr(self.scheduler, "scale_model_input"):
                     model_input = self.scheduler.scale_model_input(model_input, t)
-                noise_pred = self.predict_noise(model_input, t, hidden_states, mask, timestep_cond, max_batch_rows)
+                noise_pred = self.predict_noise(
+                    model_input, t, hidden_states, mask, timestep_cond, added_cond, max_batch_rows
+                )
 
                 if self.do_classifier_free_guidance:
                     noise_pred_null, noise_pred_audio = noise_pred.chunk(2)
@@ -667,7 +674,8 @@ class AVGASPipeline(
                         conditions, tokens=tensors["audio_embeds"], negative_tokens=tensors["negative_audio_embeds"]
                     )
                     # Callbacks may turn guidance off, too.
-                    hidden_states, mask = conditions.for_unet(self.do_classifier_free_guidance)
+                    hidden_states, mask, pooled = conditions.for_unet(self.do_classifier_free_guidance)
+                    added_cond = added_conditions(pooled, height, width)
 
                 if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()

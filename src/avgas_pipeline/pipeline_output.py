@@ -39,6 +39,8 @@ class SoundSource:
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
             Its separated images, `num_images_per_prompt` of them; empty without `separate=True`, and for an unknown
             sound that is not drawn.
+        prompt (`str`, *optional*):
+            What a text-to-image pipeline drew them of; of [`AVGASPipeline.paint`] alone.
     """
 
     label: str | None = None
@@ -52,6 +54,7 @@ class SoundSource:
     audio_embed: torch.Tensor | None = None
     is_drawn: bool = True
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor = field(default_factory=list)
+    prompt: str | None = None
 
     @property
     def name(self) -> str:
@@ -158,10 +161,14 @@ class AVGASPipelineOutput(BaseOutput):
             Mixed images, `num_images_per_prompt` for every soundscape, in the order of the soundscapes.
         sources (`list[list[SoundSource]]`):
             For every soundscape its sources, the most certain first.
+        prompts (`list[str]`, *optional*):
+            For every soundscape the text that a text-to-image pipeline drew the mixed images of; of
+            [`AVGASPipeline.paint`] alone.
     """
 
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
     sources: list[list[SoundSource]]
+    prompts: list[str] | None = None
 
 
 def _count_sources(name: str, width: int, embeds: torch.Tensor, mask: torch.Tensor | None) -> list[int]:

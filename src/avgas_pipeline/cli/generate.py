@@ -9,13 +9,15 @@ import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from .checks import BAD_INPUT, bad_input_exits, check_files, check_number, check_sources, new_folder, one_line
-from .models import load_pipeline
-from .options import MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
+from .models import load_pipeline, load_text_to_image
+from .options import DEFAULT_STYLE, MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
 from .recordings import RecordingArgument, recording_arguments, result_folders
 from .terminal import printable
 
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from ..pipeline_avgas import AVGASPipeline
     from ..pipeline_output import SoundSource
 
@@ -30,6 +32,8 @@ def generate(
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
     steps: Steps = None,
     guidance: Guidance = None,
+    height: Annotated[int | None, typer.Option(min=8, max=8192, help="Of pictures, in pixels.")] = None,
+    width: Annotated[int | None, typer.Option(min=8, max=8192, help="Of pictures, in pixels.")] = None,
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")] = 0,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind.")] = 1,
     num_sources: Annotated[
@@ -43,6 +47,16 @@ def generate(
     ] = None,
     negative_audio: Annotated[str | None, typer.Option(help="Recording of what pictures should not show.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to add, if the model has a text encoder.")] = None,
+    painter: Annotated[
+        str | None,
+        typer.Option(help="Text-to-image pipeline of diffusers that draws instead: a folder or a Hub repository."),
+    ] = None,
+    style: Annotated[
+        str | None, typer.Option(help="With --painter: what kind of picture, {} for what it shows.")
+    ] = None,
+    offload: Annotated[
+        bool, typer.Option("--offload", help="Keep on the accelerator only what is at work, to save its memory.")
+    ] = False,
     audio_track: Annotated[
         int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")
     ] = None,
@@ -59,33 +73,42 @@ def generate(
         check_files(negative_audio)
         check_sources(lora)
         locate(model)
-        pipe = load_pipeline(model, device, dtype)
-        steps = pipe.config.default_num_inference_steps if steps is None else steps
-        guidance = pipe.config.default_guidance_scale if guidance is None else guidance
+        if painter is None and style is not None:
+            raise ValueError("--style is for --painter; avgas models draw in the style that they learnt.")
+        if painter is not None:
+            refused = {"--prompt": prompt, "--negative-audio": negative_audio, "--lora": lora}
+            for option, value in refused.items():
+                if value is not None:
+                    raise ValueError(f"{option} does not go with --painter, which is told what is heard in words.")
+            check_sources(painter)
+        pipe = load_pipeline(model, device, dtype, offload)
         if lora is not None:
             pipe.load_lora_weights(lora)
+        call = {
+            "separate": separate,
+            "num_images_per_prompt": num_images,
+            "num_sources": num_sources,
+            "draw_unknown": draw_unknown,
+            "source_weights": weights,
+            "audio_track": audio_track,
+        }
+        if painter is None:
+            steps = pipe.config.default_num_inference_steps if steps is None else steps
+            guidance = pipe.config.default_guidance_scale if guidance is None else guidance
+            call |= {"negative_audio": negative_audio, "prompt": prompt}
+        else:
+            call |= {"painter": load_text_to_image(painter, device, dtype, offload), "style": style or DEFAULT_STYLE}
+        sampling = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
+        # What is not given is as the painter has it.
+        call |= {name: value for name, value in sampling.items() if value is not None}
+        settings = {"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance}
+        if painter is not None:
+            settings |= {"painter": painter, "style": call["style"]}
 
         failures: list[str] = []
         for recording, folder in zip(recordings, result_folders(recordings, out), strict=True):
             try:
-                sources = _generate_one(
-                    pipe,
-                    recording,
-                    folder,
-                    seed=seed,
-                    settings={"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance},
-                    separate=separate,
-                    num_inference_steps=steps,
-                    guidance_scale=guidance,
-                    num_images_per_prompt=num_images,
-                    num_sources=num_sources,
-                    draw_unknown=draw_unknown,
-                    source_weights=weights,
-                    negative_audio=negative_audio,
-                    prompt=prompt,
-                    max_duration_s=max_duration,
-                    audio_track=audio_track,
-                )
+                sources = _generate_one(pipe, recording, folder, seed, settings, max_duration, **call)
             except BAD_INPUT as error:
                 if len(recordings) == 1:
                     raise
@@ -109,6 +132,7 @@ def _generate_one(
     settings: dict[str, Any],
     max_duration_s: float,
     audio_track: int | None,
+    painter: "DiffusionPipeline | None" = None,
     **call: Any,
 ) -> "list[SoundSource]":
     import torch
@@ -127,16 +151,19 @@ def _generate_one(
     # Generators on the CPU give the same noise on every device.
     generators = [torch.Generator().manual_seed(seed + number) for number in range(call["num_images_per_prompt"])]
     title = printable(recording.path.name)
-    pipe.set_progress_bar_config(desc=title, file=sys.stderr)
+    (painter or pipe).set_progress_bar_config(desc=title, file=sys.stderr)
     audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": recording.name}
     try:
-        output = pipe(audio, max_duration_s=max_duration_s, generator=generators, **call)
+        call |= {"max_duration_s": max_duration_s, "generator": generators}
+        output = pipe(audio, **call) if painter is None else pipe.paint(audio, painter, **call)
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
         if not is_memory:
             raise
         raise ValueError(f"{recording.name}: not enough memory on {pipe.device}.") from None
     settings = {"audio": str(recording.path), **settings}
+    if output.prompts is not None:
+        settings["prompt"] = output.prompts[0]
     id2label = pipe.separator.id2label
     save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings=settings, id2label=id2label)
     return output.sources[0]

@@ -7,10 +7,12 @@ from .options import DType
 
 
 if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
     from ..pipeline_avgas import AVGASPipeline
 
 
-def load_pipeline(model: str, device: str | None, dtype: DType | None) -> "AVGASPipeline":
+def load_pipeline(model: str, device: str | None, dtype: DType | None, offload: bool = False) -> "AVGASPipeline":
     """
     Load a checkpoint.
 
@@ -18,6 +20,7 @@ def load_pipeline(model: str, device: str | None, dtype: DType | None) -> "AVGAS
         model (`str`): Folder or Hub repository.
         device (`str`, *optional*): Where to put it; the best accelerator, or else the CPU.
         dtype ([`DType`], *optional*): Its type; float32 if not given.
+        offload (`bool`, defaults to `False`): Whether to keep there only what is at work.
 
     Raises:
         ValueError: If the checkpoint can't be loaded, or nothing can be computed on the device.
@@ -29,12 +32,40 @@ def load_pipeline(model: str, device: str | None, dtype: DType | None) -> "AVGAS
 
     from ..pipeline_avgas import AVGASPipeline
 
+    options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
+    device = _checked_device(device)
+    return _placed(AVGASPipeline.from_pretrained(model, **options), device, offload)
+
+
+def load_text_to_image(painter: str, device: str | None, dtype: DType, offload: bool = False) -> "DiffusionPipeline":
+    """
+    Load a text-to-image pipeline; arguments and errors as of [`load_pipeline`].
+    """
+    import torch
+
+    from ..loaders.painter import load_painter
+
+    device = _checked_device(device)
+    return _placed(load_painter(painter, getattr(torch, dtype.value)), device, offload)
+
+
+def _checked_device(device: str | None) -> str:
+    import torch
+
     if device is None:
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         device = "cpu" if accelerator is None else accelerator.type
     check_device(device)
-    options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
-    return AVGASPipeline.from_pretrained(model, **options).to(device)
+    return device
+
+
+def _placed(pipe: "DiffusionPipeline", device: str, offload: bool) -> "DiffusionPipeline":
+    if not offload:
+        return pipe.to(device)
+    if device == "cpu":
+        raise ValueError("--offload needs an accelerator: without one, all is in the computer's memory anyway.")
+    pipe.enable_model_cpu_offload(device=device)
+    return pipe
 
 
 def check_device(device: str) -> None:

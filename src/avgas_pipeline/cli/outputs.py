@@ -80,6 +80,8 @@ def _write_files(
             "label_score": round(source.label_score, 6),
             "images": _save_images(folder, stem, source.images),
         }
+        if source.prompt is not None:
+            entry["prompt"] = source.prompt
         if source.is_unknown and id2label:
             entry["nearest"] = {label: round(prob, 6) for label, prob in source.nearest(id2label).items()}
         if source.audio is not None:

@@ -135,13 +135,16 @@ def _fit(picture: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
     return cell
 
 
+def crop_of(picture: PIL.Image.Image, width: int, height: int) -> tuple[int, int, int, int]:
+    """How a picture is cut to fill a cell, in pixels: what goes above and left, and its height and width before."""
+    scale = max(width / picture.width, height / picture.height)
+    scaled_width = max(round(picture.width * scale), width)
+    scaled_height = max(round(picture.height * scale), height)
+    return (scaled_height - height) // 2, (scaled_width - width) // 2, scaled_height, scaled_width
+
+
 def _fill(picture: PIL.Image.Image, width: int, height: int) -> PIL.Image.Image:
     """Scale and cut a picture so that it fills a cell, keeping its middle."""
-    picture = picture.convert("RGB")
-    scale = max(width / picture.width, height / picture.height)
-    resized = picture.resize(
-        (max(round(picture.width * scale), width), max(round(picture.height * scale), height)),
-        PIL.Image.Resampling.LANCZOS,
-    )
-    left, top = (resized.width - width) // 2, (resized.height - height) // 2
+    top, left, scaled_height, scaled_width = crop_of(picture, width, height)
+    resized = picture.convert("RGB").resize((scaled_width, scaled_height), PIL.Image.Resampling.LANCZOS)
     return resized.crop((left, top, left + width, top + height))

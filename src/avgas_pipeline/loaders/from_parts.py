@@ -1,12 +1,13 @@
 """Assembling a pipeline from public parts: audio encoders by name, and a separator that fits them."""
 
+import inspect
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -19,9 +20,11 @@ from transformers import (
 from transformers.utils import cached_file
 from typing_extensions import Self
 
+from ..models.added_conditions import pooled_dim
 from ..models.encoder_adapters import token_layout
 from ..models.separator import AudioVisualSeparator
 from ..models.whisper import WhisperAudioEncoder
+from .base_phrases import with_phrases_of
 from .folders import check_component, read_components
 from .model_weights import check_components, check_loading_info
 from .sounds import VGGSOUND_LABELS
@@ -37,6 +40,8 @@ _BASE = {
     "scheduler": (SchedulerMixin,),
     "text_encoder": (PreTrainedModel,),
     "tokenizer": (PreTrainedTokenizerBase,),
+    "text_encoder_2": (PreTrainedModel,),
+    "tokenizer_2": (PreTrainedTokenizerBase,),
 }
 # Masks audio while Wav2Vec2 and its kin are trained; published checkpoints lack it.
 _ONLY_TRAINING = ("masked_spec_embed",)
@@ -49,16 +54,22 @@ class FromPartsMixin:
     def from_stable_diffusion(
         cls,
         pretrained_model_name_or_pipe: str | DiffusionPipeline,
-        audio_encoder: str | PreTrainedModel,
+        audio_encoder: str | PreTrainedModel | None = None,
         audio_feature_extractor: FeatureExtractionMixin | None = None,
         separator: AudioVisualSeparator | None = None,
         use_text_encoder: bool = False,
         dtype: torch.dtype | None = None,
+        audio_checkpoint: str | DiffusionPipeline | None = None,
         **separator_kwargs: Any,
     ) -> Self:
         r"""
-        Assemble a pipeline from public parts: a trained Stable Diffusion 1.x/2.x U-Net, VAE and scheduler, a trained
-        audio encoder, and an untrained separator between them, ready for training.
+        Assemble a pipeline from public parts: the trained U-Net, VAE and scheduler of Stable Diffusion 1.x, 2.x or XL,
+        and what hears.
+
+        With `audio_checkpoint` that is all of the audio half of a trained pipeline. A source is then drawn at once,
+        without training, as the base draws the phrase of its label ([`~.loaders.phrases`]), two sources as their
+        phrases side by side; training goes on from there. With `audio_encoder` it is a trained audio encoder, and an
+        untrained separator.
 
         Args:
             pretrained_model_name_or_pipe (`str` or [`DiffusionPipeline`]):
@@ -73,21 +84,37 @@ class FromPartsMixin:
             use_text_encoder (`bool`, defaults to `False`):
                 Whether to keep the text encoder and tokenizer, for `prompt`.
             dtype (`torch.dtype`, *optional*):
-                Data type of what is loaded; float32 if not given.
+                Data type of what is loaded; float32 if not given. In float16, Stable Diffusion XL's autoencoder is
+                loaded in float32 where its configuration says `force_upcast`.
+            audio_checkpoint (`str` or [`AVGASPipeline`], *optional*):
+                A trained pipeline, such as `"avgas-mini"`, instead of `audio_encoder`, `audio_feature_extractor` and
+                `separator`: its name, folder or Hub repository, or a loaded one.
             separator_kwargs (`dict`, *optional*):
                 Configuration of the new [`AudioVisualSeparator`], such as `num_slots`, `num_layers` or `id2label`
                 (VGGSound's 309 labels if not given); what follows from the other parts is filled in.
 
         Raises:
-            ValueError: If a loaded audio encoder comes without feature extractor, the parts do not fit, or weights are
-                missing, damaged or pickled.
+            ValueError: If neither or both of `audio_encoder` and `audio_checkpoint` are given, a loaded audio encoder
+                comes without feature extractor, the parts do not fit, or weights are missing, damaged or pickled.
         """
+        if (audio_encoder is None) == (audio_checkpoint is None):
+            raise ValueError("Pass exactly one of `audio_encoder` and `audio_checkpoint`.")
         if isinstance(pretrained_model_name_or_pipe, DiffusionPipeline):
             if dtype is not None:
                 raise ValueError("`dtype` is for what is loaded; convert a loaded pipeline with `.to(dtype)`.")
             base = pretrained_model_name_or_pipe
         else:
             base = load_base(pretrained_model_name_or_pipe, dtype or torch.float32)
+        text = {
+            name: getattr(base, name, None) if use_text_encoder else None for name in ("text_encoder", "tokenizer")
+        }
+        if use_text_encoder and pooled_dim(base.unet):
+            raise ValueError("`use_text_encoder` is for Stable Diffusion 1.x and 2.x; XL's text encoders are two.")
+        drawing = {"vae": base.vae, "unet": base.unet, "scheduler": base.scheduler, **text}
+        if audio_checkpoint is not None:
+            if audio_feature_extractor is not None or separator is not None or separator_kwargs:
+                raise ValueError("`audio_checkpoint` brings its own feature extractor and separator.")
+            return cls(**drawing, **_hearing_parts(cls, audio_checkpoint, base, dtype))
         audio_encoder, audio_feature_extractor = load_audio_encoder(audio_encoder, audio_feature_extractor, dtype)
         if separator is None:
             separator = build_separator(audio_encoder, audio_feature_extractor, base.unet, **separator_kwargs)
@@ -97,25 +124,50 @@ class FromPartsMixin:
             raise ValueError(f"{sorted(separator_kwargs)} configure a new separator, but `separator` is given.")
         check_parts(base.unet, base.vae, separator)
         return cls(
-            vae=base.vae,
-            unet=base.unet,
-            scheduler=base.scheduler,
+            **drawing,
             audio_encoder=audio_encoder,
             audio_feature_extractor=audio_feature_extractor,
             separator=separator,
-            text_encoder=base.text_encoder if use_text_encoder else None,
-            tokenizer=base.tokenizer if use_text_encoder else None,
         )
+
+
+def _hearing_parts(
+    kind: type, audio_checkpoint: str | DiffusionPipeline, base: DiffusionPipeline, dtype: torch.dtype | None
+) -> dict[str, Any]:
+    """What a trained pipeline hears with, drawn as the base draws its labels' phrases, and the settings of both."""
+    audio = audio_checkpoint
+    if not isinstance(audio, DiffusionPipeline):
+        audio = kind.from_pretrained(audio, **({} if dtype is None else {"dtype": dtype}))
+    if not isinstance(audio, kind) or audio.separator is None:
+        raise ValueError(f"`audio_checkpoint` has to be a trained {kind.__name__}, not a {type(audio).__name__}.")
+    separator = with_phrases_of(audio.separator, base)
+    check_parts(base.unet, base.vae, separator)
+    defaults = inspect.signature(type(base).__call__).parameters
+    names = ("audio_encoder", "audio_feature_extractor", "tagger", "tagger_feature_extractor")
+    return {
+        **{name: getattr(audio, name) for name in names},
+        "separator": separator,
+        "speed_variation": audio.config.speed_variation,
+        "label_threshold": audio.config.label_threshold,
+        "default_num_inference_steps": defaults["num_inference_steps"].default,
+        "default_guidance_scale": defaults["guidance_scale"].default,
+    }
 
 
 def load_base(name: str, dtype: torch.dtype) -> DiffusionPipeline:
     """Load a Stable Diffusion pipeline from a folder or from the Hub, once its weights are found to be its models'."""
-    options = {"use_safetensors": True, "safety_checker": None}
-    folder = Path(name if os.path.isdir(name) else DiffusionPipeline.download(name, **options))
-    for component, (library, _) in read_components(folder / "model_index.json").items():
+    options = {"use_safetensors": True}
+    folder = Path(name if os.path.isdir(name) else DiffusionPipeline.download(name, safety_checker=None, **options))
+    components = read_components(folder / "model_index.json")
+    for component, (library, _) in components.items():
         if component in _BASE and library is not None:
             check_component(folder, component)
     check_components(folder, _BASE)
+    if "safety_checker" in components:
+        options["safety_checker"] = None
+    is_xl = "text_encoder_2" in components
+    if is_xl and dtype == torch.float16 and AutoencoderKL.load_config(folder, subfolder="vae").get("force_upcast"):
+        return DiffusionPipeline.from_pretrained(folder, dtype={"vae": torch.float32, "default": dtype}, **options)
     return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **options)
 
 
@@ -173,9 +225,15 @@ def _check_encoder_files(name: str) -> None:
 
 def check_parts(unet: UNet2DConditionModel, vae: ModelMixin, separator: ModelMixin) -> None:
     """Raises `ValueError` unless U-Net, VAE and separator make a pipeline together."""
-    if unet.config.addition_embed_type is not None:
+    if unet.config.addition_embed_type not in (None, "text_time"):
         raise ValueError(
-            "The U-Net needs more than condition tokens (Stable Diffusion XL?); use an SD 1.x or 2.x one."
+            f"The U-Net needs more than condition tokens ({unet.config.addition_embed_type}); use one of Stable"
+            " Diffusion 1.x, 2.x or XL."
+        )
+    if separator.config.pooled_projection_dim != pooled_dim(unet):
+        raise ValueError(
+            f"The separator's pooled embeddings are {separator.config.pooled_projection_dim} wide, but the U-Net takes"
+            f" {pooled_dim(unet)}."
         )
     if unet.config.in_channels != vae.config.latent_channels:
         raise ValueError(
@@ -205,6 +263,7 @@ def build_separator(
     defaults = {
         **token_layout(audio_encoder),
         "cross_attention_dim": unet.config.cross_attention_dim,
+        "pooled_projection_dim": pooled_dim(unet),
         "n_fft": n_fft,
         "hop_length": n_fft // 4,
     }

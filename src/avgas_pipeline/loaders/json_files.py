@@ -1,6 +1,7 @@
 """Reading the JSON files of a checkpoint, which may hold anything; imports no torch."""
 
 import json
+import math
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 # A configuration with labels for 20,000 classes is a quarter as large, and nests five levels.
 _MAX_BYTES = 2**22
 _MAX_DEPTH = 32
+# What diffusers writes of its DPM solvers.
+_INFINITE = (("lambda_min_clipped", -math.inf),)
 
 
 def read_json(
@@ -30,7 +33,7 @@ def read_json(
     if path.stat().st_size > _MAX_BYTES:
         raise ValueError(f"{path}: is larger than {_MAX_BYTES // 2**20} MiB, too large for JSON of a checkpoint.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ValueError(f"{path}: not valid JSON (nested too deep).") from None
     except ValueError as error:
@@ -39,10 +42,6 @@ def read_json(
         raise ValueError(f"{path}: has to hold a JSON object.")
     _check_values(path, content, largest, largest_of or {})
     return content
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _check_values(path: Path, content: dict[str, Any], largest: float | None, largest_of: Mapping[str, float]) -> None:
@@ -63,6 +62,8 @@ def _check_values(path: Path, content: dict[str, Any], largest: float | None, la
             except UnicodeEncodeError:
                 raise ValueError(f"{path}: holds half a character (a lone surrogate): {value[:40]!a}.") from None
         elif isinstance(value, Real):
+            if isinstance(value, float) and not math.isfinite(value) and (name, value) not in _INFINITE:
+                raise ValueError(f"{path}: not valid JSON ({value} is no number of JSON).")
             most = largest_of.get(name, largest)
             if most is not None and value > most:
                 raise ValueError(f"{path}: `{name}` is too large a number; {most} is the most that is accepted.")

@@ -37,7 +37,8 @@ class AudioVisualSeparatorOutput(BaseOutput):
         condition_tokens (`torch.Tensor` of shape `(B, K, num_condition_tokens, cross_attention_dim)`):
             What a slot hands to the U-Net's cross-attention.
         null_tokens (`torch.Tensor` of shape `(num_condition_tokens, cross_attention_dim)`):
-            The learned tokens of no source, for classifier-free guidance.
+            The learned tokens of no source, for classifier-free guidance. With `pooled_projection_dim` these and the
+            condition tokens have one more token, which holds the pooled embedding, padded with zeros.
         mask_logits (`torch.Tensor` of shape `(B, K, num_mask_bands, frames)`, *optional*):
             Soft spectrogram masks before the sigmoid, ratios of a source's amplitude to the soundscape's; `None` if
             the model has no mask decoder (`mask_channels=0`).
@@ -91,6 +92,11 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             Condition tokens per source, M.
         cross_attention_dim (`int`, defaults to 768):
             Width of a condition token: the U-Net's `cross_attention_dim`.
+        pooled_projection_dim (`int`, defaults to 0):
+            Width of the pooled embedding that a U-Net takes beside the tokens, as Stable Diffusion XL's; 0 for none.
+            It goes wherever the condition tokens go, as one more of them.
+        norm_condition_tokens (`bool`, defaults to `True`):
+            Whether condition tokens are normalised, as many text encoders' outputs are.
         label_temperature (`float`, *optional*):
             If given, condition tokens are the sum of what the slot's embedding says and of a learned embedding of its
             label: the mean over labels, by their probabilities at this temperature. Near 0 a source that may be one of
@@ -140,6 +146,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         dropout: float = 0.0,
         num_condition_tokens: int = 8,
         cross_attention_dim: int = 768,
+        pooled_projection_dim: int = 0,
+        norm_condition_tokens: bool = True,
         label_temperature: float | None = None,
         audio_embed_dim: int = 512,
         visual_embed_dim: int = 512,
@@ -177,6 +185,7 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 "num_prefix_tokens": num_prefix_tokens,
                 "mask_channels": mask_channels,
                 "num_tags": num_tags,
+                "pooled_projection_dim": pooled_projection_dim,
             },
         }
         for least, values in counts.items():
@@ -187,6 +196,11 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
             raise ValueError(
                 f"`hidden_dim` has to be a multiple of 4 and of `num_attention_heads` but is {hidden_dim} with"
                 f" {num_attention_heads} heads."
+            )
+        if pooled_projection_dim > cross_attention_dim:
+            raise ValueError(
+                f"`pooled_projection_dim`, {pooled_projection_dim}, is above `cross_attention_dim`,"
+                f" {cross_attention_dim}."
             )
         if not 0 < hop_length < n_fft:
             raise ValueError(f"`hop_length` has to be above 0 and below `n_fft`, {n_fft}, but is {hop_length}.")
@@ -217,7 +231,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         self.class_head = nn.Linear(hidden_dim, num_labels)
         self.audio_embed_head = nn.Linear(hidden_dim, audio_embed_dim)
         self.visual_embed_head = nn.Linear(hidden_dim, visual_embed_dim)
-        token_dims = num_condition_tokens * cross_attention_dim
+        num_tokens = num_condition_tokens + bool(pooled_projection_dim)
+        token_dims = num_tokens * cross_attention_dim
         self.token_head = nn.Sequential(
             nn.Linear(hidden_dim, 2 * hidden_dim),
             nn.GELU(),
@@ -225,8 +240,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
         )
         self.label_tokens = nn.Linear(num_labels, token_dims, bias=False) if label_temperature else None
         # U-Nets are used to text encoders' normalised outputs.
-        self.token_norm = nn.LayerNorm(cross_attention_dim)
-        self.null_tokens = nn.Parameter(torch.randn(num_condition_tokens, cross_attention_dim) * 0.02)
+        self.token_norm = nn.LayerNorm(cross_attention_dim) if norm_condition_tokens else None
+        self.null_tokens = nn.Parameter(torch.randn(num_tokens, cross_attention_dim) * 0.02)
 
         self.mask_head = nn.Linear(hidden_dim, mask_channels) if mask_channels else None
         self.pixel_decoder = PixelDecoder(hidden_dim, mask_channels) if mask_channels else None
@@ -334,7 +349,8 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 The labels to draw, in place of what the slots alone say. Without `label_temperature` they do nothing.
 
         Returns:
-            `torch.Tensor` of shape `(..., num_condition_tokens, cross_attention_dim)`.
+            `torch.Tensor` of shape `(..., num_condition_tokens, cross_attention_dim)`, with one more token for the
+            pooled embedding if there is one.
         """
         tokens = self.token_head(slots)
         if self.label_tokens is not None:
@@ -346,7 +362,12 @@ class AudioVisualSeparator(ModelMixin, ConfigMixin, PeftAdapterMixin):
                 class_logits[..., self.unknown_index] = -torch.inf
             likely = (class_logits / self.config.label_temperature).softmax(dim=-1)
             tokens = tokens + self.label_tokens(likely.to(slots.dtype))
-        return self.token_norm(tokens.unflatten(-1, (self.config.num_condition_tokens, -1)))
+        tokens = tokens.unflatten(-1, (-1, self.config.cross_attention_dim))
+        if self.token_norm is None:
+            return tokens
+        # The pooled embedding is none of them.
+        last = self.config.num_condition_tokens
+        return torch.cat([self.token_norm(tokens[..., :last, :]), tokens[..., last:, :]], dim=-2)
 
     def _tag_frames(self, tag_logits: torch.Tensor | None) -> torch.Tensor | None:
         if self.tag_evidence is None:

@@ -18,7 +18,7 @@ from avgas_pipeline.metrics.judges import weights_digest
 from ..settings import resolve_paths
 
 
-FIELDS = ("latent_mean", "latent_std", "slots", "labels", "shown")
+FIELDS = ("latent_mean", "latent_std", "picture_sizes", "slots", "labels", "shown")
 BATCH_SIZE = 16
 # Settings that decide what the examples are.
 EXAMPLE_SETTINGS = (

@@ -15,6 +15,7 @@ from avgas_pipeline.audio.loudness import reference_gain
 from avgas_pipeline.audio.windows import Window
 from avgas_pipeline.data.clips import BACKGROUND_LABEL
 from avgas_pipeline.data.mixtures import Mixture, MixtureSampler
+from avgas_pipeline.data.scenes import crop_of
 from avgas_pipeline.models.encoder_adapters import encoder_inputs, window_length
 
 
@@ -84,7 +85,8 @@ class Collator:
         """
         `encoder` (inputs of the mixtures), `waveform` `(B, T)`, `stems` `(B, N, T)`, `labels` `(B, N)` with -1 for no
         source, and as asked for `clean_encoder` (inputs of the sources, of all mixtures in a row), `picture_rows`
-        `(B, N)`, `pixel_values` `(B, 3, H, W)` in [-1, 1] with `shown` `(B, N)`, the sources in the picture.
+        `(B, N)`, `pixel_values` `(B, 3, H, W)` in [-1, 1] with `shown` `(B, N)`, the sources in the picture, and
+        `picture_sizes` `(B, 4)`: height and width before pictures were scaled, and what was cut off above and left.
         """
         most = self.max_sources
         length = len(mixtures[0].waveform)
@@ -112,13 +114,15 @@ class Collator:
             batch["picture_rows"] = rows
         if self.sampler is not None:
             shown = labels >= 0
-            images = []
+            images, sizes = [], []
             for number, mixture in enumerate(mixtures):
                 alone = self._source_alone(mixture)
                 if alone is not None:
                     shown[number] = torch.arange(most) == alone
                 images.append(to_pixels(self._target(mixture, alone)))
+                sizes.append(self._picture_size(mixture, alone))
             batch["pixel_values"], batch["shown"] = torch.stack(images), shown
+            batch["picture_sizes"] = torch.tensor(sizes, dtype=torch.float32)
         return batch
 
     def _source_alone(self, mixture: Mixture) -> int | None:
@@ -132,6 +136,16 @@ class Collator:
         if alone is None:
             return mixture.image
         return self.sampler.render_image(replace(mixture.plan, sources=[mixture.plan.sources[alone]]))
+
+    def _picture_size(self, mixture: Mixture, alone: int | None) -> tuple[int, int, int, int]:
+        """Of a photograph that fills the target, its own size and crop; of what is composed, the target's."""
+        side, sources = self.sampler.image_size, mixture.plan.sources
+        if alone is None and self.sampler.target == "single":
+            alone = max(range(len(sources)), key=lambda place: sources[place].gain_db)
+        shown = mixture.pictures if alone is None else [mixture.pictures[alone]]
+        if len(shown) > 1 or self.sampler.target == "compose" or shown[0].mode == "RGBA":
+            return side, side, 0, 0
+        return (shown[0].height, shown[0].width, *crop_of(shown[0], side, side)[:2])
 
     def encoder_inputs(self, waveforms: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """The audio encoder's inputs for whole windows, each brought to the reference level as by the pipeline."""

@@ -7,6 +7,7 @@ from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 
 from avgas_pipeline import AudioVisualSeparatorOutput
+from avgas_pipeline.conditioning import pool, split_pooled
 
 from ..settings import GeneratorSettings
 from .latents import encode_pictures
@@ -40,6 +41,7 @@ class Generator(torch.nn.Module):
         slots: torch.Tensor | None = None,
         class_logits: torch.Tensor | None = None,
         mixtures: dict[str, Any] | None = None,
+        time_ids: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, AudioVisualSeparatorOutput | None]:
         """
         Args:
@@ -50,6 +52,7 @@ class Generator(torch.nn.Module):
             slots (`torch.Tensor` of shape `(B, N, D)`, *optional*): The sources' slots, encoded before.
             class_logits (`torch.Tensor` of shape `(B, N, num_labels)`, *optional*): Their labels, if not by `slots`.
             mixtures (`dict`, *optional*): What to encode, in place of `slots`: arguments of [`encode_sources`].
+            time_ids (`torch.Tensor` of shape `(B, 6)`, *optional*): Sizes of the pictures, for U-Nets that take them.
 
         Returns:
             The U-Net's prediction, and the separator's output if it has encoded mixtures.
@@ -66,11 +69,16 @@ class Generator(torch.nn.Module):
         first = torch.zeros_like(shown)
         first[:, 0] = True
         mask = torch.where(nothing[:, None], first, shown)
+        added = None
+        if separator.config.pooled_projection_dim:
+            pooled, tokens = split_pooled(tokens, separator.config.pooled_projection_dim)
+            added = {"text_embeds": pool(pooled, mask), "time_ids": time_ids}
         prediction = self.unet(
             noisy,
             timesteps,
             encoder_hidden_states=tokens.flatten(1, 2),
             encoder_attention_mask=mask.repeat_interleave(tokens.shape[2], dim=1),
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return prediction, output
@@ -121,7 +129,8 @@ def encode_example(
 ) -> dict[str, torch.Tensor]:
     """
     What an [`ExampleCache`] keeps of a batch: `latent_mean` and `latent_std` `(B, C, H, W)` of its pictures in half
-    precision, `slots` `(B, N, D)` and `labels` `(B, N)` of its sources, and which are `shown` `(B, N)`.
+    precision and their `picture_sizes` `(B, 4)`, `slots` `(B, N, D)` and `labels` `(B, N)` of its sources, and which
+    are `shown` `(B, N)`.
     """
     inputs = {name: value.to(device) for name, value in batch["encoder"].items()}
     slots, found, _ = encode_sources(separation, inputs, None, batch["labels"].to(device))
@@ -132,4 +141,5 @@ def encode_example(
         "slots": slots.float(),
         "labels": batch["labels"],
         "shown": batch["shown"].to(device) & found,
+        "picture_sizes": batch["picture_sizes"],
     }

@@ -85,7 +85,9 @@ def mask_targets(
     mixture = (filters @ power(spectrum)).sqrt()
     sources = waveform.new_zeros((*stems.shape[:2], bands, spectrum.shape[-1]))
     sounding = stems.any(dim=-1)
-    sources[sounding] = (filters @ power(stft(stems[sounding], n_fft, hop))).sqrt()
+    # All mixtures may be backgrounds, and PyTorch transforms no empty batch.
+    if sounding.any():
+        sources[sounding] = (filters @ power(stft(stems[sounding], n_fft, hop))).sqrt()
     ratio = (sources / mixture[:, None].clamp_min(1e-6)).clamp(0, 1)
     loudest = mixture.amax(dim=(1, 2), keepdim=True).clamp_min(1e-6)
     return relative_log_mel(spectrum, sampling_rate, bands), ratio, (mixture / loudest).sqrt()
