@@ -1,9 +1,14 @@
 """Scripts that give avgas-mini its ears: the tagger, sounds without labels, recordings to measure on, calibration."""
 
+import csv
+import zipfile
+from pathlib import Path
+
 import add_tagger
 import calibrate_labels
 import gather_sounds
 import make_wild
+import make_wild_packages
 import numpy as np
 import pytest
 import soundfile
@@ -18,6 +23,9 @@ from avgas_pipeline import AVGASPipeline, YamnetEncoder, YamnetFeatureExtractor
 from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.plans import read_manifest
+from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini
+from avgas_pipeline.evaluation import load_evaluation_set
+from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 from avgas_pipeline.loaders.tagger import with_tags
 from avgas_pipeline.models.encoder_adapters import token_layout
 from avgas_pipeline.models.yamnet import YamnetConfig
@@ -213,3 +221,50 @@ def test_labels_alone_decide_what_is_drawn():
     with pytest.raises(ValueError, match="'sheep bleating' has no clip"):
         only = MixtureSampler(with_rate(clips(["raining"])), num_sources=1, duration_s=drawn.window_s, target=None)
         tokens_of_labels.mean_tokens(drawn, only)
+
+
+# -- make_wild_packages -----------------------------------------------------------------------------------------------
+
+
+def test_recordings_of_packages_to_measure_on(tmp_path, capsys, monkeypatch):
+    packages = tmp_path / "packages"
+    (packages / "farm-data/usr").mkdir(parents=True)
+    soundfile.write(packages / "farm-data/usr/cow.wav", noise(0, 8.0), RATE)
+    soundfile.write(tmp_path / "goat.wav", noise(1) * 1e-3, RATE, subtype="FLOAT")
+    with zipfile.ZipFile(packages / "farm-data/usr/more.zip", "w") as archive:
+        archive.write(tmp_path / "goat.wav", "animals/goat.wav")
+    header = "package,registry,version,path,labels,known_from,source_group,start_s,license"
+    rows = ["usr/cow.wav,cow lowing,recordings,cow,2.0", "usr/more.zip::animals/goat.wav,goat bleating,tags,goat,0"]
+    rows += ["usr/cow.wav,,,cow,0", "usr/cow.wav,cow lowing;raining,recordings,cow,0"]
+    text = "\n".join([header, *(f"farm-data,debian,1.0,{row},CC0-1.0" for row in rows)]) + "\n"
+    (tmp_path / "table.csv").write_text(text)
+    command = [str(packages), "--table", str(tmp_path / "table.csv"), "--output_dir", str(tmp_path / "wild")]
+    make_wild_packages.main(command)
+    lists = {name: load_evaluation_set(tmp_path / f"wild/{name}.jsonl", tmp_path) for name in make_wild_packages.LISTS}
+    assert [len(own) for own in lists.values()] == [1, 1, 1, 1]
+    assert lists["recordings"][0].waveform.shape == (5 * RATE,)
+    assert np.allclose(lists["recordings"][0].waveform, noise(0, 8.0)[2 * RATE : 7 * RATE], atol=1e-4)
+    assert np.abs(lists["tags"][0].waveform - noise(1) * 1e-3).max() < 1e-6
+    assert lists["unknown"].true_labels(0) == [] and lists["scenes"].true_labels(0) == ["cow lowing", "raining"]
+    assert lists["tags"].groups(0) == ["goat"]
+
+    (tmp_path / "table.csv").write_text(text.replace("farm-data,debian", "no-such-package,debian"))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SystemExit) as stopped:
+        make_wild_packages.main([*command[:-1], str(tmp_path / "again")])
+    assert stopped.value.code == 2 and "no-such-package: can't be fetched" in capsys.readouterr().err
+    assert not (packages / "no-such-package").exists() and not (tmp_path / "again").exists()
+
+
+def test_the_table_of_recordings_to_measure_on():
+    with make_wild_packages.TABLE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    labels = [label for row in rows for label in row["labels"].split(";") if label]
+    assert len(rows) >= 60 and len(set(labels)) >= 30 and set(labels) <= set(VGGSOUND_LABELS)
+    learnt = set()
+    for path in (find_soundscapes_mini() / "audio").glob("*.parquet"):
+        learnt |= set(Dataset.from_parquet(str(path))["package"])
+    for name in ("unlabelled_sounds.csv", "more_sounds.csv"):
+        with Path("model_card", name).open(encoding="utf-8", newline="") as file:
+            learnt |= {row["package"] for row in csv.DictReader(file)}
+    assert not {row["package"] for row in rows} & learnt
