@@ -4,10 +4,12 @@ import json
 import threading
 
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
 import torch
 from diffusers import DiffusionPipeline
+from evaluation_data import fails, report_of, run, write_evaluation_inputs
 from painters import NOT_TEXT_TO_IMAGE, PAINTERS, SMALL
 from tiny import LABELS, tiny_audio, tiny_components
 from typer.testing import CliRunner
@@ -130,6 +132,32 @@ def test_the_command_line_paints(name, tmp_path):
     assert report["painter"] == str(tmp_path / "painter") and report["prompt"].startswith("a drawing of ")
     assert all(source["prompt"].startswith("a drawing of ") for source in report["sources"])
     assert (tmp_path / "out/mixed.png").stat().st_size > 100 and len(list((tmp_path / "out").glob("source-1-*"))) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--style", "a drawing of {}"], "--style is for --painter"),
+        (["--painter", "{painter}", "--style", "a drawing"], "style"),
+        (["--painter", "{painter}", "--prompt", "at night"], "--prompt does not go with --painter"),
+        (["--painter", "{painter}", "--negative-audio", "{sound}"], "--negative-audio does not go with --painter"),
+        (["--painter", "{folder}/nothing"], "no such file or folder"),
+        (["--painter", "{folder}/model"], "text-to-image"),
+        (["--offload", "--device", "cpu"], "--offload needs an accelerator"),
+        (["--height", "33"], "multiples of 2"),
+    ],
+)
+def test_wrong_command_lines(options, words, tmp_path):
+    AVGASPipeline(**tiny_components()).save_pretrained(tmp_path / "model")
+    PAINTERS["StableDiffusionPipeline"]().save_pretrained(tmp_path / "painter")
+    soundfile.write(tmp_path / "sound.wav", *tiny_audio(1.0))
+    places = {"painter": tmp_path / "painter", "sound": tmp_path / "sound.wav", "folder": tmp_path}
+    # What is in braces for good is a style.
+    options = [part if "drawing" in part else part.format(**places) for part in options]
+    command = ["generate", tmp_path / "sound.wav", "--out", tmp_path / "out", "--model", tmp_path / "model"]
+    result = CliRunner().invoke(app, [*map(str, command), "--num-sources", "1", *options])
+    fails(result, words)
+    assert not (tmp_path / "out").exists()
 
 
 # -- how it is called -------------------------------------------------------------------------------------------------
@@ -303,3 +331,30 @@ def test_one_painter_in_two_threads(pipe, sd):
     thread.join()
     assert len(errors) == 1 and "painter" in errors[0]
     assert isinstance(sd, DiffusionPipeline)
+
+
+# -- in evaluation ----------------------------------------------------------------------------------------------------
+
+
+def test_tags_to_prompt_is_a_baseline(tmp_path):
+    inputs = write_evaluation_inputs(tmp_path, num_mixtures=3)
+    painter = tmp_path / "painter"
+    PAINTERS["StableDiffusionPipeline"]().save_pretrained(painter)
+    result = run(inputs, tmp_path / "out", "--baseline", f"prompts={painter}")
+    assert result.exit_code == 0, result.output
+    report = report_of(tmp_path / "out")
+    assert list(report["results"]["mixed"])[:2] == ["model", "prompts"] and "prompts" in report["results"]["separated"]
+    assert report["results"]["sound"]["prompts"] == report["results"]["sound"]["model"]
+    assert report["systems"]["prompts"]["painter"] == str(painter)
+    assert f"drawn by {painter}" in (tmp_path / "out/report.md").read_text()
+
+    # A mixed picture is what the painter draws of the prompt of the labels found, from the soundscape's own noise.
+    sd = PAINTERS["StableDiffusionPipeline"]()
+    sd.set_progress_bar_config(disable=True)
+    records = json.loads((tmp_path / "out/systems/prompts/00000/records.json").read_text())
+    said = describe(sources_of(*records[1]["labels"]), "a photograph of {}")
+    expected = sd(said.mixed, num_inference_steps=2, generator=torch.Generator().manual_seed(1)).images[0]
+    with PIL.Image.open(tmp_path / "out/systems/prompts/00000/00001.png") as drawn:
+        assert np.abs(np.asarray(drawn, int) - np.asarray(expected, int)).max() <= 1
+    fails(run(inputs, tmp_path / "other", "--baseline", "prompts"), "text-to-image pipeline")
+    fails(run(inputs, tmp_path / "other", "--baseline", f"prompts={tmp_path / 'nothing'}"), "no such folder")

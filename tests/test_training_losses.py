@@ -12,6 +12,7 @@ from avgas_training.losses.contrastive import info_nce
 from avgas_training.losses.diffusion import diffusion_loss
 from avgas_training.losses.matching import SeparationTargets, match_sources
 from avgas_training.losses.separation import separation_losses, single_embedding_losses
+from avgas_training.models.target_builder import mask_targets
 
 
 def output_of(class_logits, embeds=None):
@@ -164,3 +165,10 @@ def test_autoencoder_losses_by_hand():
     # Gone at half size; edges differ by 2, both ways.
     assert multiscale_mse(target + checkers, target).item() == pytest.approx(1.0)
     assert edge_l1(target + checkers, target).item() == pytest.approx(1.0 + 2 * 2.0)
+
+
+def test_mixtures_of_backgrounds_alone_have_masks_of_nothing():
+    config = {"n_fft": 256, "hop_length": 64, "num_mask_bands": 16}
+    noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)) / 8
+    spectrogram, ratio, weight = mask_targets(noise, torch.zeros(2, 3, 4000), config, 16000)
+    assert spectrogram.isfinite().all() and not ratio.any() and weight.max() == 1

@@ -27,7 +27,7 @@ def evaluate(
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[=MODEL]", help="oracle, single-embedding or paper. Can be given again."),
+        typer.Option(metavar="NAME[=MODEL]", help="oracle, prompts, single-embedding or paper. Can be given again."),
     ] = None,
     ablate: Annotated[
         list[str] | None, typer.Option(metavar="NAME[=MODEL]", help="no-masks, no-a2a or no-a2v. Can be given again.")
@@ -90,10 +90,14 @@ def evaluate(
             typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
         dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed, image_size)
         referee = None if judge is None else load_judge(judge, dataset.labels, target)
+        given = {"num_inference_steps": steps, "guidance_scale": guidance}
+        sampling = {name: value for name, value in given.items() if value is not None}
         steps, guidance = _sampling(model, steps, guidance)
         labels = tuple(dataset.labels) if closed_set else None
         settings = DrawingSettings(steps, guidance, presence_threshold, seed, draw, labels)
-        systems = build_systems(model, baseline or [], ablate or [], images or [], dataset, settings, target, lora)
+        systems = build_systems(
+            model, baseline or [], ablate or [], images or [], dataset, settings, target, lora, sampling
+        )
         run(systems, dataset, referee, out, settings, batch_size, top_k)
         if state.is_main_process:
             for line in (out / "report.md").read_text(encoding="utf-8").split("\n"):

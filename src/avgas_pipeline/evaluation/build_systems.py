@@ -3,10 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .anchors import ANCHORS
 from .image_folder import ImageFolderSystem
 from .pipeline_system import DrawingSettings, PipelineSystem
+from .prompt_system import PromptSystem
 from .soundscapes import EvaluationSet
 
 
@@ -15,6 +17,7 @@ BASELINES = {
     "single-embedding": {"num_slots": 1, "num_layers": 0},
     "paper": {"num_slots": 2, "num_layers": 0},
     "oracle": {},
+    "prompts": {},
 }
 ABLATIONS = {"no-masks": {"mask_channels": 0}, "no-a2a": {}, "no-a2v": {}}
 
@@ -28,20 +31,23 @@ def build_systems(
     settings: DrawingSettings,
     device: str,
     lora: str | None = None,
+    sampling: dict[str, Any] | None = None,
 ) -> list[PipelineSystem | ImageFolderSystem]:
     """
     The systems of one evaluation, the one that others are compared with first.
 
     Args:
         model (`str`, *optional*): Checkpoint of the model: folder or Hub repository.
-        baselines (`Sequence[str]`): `"oracle"`, which uses the model's checkpoint, or `"single-embedding"` and
-            `"paper"`, with checkpoints of their own: `NAME=CHECKPOINT`, or a folder of that name beside the model's.
+        baselines (`Sequence[str]`): `"oracle"`, which uses the model's checkpoint, `"prompts=PAINTER"`, a
+            text-to-image pipeline that is told what the model hears, or `"single-embedding"` and `"paper"`, with
+            checkpoints of their own: `NAME=CHECKPOINT`, or a folder of that name beside the model's.
         ablations (`Sequence[str]`): `"no-masks"`, `"no-a2a"`, `"no-a2v"`; checkpoints as for baselines.
         images (`Sequence[str]`): `NAME=FOLDER` of images drawn elsewhere.
         dataset ([`EvaluationSet`]): What is drawn.
         settings ([`DrawingSettings`]): How pipelines draw.
         device (`str`): Where they run.
         lora (`str`, *optional*): LoRA weights of the model, and of an oracle with its checkpoint.
+        sampling (`dict`, *optional*): `num_inference_steps` and `guidance_scale` of painters, if not their own.
 
     Raises:
         ValueError: For unknown, repeated or missing names, or a checkpoint that is not the baseline it is named for.
@@ -54,7 +60,10 @@ def build_systems(
         raise ValueError("A LoRA needs the model it is for.")
     for known, specs in ((BASELINES, baselines), (ABLATIONS, ablations)):
         for spec in specs:
-            systems.append(_other_system(spec, known, model, dataset, settings, device, lora))
+            if known is BASELINES and spec.partition("=")[0] == "prompts":
+                systems.append(_prompt_system(spec, model, settings, device, sampling or {}))
+            else:
+                systems.append(_other_system(spec, known, model, dataset, settings, device, lora))
     for spec in images:
         name, separator, folder = spec.partition("=")
         if not separator:
@@ -70,6 +79,17 @@ def build_systems(
     if repeated is not None:
         raise ValueError(f"Two systems are called {repeated!r}; name them with NAME=PATH.")
     return systems
+
+
+def _prompt_system(
+    spec: str, model: str | None, settings: DrawingSettings, device: str, sampling: dict[str, Any]
+) -> PromptSystem:
+    name, _, painter = spec.partition("=")
+    if not painter:
+        raise ValueError(f"{name!r} needs a text-to-image pipeline: {name}=PAINTER.")
+    if model is None:
+        raise ValueError(f"{name!r} needs a model that hears what is to be drawn.")
+    return PromptSystem(name, model, painter, settings, sampling, device)
 
 
 def _other_system(

@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from ..metrics.judges import weights_digest
 from ..models.separator import AudioVisualSeparator
 from ..pipeline_avgas import AVGASPipeline
+from ..pipeline_output import AVGASPipelineOutput, EncodedAudio
 from .drawings import Drawing
 from .encoding import encode_soundscapes, encode_stems
 from .soundscapes import Soundscape
@@ -91,7 +92,7 @@ class PipelineSystem:
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint, weights, configurations and settings."""
         weights, configs = hashlib.sha256(), hashlib.sha256()
-        for name, part in sorted(self.pipe.components.items()):
+        for name, part in sorted(self._components().items()):
             if isinstance(part, torch.nn.Module):
                 weights.update(f"{name} {weights_digest(part)}".encode())
             configs.update(f"{name} {_config_of(part)}".encode())
@@ -109,6 +110,9 @@ class PipelineSystem:
             **asdict(self.settings),
         }
 
+    def _components(self) -> dict[str, Any]:
+        return self.pipe.components
+
     def close(self) -> None:
         """Free the pipeline's memory."""
         self._pipe = None
@@ -123,18 +127,23 @@ class PipelineSystem:
             encoded, drawings = encode_soundscapes(self.pipe, soundscapes, self.settings.presence_threshold)
         if not self.settings.draw:
             return drawings
-        output = self.pipe(
-            **encoded,
-            separate=True,
-            num_inference_steps=self.settings.num_inference_steps,
-            guidance_scale=self.settings.guidance_scale,
-            # Generators on the CPU give the same noise on every device.
-            generator=[torch.Generator().manual_seed(self.settings.seed + number) for number in numbers],
-        )
+        # Generators on the CPU give the same noise on every device.
+        generators = [torch.Generator().manual_seed(self.settings.seed + number) for number in numbers]
+        output = self._draw(encoded, generators)
         for drawing, mixed, sources in zip(drawings, output.images, output.sources, strict=True):
             drawing.mixed = mixed
             drawing.separated = [source.images[0] for source in sources]
         return drawings
+
+    def _draw(self, encoded: EncodedAudio, generators: list[torch.Generator]) -> AVGASPipelineOutput:
+        settings = self.settings
+        return self.pipe(
+            **encoded,
+            separate=True,
+            num_inference_steps=settings.num_inference_steps,
+            guidance_scale=settings.guidance_scale,
+            generator=generators,
+        )
 
 
 def close_set(separator: AudioVisualSeparator, labels: Collection[str]) -> None:

@@ -199,7 +199,8 @@ def _origin(system: Mapping[str, Any]) -> str:
     if "images" in system:
         return f"images in {system['images']}, SHA-256 {system['images_sha256'][:16]}"
     oracle = ", given the clean sources" if system["oracle"] else ""
-    return f"{system['checkpoint']}{oracle}, weights' SHA-256 {system['weights_sha256'][:16]}"
+    painter = f", drawn by {system['painter']}" if "painter" in system else ""
+    return f"{system['checkpoint']}{oracle}{painter}, weights' SHA-256 {system['weights_sha256'][:16]}"
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column], sign: str = "") -> list[str]:
