@@ -56,7 +56,9 @@ def with_phrases_of(separator: AudioVisualSeparator, base: DiffusionPipeline) ->
     for name in ("token_head.2.weight", "token_head.2.bias"):
         weights[name].zero_()
     drawn.load_state_dict(weights)
-    return drawn.to(base.unet.device, base.unet.dtype).eval()
+    drawn = drawn.to(base.unet.device).eval()
+    # diffusers warns of every cast.
+    return drawn if drawn.dtype == base.unet.dtype else drawn.to(base.unet.dtype)
 
 
 def _encode(base: DiffusionPipeline, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
