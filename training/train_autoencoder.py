@@ -14,9 +14,11 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
+from datasets import Dataset, Features, Value, concatenate_datasets
 from diffusers import AutoencoderDC
 from diffusers.training_utils import EMAModel
 
+from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 from avgas_pipeline.files import atomic_path
 from avgas_training.command_line import parse_settings, run_script
@@ -28,6 +30,7 @@ from avgas_training.settings import AutoencoderSettings
 
 # Scenes that the latents' scale is measured on.
 NUM_SCALE_SCENES = 512
+PICTURES = Features({"label": Value("string"), "source_group": Value("string"), "image": Value("binary")})
 
 
 def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderDC:
@@ -55,11 +58,41 @@ def build_autoencoder(settings: AutoencoderSettings) -> AutoencoderDC:
     )
 
 
+def load_autoencoder(settings: AutoencoderSettings) -> AutoencoderDC:
+    """A new autoencoder, or that of a pipeline."""
+    if settings.pretrained_model_name_or_path is None:
+        return build_autoencoder(settings)
+    pipe = AVGASPipeline.from_pretrained(settings.pretrained_model_name_or_path, dtype=torch.float32)
+    if not isinstance(pipe.vae, AutoencoderDC):
+        raise ValueError(
+            f"{settings.pretrained_model_name_or_path}: its autoencoder is an {type(pipe.vae).__name__}; only an"
+            " AutoencoderDC is trained here."
+        )
+    return pipe.vae
+
+
+def load_pictures(path: str) -> Dataset:
+    """
+    A Parquet table of pictures, with `label`, `source_group` and `image`; every group is drawn as often as a label.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    table = Dataset.from_parquet(path)
+    missing = sorted(set(PICTURES) - set(table.column_names))
+    if missing:
+        raise ValueError(f"{path}: has no column {missing[0]!r}.")
+    groups = table["source_group"]
+    table = table.remove_columns("label").add_column("label", [f"{path} {group}" for group in groups])
+    return table.select_columns(list(PICTURES)).cast(PICTURES)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     settings = parse_settings(AutoencoderSettings, __doc__, argv)
     run = Run(settings)
     accelerator = run.accelerator
-    pictures = load_soundscapes_mini(settings.dataset, "train")[1]
+    tables = [load_soundscapes_mini(settings.dataset, "train")[1], *map(load_pictures, settings.extra_pictures)]
+    pictures = concatenate_datasets([table.select_columns(list(PICTURES)) for table in tables])
     labels = sorted(set(pictures["label"]))
     scenes = SceneDataset(
         pictures,
@@ -81,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
 
     # Channels last: convolutions on a CPU are faster so.
-    autoencoder = build_autoencoder(settings).to(memory_format=torch.channels_last)
+    autoencoder = load_autoencoder(settings).to(memory_format=torch.channels_last)
     ema = EMAModel(autoencoder.parameters(), decay=settings.ema_decay)
     optimizer = torch.optim.AdamW(
         autoencoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
@@ -96,8 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     run.start_trackers("autoencoder")
     progress = run.progress_bar(step)
     generator = torch.Generator(device=accelerator.device)
-    latent_side = settings.resolution // 2 ** (len(settings.block_out_channels) - 1)
-    latent_shape = (settings.train_batch_size, settings.latent_channels, latent_side, latent_side)
+    config = autoencoder.config
+    latent_side = settings.resolution // 2 ** (len(config.encoder_block_out_channels) - 1)
+    latent_shape = (settings.train_batch_size, config.latent_channels, latent_side, latent_side)
     weights = {"reconstruction": 1.0, "edges": settings.edge_weight, "latents": settings.latent_weight}
     for batch in loader:
         target = batch["pixel_values"]

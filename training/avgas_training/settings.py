@@ -10,7 +10,7 @@ from typing import Any, Literal
 # Parts of the pictures, of which `holdout_fold` leaves out one.
 NUM_FOLDS = 5
 # Settings that may be paths, by any of which a folder is the same.
-PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "extra_clips")
+PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "extra_clips", "extra_pictures")
 # Beyond it, float32 overflows within a step.
 LARGEST = 1e30
 
@@ -264,6 +264,10 @@ class AutoencoderSettings(ScheduledRunSettings):
     """Settings of `train_autoencoder.py`."""
 
     output_dir: str = setting("runs/autoencoder", "the run's folder", may_change=True)
+    pretrained_model_name_or_path: str | None = setting(
+        None, "pipeline whose autoencoder to begin with: folder or Hub repository; a new one if not given"
+    )
+    extra_pictures: list[str] = setting([], "Parquet tables of further pictures, which need no known labels")
     block_out_channels: list[int] = setting(
         [16, 32, 64, 128, 128], "channels at every resolution; the first is not used"
     )
