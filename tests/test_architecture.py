@@ -18,7 +18,10 @@ SEPARATION = MODELS | OUTPUT | {"separation"}
 LOADERS = MODELS | {"loaders", "model_card"}
 PAINTING = {"prompts", "weighted_prompts", "painting"}
 PIPELINE = (
-    SEPARATION | LOADERS | PAINTING | {"conditioning", "denoising", "exclusive", "input_checks", "pipeline_avgas"}
+    SEPARATION
+    | LOADERS
+    | PAINTING
+    | {"conditioning", "denoising", "exclusive", "input_checks", "layout", "pipeline_avgas", "settings"}
 )
 DATA = BOTTOM | {"data", "sounds"}
 MAY_IMPORT = {
@@ -27,7 +30,9 @@ MAY_IMPORT = {
     "models": BOTTOM,
     "pipeline_output": set(),
     "separation": SEPARATION,
-    "conditioning": OUTPUT,
+    "conditioning": OUTPUT | {"layout"},
+    "layout": set(),
+    "settings": MODELS,
     "denoising": {"conditioning"},
     "exclusive": set(),
     "input_checks": BOTTOM | OUTPUT,

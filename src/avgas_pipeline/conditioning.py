@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .layout import MOST_PLACED, WHOLE, box_features, place_sources
 from .pipeline_output import EncodedAudio, SoundSource
 
 
@@ -112,6 +113,13 @@ def weigh_sources(audio_embeds: torch.Tensor, weights: torch.Tensor, null_audio_
         null_audio_embeds (`torch.Tensor` of shape `(M, C)`): The null tokens.
     """
     return torch.lerp(null_audio_embeds.expand_as(audio_embeds), audio_embeds, weights[:, :, None, None])
+
+
+def with_places(tokens: torch.Tensor, boxes: torch.Tensor, num_channels: int) -> torch.Tensor:
+    """Condition tokens `(..., M, C)` whose last channels say in which box `(..., 4)` a source stands."""
+    places = box_features(boxes.to(tokens.device, torch.float32), num_channels).to(tokens.dtype)
+    places = places[..., None, :].expand(*tokens.shape[:-1], -1)
+    return torch.cat([tokens[..., : tokens.shape[-1] - num_channels], places], dim=-1)
 
 
 def split_pooled(embeds: torch.Tensor, pooled_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -219,6 +227,7 @@ def prepare_conditions(
     text_embeds: torch.Tensor | None = None,
     negative_text_embeds: torch.Tensor | None = None,
     pooled_dim: int = 0,
+    layout_channels: int = 0,
 ) -> tuple[Conditions, list[list[SoundSource]]]:
     """
     Weigh the sources, lay out a row for every picture, and put text before the sounds.
@@ -233,6 +242,8 @@ def prepare_conditions(
         text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Text tokens of every soundscape.
         negative_text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Those that guidance leads away from.
         pooled_dim (`int`, defaults to 0): Width of the pooled embeddings in the sources' last tokens; 0 for none.
+        layout_channels (`int`, defaults to 0): If above 0, weights decide where a source stands and how large it is,
+            which these last channels of tokens say.
 
     Returns:
         The conditions, and the sources that are left of every soundscape: those with a weight above 0.
@@ -246,7 +257,7 @@ def prepare_conditions(
     if sources is None:
         sources = [[SoundSource() for _ in range(count)] for count in mask.sum(dim=1).tolist()]
 
-    mixed_embeds = embeds
+    mixed_embeds, weight = embeds, mask.float()
     if any(entry is not None for entry in weights):
         weight = weight_tensor(weights, sources, mask)
         kept = weight > 0
@@ -254,16 +265,22 @@ def prepare_conditions(
             [source for source, keep in zip(found, kept[number, mask[number]].tolist(), strict=True) if keep]
             for number, found in enumerate(sources)
         ]
-        mixed_embeds = weigh_sources(embeds, weight.to(embeds.dtype), encoded.null_audio_embeds)
+        if not layout_channels:
+            mixed_embeds = weigh_sources(embeds, weight.to(embeds.dtype), encoded.null_audio_embeds)
         mask = mask & kept
     mask = _drawn(mask, sources)
+    in_mixed = mask
+    if layout_channels:
+        mixed_embeds, in_mixed = _laid_out(embeds, weight, mask, layout_channels)
+        alone = torch.tensor(WHOLE).expand(*mask.shape, 4)
+        embeds = with_places(embeds, alone, layout_channels)
     pooled = negative_pooled = None
     if pooled_dim:
         alone, embeds = split_pooled(embeds, pooled_dim)
         together, mixed_embeds = split_pooled(mixed_embeds, pooled_dim)
-    rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, num_images_per_prompt, separate)
+    rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, in_mixed, num_images_per_prompt, separate)
     if pooled_dim:
-        mixed = pool(together, mask)
+        mixed = pool(together, in_mixed)
         pooled = torch.stack(
             [
                 mixed[number] if source is None else alone[number, mask[number]][source]
@@ -385,20 +402,43 @@ def _drawn(mask: torch.Tensor, sources: Sequence[Sequence[SoundSource]]) -> torc
     return drawn
 
 
+def _laid_out(
+    embeds: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, num_channels: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens `(B, S, M, C)` that say where sources stand in the mixed picture, and which are in it, `(B, S)`."""
+    boxes, in_mixed = torch.zeros(*mask.shape, 4), mask.clone()
+    for number, present in enumerate(mask):
+        places = present.nonzero().flatten().tolist()
+        if len(places) > MOST_PLACED:
+            warnings.warn(
+                f"Soundscape {number}: of {len(places)} sources the mixed picture shows the {MOST_PLACED} surest.",
+                stacklevel=3,
+            )
+            in_mixed[number, places[MOST_PLACED:]] = False
+        shown = places[:MOST_PLACED]
+        boxes[number, shown] = torch.tensor(place_sources(weight[number, shown].tolist()))
+    return with_places(embeds, boxes, num_channels), in_mixed
+
+
 def _build_rows(
     mixed_embeds: torch.Tensor,
     separated_embeds: torch.Tensor,
     mask: torch.Tensor,
+    in_mixed: torch.Tensor,
     num_images_per_prompt: int,
     separate: bool,
 ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
-    """Rows with their tokens and mask, from condition tokens `(B, S, M, C)` and the sources to draw, `(B, S)`."""
+    """
+    Rows with their tokens and mask, from condition tokens `(B, S, M, C)`, the sources to draw, and those of them in
+    mixed pictures, `(B, S)` both.
+    """
     tokens: list[torch.Tensor] = []
     soundscapes: list[int] = []
     sources: list[int | None] = []
     for soundscape, present in enumerate(mask):
         slots = present.nonzero().flatten().tolist()
-        pictures: list[tuple[int | None, torch.Tensor]] = [(None, mixed_embeds[soundscape, slots].flatten(0, 1))]
+        together = mixed_embeds[soundscape, in_mixed[soundscape]].flatten(0, 1)
+        pictures: list[tuple[int | None, torch.Tensor]] = [(None, together)]
         if separate:
             pictures += [(number, separated_embeds[soundscape, slot]) for number, slot in enumerate(slots)]
         for _ in range(num_images_per_prompt):

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from numbers import Real
 from typing import Any
 
 import torch
@@ -54,15 +53,7 @@ from .pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 from .separation.audio_models import AudioModels
 from .separation.encoding import encode
 from .separation.tracking import present_slots, track
-
-
-# Of a pipeline whose components say nothing else.
-DEFAULT_SETTINGS = {
-    "default_num_inference_steps": 50,
-    "default_guidance_scale": 7.5,
-    "speed_variation": 0.0,
-    "label_threshold": 0.0,
-}
+from .settings import resolve_settings
 
 
 EXAMPLE_DOC_STRING = """
@@ -137,6 +128,9 @@ class AVGASPipeline(
             Test-time augmentation, in [0, 0.5]. If above 0, every window of a recording is encoded in three views: as
             it is, and played slower and faster by this share. A source's presence and label are the mean of the three,
             its separated audio and its embedding those of the recording as it is.
+        layout_channels (`int`, *optional*):
+            If above 0, the last channels of condition tokens say where in the mixed image a source stands and how
+            large it is ([`~.layout`]), which its weight decides; the U-Net has to have learnt it.
     """
 
     model_cpu_offload_seq = "audio_encoder->tagger->separator->text_encoder->unet->vae"
@@ -170,19 +164,17 @@ class AVGASPipeline(
         default_guidance_scale: float | None = None,
         speed_variation: float | None = None,
         label_threshold: float | None = None,
+        layout_channels: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value, most in (("speed_variation", speed_variation, 0.5), ("label_threshold", label_threshold, 1)):
-            if value is not None and (not isinstance(value, Real) or not 0 <= value <= most):
-                raise ValueError(f"`{name}` has to be a number from 0 to {most} but is {value!r}.")
-        given = {
-            "default_num_inference_steps": default_num_inference_steps,
-            "default_guidance_scale": default_guidance_scale,
-            "speed_variation": speed_variation,
-            "label_threshold": label_threshold,
-        }
-        known = (separator.config.pipeline_settings or {}) if separator is not None else {}
-        settings = {**DEFAULT_SETTINGS, **known, **{name: value for name, value in given.items() if value is not None}}
+        settings = resolve_settings(
+            separator,
+            default_num_inference_steps=default_num_inference_steps,
+            default_guidance_scale=default_guidance_scale,
+            speed_variation=speed_variation,
+            label_threshold=label_threshold,
+            layout_channels=layout_channels,
+        )
         self.register_to_config(**settings)
         if (tagger is None) != (tagger_feature_extractor is None):
             raise ValueError("`tagger` and `tagger_feature_extractor` go together.")
@@ -602,6 +594,7 @@ class AVGASPipeline(
             text_embeds,
             negative_text_embeds,
             pooled_dim(self.unet),
+            self.config.layout_channels,
         )
         rows = conditions.rows
 

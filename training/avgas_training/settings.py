@@ -310,3 +310,30 @@ class JudgeSettings(RunSettings):
         self._check_positive("num_validation_scenes")
         if self.holdout_fold is not None and not 0 <= self.holdout_fold < NUM_FOLDS:
             raise ValueError(f"holdout_fold has to be from 0 to {NUM_FOLDS - 1} but is {self.holdout_fold}.")
+
+
+@dataclass
+class DrawingSettings(ScheduledRunSettings):
+    """Settings of `train_drawing.py`."""
+
+    output_dir: str = setting("runs/drawing", "the run's folder", may_change=True)
+    pretrained_model_name_or_path: str = setting("avgas-mini", "checkpoint to begin with: folder or Hub repository")
+    autoencoder: str | None = setting(None, "folder of another AutoencoderDC than the checkpoint's")
+    new_unet: list[int] = setting([], "channels of a new U-Net at every resolution; the checkpoint's if not given")
+    resolution: int = setting(256, "side of the pictures, in pixels")
+    layout_channels: int = setting(48, "channels at the end of tokens that say where a source stands")
+    num_examples: int = setting(24000, "pictures in an epoch, which are encoded once")
+    condition_dropout: float = setting(0.1, "share of examples that learn the null tokens, for guidance")
+    snr_gamma: float | None = setting(None, "min-SNR weighting of the diffusion loss; 5 is usual")
+    ema_decay: float = setting(0.999, "of the averaged weights that are saved")
+    train_batch_size: int = setting(64, "pictures per step and process")
+    num_inference_steps: int = setting(10, "denoising steps of the pictures that are looked at")
+    guidance_scale: float = setting(3.0, "of the pictures that are looked at")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("resolution", "num_examples", "num_inference_steps")
+        if self.layout_channels < 8 or self.layout_channels % 8:
+            raise ValueError(f"layout_channels has to be a multiple of 8 but is {self.layout_channels}.")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"condition_dropout has to be from 0, and below 1, but is {self.condition_dropout}.")

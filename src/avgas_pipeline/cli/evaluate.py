@@ -107,7 +107,8 @@ def evaluate(
 
 def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:
     """Steps and guidance that were given, or else those of the checkpoint."""
-    from ..pipeline_avgas import DEFAULT_SETTINGS, AVGASPipeline
+    from ..pipeline_avgas import AVGASPipeline
+    from ..settings import DEFAULT_SETTINGS
 
     config = DEFAULT_SETTINGS if model is None else {**DEFAULT_SETTINGS, **AVGASPipeline.load_config(locate(model))}
     steps = config["default_num_inference_steps"] if steps is None else steps

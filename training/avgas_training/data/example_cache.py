@@ -1,7 +1,7 @@
 """What an example costs most to make, on disk: its sources' slots and labels, and the latents of its picture."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,21 @@ class ExampleCache:
         folder (`Path`): Where the arrays lie.
         settings (`Mapping`): The run's; a cache made with others is not used.
         models (`Mapping[str, torch.nn.Module]`): What encodes, before any layers are added: likewise.
+        fields (`Sequence[str]`, *optional*): Names of the arrays.
+        example_settings (`Sequence[str]`, *optional*): Settings that decide what the examples are.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], models: Mapping[str, torch.nn.Module]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        models: Mapping[str, torch.nn.Module],
+        fields: Sequence[str] = FIELDS,
+        example_settings: Sequence[str] = EXAMPLE_SETTINGS,
+    ) -> None:
         self.folder = folder
-        made_with = {"fields": FIELDS} | {name: settings[name] for name in EXAMPLE_SETTINGS}
+        self.fields = fields
+        made_with = {"fields": fields} | {name: settings[name] for name in example_settings}
         made_with |= {f"{name}_sha256": weights_digest(model) for name, model in models.items()}
         self.made_with = json.loads(json.dumps(resolve_paths(made_with)))
 
@@ -64,7 +74,7 @@ class ExampleCache:
         Args:
             examples (`Dataset`): Of `num_examples` different examples.
             collate (`Callable`): From examples to a batch.
-            encode (`Callable`): From a batch to what is kept of it, by the names of `FIELDS`.
+            encode (`Callable`): From a batch to what is kept of it, by the names of `fields`.
             accelerator (`Accelerator`): The run's.
             num_workers (`int`): Processes that make examples.
 
@@ -86,14 +96,15 @@ class ExampleCache:
                 with accelerator.autocast():
                     values = {name: value.cpu().numpy() for name, value in encode(batch).items()}
                 self._write(values, done, examples.num_examples)
-                done += len(values["shown"])
-                progress.update(len(values["shown"]))
+                made = len(values[self.fields[0]])
+                done += made
+                progress.update(made)
             progress.close()
         accelerator.wait_for_everyone()
 
     def dataset(self, examples: Dataset) -> "CachedExamples":
         """The examples, as often as `examples` repeats them."""
-        return CachedExamples(self.folder, examples.num_examples, len(examples))
+        return CachedExamples(self.folder, examples.num_examples, len(examples), self.fields)
 
     def _write(self, values: dict[str, np.ndarray], start: int, total: int) -> None:
         for name, value in values.items():
@@ -102,7 +113,7 @@ class ExampleCache:
             array = np.lib.format.open_memmap(path, mode, value.dtype, None if start else (total, *value.shape[1:]))
             array[start : start + len(value)] = value
             array.flush()
-        done = start + len(values["shown"])
+        done = start + len(values[self.fields[0]])
         write_text(self.folder / "cache.json", json.dumps({"done": done, "settings": self.made_with}))
 
     def _num_done(self) -> int:
@@ -121,10 +132,10 @@ class ExampleCache:
 class CachedExamples(Dataset):
     """Cached examples, epoch after epoch."""
 
-    def __init__(self, folder: Path, num_examples: int, length: int) -> None:
+    def __init__(self, folder: Path, num_examples: int, length: int, fields: Sequence[str]) -> None:
         self.num_examples = num_examples
         self.length = length
-        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in FIELDS}
+        self.arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in fields}
 
     def __len__(self) -> int:
         return self.length
