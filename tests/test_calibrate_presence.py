@@ -1,13 +1,18 @@
 """The presence head's bias moves to where sources are counted best, and nothing else moves."""
 
+import io
+
 import calibrate_presence
 import numpy as np
 import pytest
+import soundfile
 import torch
 from calibrate_presence import SHIFTS, at_other_speeds, calibrate, main
+from datasets import Dataset
 from tiny import LABELS, tiny_components, tiny_separator
 
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 
 
@@ -45,7 +50,7 @@ def shares(printed):
 def test_sources_are_counted_best_after_it(clips, capsys):
     pipe = pipeline(3.0)
     before = {key: value.clone() for key, value in pipe.separator.state_dict().items()}
-    shift = calibrate(pipe, clips, num_mixtures=4)
+    shift = calibrate(pipe, at_other_speeds(clips, RATE, 0), num_mixtures=4)
     table = shares(capsys.readouterr().out)
     assert sorted(table) == pytest.approx(sorted(SHIFTS))
     best = max(mean for mean, _ in table.values())
@@ -61,7 +66,7 @@ def test_sources_are_counted_best_after_it(clips, capsys):
 def test_shifts_are_those_of_the_head(clips, capsys):
     tables = []
     for bias in (1.5, 2.0):
-        calibrate(pipeline(bias), clips, num_mixtures=4)
+        calibrate(pipeline(bias), at_other_speeds(clips, RATE, 0), num_mixtures=4)
         tables.append(shares(capsys.readouterr().out))
     for shift in (-0.8, -0.5, -0.2, 0.0, 0.5):
         assert tables[0][round(shift + 0.5, 1)][0] == tables[1][shift][0]
@@ -127,3 +132,19 @@ def test_bad_settings(checkpoint, tmp_path, monkeypatch, options, word):
     with pytest.raises((ValueError, OSError), match=word):
         main([str(checkpoint), *options])
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_clips_that_were_held_out_count_as_they_are(clips, tmp_path, capsys):
+    pipeline(3.0).save_pretrained(tmp_path / "before")
+    rows = []
+    for clip in clips:
+        buffer = io.BytesIO()
+        soundfile.write(buffer, clip["audio"]["array"], RATE, format="FLAC")
+        rows.append({**clip, "audio": buffer.getvalue()})
+    (tmp_path / "clips").mkdir()
+    Dataset.from_list(rows).to_parquet(tmp_path / "clips/train.parquet")
+    options = ["--clips", str(tmp_path / "clips"), "--num_mixtures", "4"]
+    main([str(tmp_path / "before"), "--output_dir", str(tmp_path / "after"), *options])
+    printed = shares("\n".join(capsys.readouterr().out.splitlines()[:-1]))
+    calibrate(pipeline(3.0), load_clips(tmp_path / "clips")[0], num_mixtures=4)
+    assert printed == shares(capsys.readouterr().out)

@@ -2,16 +2,17 @@
 Shift a separator's presence probabilities so that it counts the sources of unknown recordings better.
 
     python training/calibrate_presence.py runs/mini/separator --output_dir runs/mini/calibrated
+    python training/calibrate_presence.py runs/mini/separator --clips runs/sounds/held-out --output_dir runs/calibrated
 
-A separator is surer of the recordings it learnt from than of others. Training clips played 1.2 to 1.45 times as fast
-or as slow, which is more than training varies them, stand for others. To the bias of the presence head one number is
-added, from -1 to 1: the one with which the number of sources is right in most of their mixtures of one, two and three
-sources. No other weight changes. The result is in float32, without model card and LoRA layers. An interrupted run
-begins anew.
+A separator is surer of the recordings it learnt from than of others. These are clips that were held out, or else
+training clips played 1.2 to 1.45 times as fast or as slow, which is more than training varies them. To the bias of the
+presence head one number is added, from -1 to 1: the one with which the number of sources is right in most of their
+mixtures of one, two and three sources. No other weight changes. The result is in float32, without model card and LoRA
+layers. An interrupted run begins anew.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tqdm.auto import tqdm
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.audio.loading import load_audio
+from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 from avgas_pipeline.files import atomic_folder
@@ -74,14 +76,14 @@ def counted_right(encoded: Sequence[tuple[int, list[WindowViews]]], shift: float
 
 
 @torch.no_grad()
-def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures: int, seed: int = 0) -> float:
+def calibrate(pipe: AVGASPipeline, clips: Sequence[Mapping[str, Any]], num_mixtures: int, seed: int = 0) -> float:
     """
     Shift the presence head's bias to where sources are counted best.
 
     Args:
         pipe ([`AVGASPipeline`]): Is changed.
-        clips (`Sequence`): Recordings it was trained on, as [`~avgas_pipeline.data.mixtures.MixtureSampler`] takes
-            them.
+        clips (`Sequence`): Recordings it was not trained on, as [`~avgas_pipeline.data.mixtures.MixtureSampler`]
+            takes them; [`at_other_speeds`] makes such of others.
         num_mixtures (`int`): With each number of sources.
         seed (`int`, defaults to 0): Of speeds and mixtures.
 
@@ -93,8 +95,9 @@ def calibrate(pipe: AVGASPipeline, clips: Sequence[dict[str, Any]], num_mixtures
     """
     if pipe.separator.config.num_slots < max(NUM_SOURCES):
         raise ValueError(f"The separator has {pipe.separator.config.num_slots} slots, fewer than {max(NUM_SOURCES)}.")
-    varied = at_other_speeds(clips, pipe.sampling_rate, seed)
-    mixtures = MixtureSampler(varied, seed=seed, duration_s=pipe.window_s, sampling_rate=pipe.sampling_rate)
+    mixtures = MixtureSampler(
+        clips, seed=seed, duration_s=pipe.window_s, sampling_rate=pipe.sampling_rate, target=None
+    )
     encoded = encode_mixtures(pipe, mixtures, num_mixtures)
     found = {shift: counted_right(encoded, shift) for shift in tqdm(SHIFTS, desc="Counting", unit="shift")}
     best = max(found, key=lambda shift: sum(found[shift]))
@@ -111,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", help="folder or Hub repository of a pipeline")
     parser.add_argument("--output_dir", type=Path, required=True, help="a new folder")
     parser.add_argument("--dataset", type=Path, default=Path("data/soundscapes-mini"), help="soundscapes-mini")
+    parser.add_argument("--clips", type=Path, help="recordings that it was not trained on, instead of that")
     parser.add_argument("--num_mixtures", type=int, default=500, help="with each number of sources")
     parser.add_argument("--seed", type=int, default=0, help="of speeds and mixtures")
     args = parser.parse_args(argv)
@@ -119,7 +123,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     with atomic_folder(args.output_dir) as folder:
         pipe = AVGASPipeline.from_pretrained(args.checkpoint, dtype=torch.float32)
         pipe.set_progress_bar_config(disable=True)
-        shift = calibrate(pipe, load_soundscapes_mini(args.dataset, "train")[0], args.num_mixtures, args.seed)
+        if args.clips is not None:
+            clips: Sequence[Mapping[str, Any]] = load_clips(args.clips)[0]
+        else:
+            learnt = load_soundscapes_mini(args.dataset, "train")[0]
+            clips = at_other_speeds(learnt, pipe.sampling_rate, args.seed)
+        shift = calibrate(pipe, clips, args.num_mixtures, args.seed)
         pipe.save_pretrained(folder)
     print(f"-> {args.output_dir}: presence logits moved by {shift:+.1f}")
 
