@@ -11,9 +11,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 PAINTERS = {}
 SMALL = {}
 
-# These draw a text alone and among longer ones differently: they pad to the longest of a batch, and see the padding.
-PADDED_TO_LONGEST = {"CogView4Pipeline"}
-
 ATTENTION = {"num_attention_heads": 2, "attention_head_dim": 16}
 DIT = {**ATTENTION, "num_layers": 2, "in_channels": 4, "sample_size": 16}
 # Of latents that are packed in twos by twos.

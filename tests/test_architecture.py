@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "conditioning": OUTPUT | {"layout"},
     "layout": set(),
     "settings": MODELS,
-    "denoising": {"conditioning"},
+    "denoising": {"conditioning", "models"},
     "exclusive": set(),
     "input_checks": BOTTOM | OUTPUT,
     "loaders": LOADERS,

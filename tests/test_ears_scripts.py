@@ -12,6 +12,7 @@ import make_wild_packages
 import numpy as np
 import pytest
 import soundfile
+import tags_alone
 import tokens_of_labels
 import torch
 from datasets import Dataset, load_dataset
@@ -268,3 +269,66 @@ def test_the_table_of_recordings_to_measure_on():
         with Path("model_card", name).open(encoding="utf-8", newline="") as file:
             learnt |= {row["package"] for row in csv.DictReader(file)}
     assert not {row["package"] for row in rows} & learnt
+
+
+# -- tags_alone -------------------------------------------------------------------------------------------------------
+
+
+def test_labels_that_were_never_heard_are_named_by_their_tags(tmp_path, capsys):
+    tags = ["Bark", "Rain"]
+    config = YamnetConfig(num_tagger_layers=2, id2label=dict(enumerate(tags)), label2id={"Bark": 0, "Rain": 1})
+    torch.manual_seed(0)
+    encoder = YamnetEncoder(config).eval()
+    names = {"id2label": {0: "dog barking", 1: "raining", 2: "goat bleating"}}
+    fits = {**token_layout(encoder), "num_tags": 2, "label_tags": [[0], [1], []]}
+    parts = {"audio_encoder": encoder, "audio_feature_extractor": YamnetFeatureExtractor()}
+    pipe = AVGASPipeline(**{**tiny_components(), **parts, "separator": tiny_separator(**fits, **names)})
+    pipe.set_progress_bar_config(disable=True)
+    pipe.save_pretrained(tmp_path / "before")
+
+    def table(folder, labels):
+        rows = []
+        for row in clips(labels):
+            soundfile.write(tmp_path / "x.flac", row["audio"]["array"], RATE)
+            rows.append({**row, "audio": (tmp_path / "x.flac").read_bytes()})
+        (tmp_path / folder).mkdir()
+        Dataset.from_list(rows).to_parquet(tmp_path / folder / "train.parquet")
+
+    table("learnt", ["raining"])
+    table("held-out", ["raining", "dog barking"])
+    command = [str(tmp_path / "before"), "--learnt", str(tmp_path / "learnt"), "--clips", str(tmp_path / "held-out")]
+    tags_alone.main([*command, "--output_dir", str(tmp_path / "after")])
+    assert "2 labels by tags alone" in capsys.readouterr().out
+    before, after = (AVGASPipeline.from_pretrained(tmp_path / name).separator for name in ("before", "after"))
+    for name, weight in after.state_dict().items():
+        given = before.state_dict()[name]
+        if name in ("class_head.weight", "tag_evidence.label_proj.weight"):
+            assert torch.equal(weight[1], given[1]) and not weight[[0, 2]].any()
+        elif name in ("class_head.bias", "tag_evidence.label_weight"):
+            assert weight[1] == given[1] and weight[0] == weight[2] != given[0]
+        else:
+            assert torch.equal(weight, given)
+    slots, logits = torch.randn(1, 4, 16), torch.tensor([[[9.0, -9.0]]])
+    frames = after.tag_evidence.frames(logits)
+    scores = after._class_logits(slots, frames, logits)[0, 0]
+    weight, bias = after.tag_evidence.label_weight[0].item(), after.class_head.bias[0].item()
+    assert scores[0].item() == pytest.approx(bias + weight, abs=0.01) and scores[2].item() == pytest.approx(bias)
+
+    AVGASPipeline(**tiny_components()).save_pretrained(tmp_path / "tagless")
+    with pytest.raises(SystemExit) as stopped:
+        tags_alone.main([str(tmp_path / "tagless"), *command[1:], "--output_dir", str(tmp_path / "x")])
+    assert stopped.value.code == 2 and "takes no tags" in capsys.readouterr().err
+
+
+def test_weight_and_bias_are_those_that_name_most_and_spoil_nothing(capsys):
+    # Two learnt labels that logits name rightly, with evidence for both, and a third that nothing names.
+    heard = [(label, torch.eye(3)[label] * 8, torch.eye(3)[label] * 0.8) for label in (0, 1) for _ in range(3)]
+    weight, bias = tags_alone.choose(heard, [2])
+    named = {(w, b): tags_alone.named(heard, [2], w, b, True) for w in tags_alone.WEIGHTS for b in tags_alone.BIASES}
+    assert named[weight, bias] == max(named.values()) == 6
+    assert all(tags_alone.named(heard, [2], w, b, False) == 6 for w, b in named)
+    assert "named 6 of 6" in capsys.readouterr().out
+    # Evidence for what is not there: every weight that is large enough to name anything spoils what is named.
+    loud = [(0, torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0]))] * 4
+    with pytest.raises(ValueError, match="spoils"):
+        tags_alone.choose(loud, [2])

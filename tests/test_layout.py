@@ -98,13 +98,25 @@ def test_the_pipeline_has_a_layout_if_it_is_set_so(tmp_path):
     even = draw(pipe)
     assert not np.allclose(draw(pipe, source_weights=[2, 0.5]), even, atol=1e-4)
     assert np.allclose(draw(pipe, source_weights=[2, 2]), even, atol=1e-6)
-    assert not np.allclose(draw(AVGASPipeline(**{**pipe.components}, layout_channels=0)), even, atol=1e-4)
+    assert AVGASPipeline(**pipe.components).config.layout_channels == CHANNELS
     pipe.save_pretrained(tmp_path)
     assert np.allclose(draw(AVGASPipeline.from_pretrained(tmp_path)), even, atol=1e-5)
-    assert AVGASPipeline(**pipe.components).config.layout_channels in (0, CHANNELS)
+    assert not np.allclose(draw(AVGASPipeline(**pipe.components, layout_channels=0)), even, atol=1e-4)
 
 
-@pytest.mark.parametrize("channels", [-8, 7, 0.5, "8"])
+def test_negative_sounds_are_everywhere():
+    embeds, null = torch.randn(1, 2, 2, 16), torch.zeros(2, 16)
+    away = torch.randn(1, 1, 2, 16)
+    for negative, expected in (
+        (away, box_features(torch.tensor(WHOLE), CHANNELS)),
+        (null[None, None], torch.zeros(8)),
+    ):
+        encoded = EncodedAudio(audio_embeds=embeds, negative_audio_embeds=negative, null_audio_embeds=null)
+        found, _ = prepare_conditions(encoded, [None], 1, False, True, layout_channels=CHANNELS)
+        assert torch.allclose(found.negative_tokens[0, 0, -CHANNELS:], expected)
+
+
+@pytest.mark.parametrize("channels", [-8, 7, 0.5, "8", 16])
 def test_wrong_layout_channels(channels):
     with pytest.raises(ValueError, match="layout_channels"):
         AVGASPipeline(**tiny_components(), layout_channels=channels)

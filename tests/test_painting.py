@@ -3,12 +3,14 @@
 import json
 import threading
 
+import diffusers
 import numpy as np
 import PIL.Image
 import pytest
 import soundfile
 import torch
-from diffusers import DiffusionPipeline
+from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 from evaluation_data import fails, report_of, run, write_evaluation_inputs
 from painters import NOT_TEXT_TO_IMAGE, PAINTERS, SMALL
 from tiny import LABELS, tiny_audio, tiny_components
@@ -16,10 +18,11 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline, SoundSource, describe
 from avgas_pipeline.cli import app
-from avgas_pipeline.loaders.painter import load_painter
+from avgas_pipeline.loaders.painter import _is_text_to_image, load_painter
 from avgas_pipeline.loaders.phrases import PHRASES, phrase_of
 from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 from avgas_pipeline.painting import paint_sources
+from avgas_pipeline.weighted_prompts import weighted_embeds
 
 
 def sources_of(*labels):
@@ -206,8 +209,6 @@ def test_everything_else_goes_to_the_painter(pipe, sd):
 
     found = [sources_of("raining")]
     options = {"output_type": "np", **SD, "guidance_scale": 3.0}
-    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    latents = latents[..., : sd.unet.config.sample_size, : sd.unet.config.sample_size]
     shape = sd(["x"], output_type="latent", **SD).images.shape
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     out = paint_sources(
@@ -258,6 +259,33 @@ def test_other_painters_are_told_the_order(pipe):
     assert np.abs(out.images - painter(out.prompts, generator=seeds(0), **options).images).max() <= 1e-5
 
 
+@pytest.mark.parametrize("style", ["a photograph of {}", "rain falling on a dog barking: {}"])
+def test_the_words_of_a_phrase_weigh_and_no_others(sd, style):
+    said = describe(sources_of("raining", "dog barking"), style, weights=[0.25, 1])
+    assert said.phrases == [("a dog barking", 1.0), ("rain falling", 0.25)]
+    start = style.index("{}")
+    embeds = weighted_embeds(sd, [said.mixed], [said.phrases], start)["prompt_embeds"][0]
+    options = {"device": "cpu", "num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+    plain, empty = (sd.encode_prompt([text], **options)[0][0] for text in (said.mixed, ""))
+    # The tests' tokenizer has a token for every character but blanks, and one that begins the text.
+    place = said.mixed.index("rain falling", start)
+    first = 1 + len(said.mixed[:place].replace(" ", ""))
+    last = first + len("rainfalling")
+    expected = plain.clone()
+    expected[first:last] = empty[first:last] + 0.25 * (plain[first:last] - empty[first:last])
+    assert (embeds - expected).abs().max() < 1e-5 and (plain - expected).abs().max() > 1e-3
+
+
+def test_a_safety_checker_is_spoken_of(sd, monkeypatch):
+    def call(self, prompt, **options):
+        pictures = [PIL.Image.new("RGB", (8, 8)) for _ in prompt]
+        return StableDiffusionPipelineOutput(images=pictures, nsfw_content_detected=[False, True][: len(prompt)])
+
+    monkeypatch.setattr(type(sd), "__call__", call)
+    with pytest.warns(UserWarning, match="blackened what it drew of .'a photograph of rain falling'"):
+        paint_sources(sd, [sources_of("raining")], separate=True)
+
+
 def test_unknown_sounds(pipe, sd):
     probs = torch.tensor([0.1, 0.5, 0.2, 0.1, 0.1])
     found = [[SoundSource("raining"), SoundSource(None, label_probs=probs, is_drawn=False)]]
@@ -268,8 +296,10 @@ def test_unknown_sounds(pipe, sd):
     out = pipe.paint(painter=sd, sources=found, separate=True, **SD)
     assert out.prompts == ["a photograph of rain falling and a dog barking"] and len(out.sources[0][1].images) == 1
     assert LABELS[1] == "dog barking" and out.sources[0][1].label is None
+    alone = [[SoundSource(None, label_probs=probs, is_drawn=False)]]
     with pytest.raises(ValueError, match="draw_unknown"):
-        pipe.paint(painter=sd, sources=[[SoundSource(None, label_probs=probs, is_drawn=False)]], **SD)
+        pipe.paint(painter=sd, sources=alone, **SD)
+    assert pipe.paint(painter=sd, sources=alone, draw_unknown=True, **SD).prompts == ["a photograph of a dog barking"]
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
@@ -287,7 +317,11 @@ def test_other_pipelines_are_refused(name, pipe, tmp_path):
 
 def test_wrong_painters(pipe, tmp_path):
     found = [sources_of("raining")]
-    for wrong, word in ((None, "needed"), (3, "text-to-image"), (AVGASPipeline(**tiny_components()), "text alone")):
+    for wrong, word in (
+        (None, "needed"),
+        (3, "text-to-image pipeline"),
+        (AVGASPipeline(**tiny_components()), "text alone"),
+    ):
         with pytest.raises(ValueError, match=word):
             pipe.paint(painter=wrong, sources=found)
     with pytest.raises(FileNotFoundError, match="no such folder"):
@@ -297,6 +331,46 @@ def test_wrong_painters(pipe, tmp_path):
         pipe.paint(painter=tmp_path / "file", sources=found)
     with pytest.raises(ValueError, match="exactly one"):
         pipe.paint(painter=PAINTERS["StableDiffusionPipeline"]())
+
+
+@pytest.mark.parametrize("sources", [[], [[]], sources_of("raining"), [["raining"]], "raining", {}])
+def test_wrong_sources(pipe, sd, sources):
+    for options in ({}, {"draw_unknown": True}):
+        with pytest.raises(ValueError, match="list of each soundscape's sources"):
+            pipe.paint(painter=sd, sources=sources, **options)
+
+
+@pytest.mark.parametrize("name", ["sampling_rate", "num_sources", "presence_threshold", "audio_track"])
+def test_what_is_said_of_audio_does_not_go_with_sources(pipe, sd, name):
+    with pytest.raises(ValueError, match=name):
+        pipe.paint(painter=sd, sources=[sources_of("raining")], **{name: 1})
+
+
+def test_arguments_that_a_painter_does_not_take(pipe, sd):
+    for name in ("true_cfg_scale", "max_sequence_length"):
+        with pytest.raises(ValueError, match=f"does not take `{name}`"):
+            pipe.paint(painter=sd, sources=[sources_of("raining")], **{name: 1})
+
+
+DRAW_FROM_TEXT = {name for name in dir(diffusers) if name.endswith("Pipeline")} & {
+    pipeline.__name__ for pipeline in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
+}
+OTHER = {
+    "AceStepPipeline", "AudioLDM2Pipeline", "CogVideoXPipeline", "HeliosPipeline", "HeliosPyramidPipeline",
+    "KandinskyPriorPipeline", "LattePipeline", "LTXPipeline", "SanaVideoPipeline", "ShapEPipeline",
+    "StableCascadeDecoderPipeline", "StableCascadePriorPipeline", "StableDiffusionInpaintPipeline",
+    "StableDiffusionUpscalePipeline", "StableDiffusionXLImg2ImgPipeline", "TextToVideoZeroPipeline",
+    "WanPipeline", "WuerstchenPriorPipeline",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(DRAW_FROM_TEXT | OTHER))
+def test_which_pipelines_of_diffusers_can_paint(name):
+    kind = getattr(diffusers, name)
+    # Without components: only the class counts.
+    can_paint = _is_text_to_image(kind.__new__(kind))
+    needs_more = "Control" in name or name in OTHER
+    assert can_paint == (name in DRAW_FROM_TEXT and not needs_more)
 
 
 def test_pickled_and_missing_weights(sd, tmp_path):
@@ -330,7 +404,6 @@ def test_one_painter_in_two_threads(pipe, sd):
     go_on.set()
     thread.join()
     assert len(errors) == 1 and "painter" in errors[0]
-    assert isinstance(sd, DiffusionPipeline)
 
 
 # -- in evaluation ----------------------------------------------------------------------------------------------------
@@ -357,4 +430,5 @@ def test_tags_to_prompt_is_a_baseline(tmp_path):
     with PIL.Image.open(tmp_path / "out/systems/prompts/00000/00001.png") as drawn:
         assert np.abs(np.asarray(drawn, int) - np.asarray(expected, int)).max() <= 1
     fails(run(inputs, tmp_path / "other", "--baseline", "prompts"), "text-to-image pipeline")
+    fails(run(inputs, tmp_path / "other", "--no-draw", "--baseline", f"prompts={painter}"), "nothing is drawn")
     fails(run(inputs, tmp_path / "other", "--baseline", f"prompts={tmp_path / 'nothing'}"), "no such folder")

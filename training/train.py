@@ -31,6 +31,7 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.scenes import collage
 from avgas_pipeline.files import atomic_path
 from avgas_pipeline.models.added_conditions import time_ids
+from avgas_pipeline.models.latent_scale import needs_float32
 from avgas_training.card import create_repo, finish
 from avgas_training.checkpoints import save_trainable_only
 from avgas_training.command_line import parse_settings, run_script
@@ -201,7 +202,8 @@ def set_precision(
         pipe.unet.enable_gradient_checkpointing()
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
     weight_dtype = dtypes.get(accelerator.mixed_precision, torch.float32)
-    pipe.vae.requires_grad_(False).to(accelerator.device, weight_dtype)
+    in_float32 = weight_dtype == torch.float16 and needs_float32(pipe.vae, pipe.unet)
+    pipe.vae.requires_grad_(False).to(accelerator.device, torch.float32 if in_float32 else weight_dtype)
     if not settings.full:
         pipe.unet.to(weight_dtype)
     if weight_dtype != torch.float32:

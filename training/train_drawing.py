@@ -25,6 +25,7 @@ from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 from avgas_pipeline.files import atomic_path
 from avgas_pipeline.layout import place_sources
+from avgas_pipeline.models.latent_scale import scale_latents, unscale_latents
 from avgas_training.command_line import parse_settings, run_script
 from avgas_training.data.example_cache import ExampleCache
 from avgas_training.data.layouts import LayoutDataset
@@ -125,8 +126,11 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
         ValueError: If the checkpoint does not draw by labels, or tokens are too narrow for the layout.
     """
     config = pipe.separator.config
-    if pipe.separator.label_tokens is None:
-        raise ValueError(f"{settings.pretrained_model_name_or_path}: does not draw by labels.")
+    name, separator = settings.pretrained_model_name_or_path, pipe.separator
+    if separator.label_tokens is None or any(weight.any() for weight in separator.token_head[-1].parameters()):
+        raise ValueError(f"{name}: does not draw by labels alone; see training/mini/tokens_of_labels.py.")
+    if separator.token_norm is None:
+        raise ValueError(f"{name}: its condition tokens are not normalised.")
     if settings.layout_channels >= config.cross_attention_dim:
         raise ValueError(
             f"layout_channels has to be below the width of condition tokens, {config.cross_attention_dim}, but is"
@@ -134,10 +138,15 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
         )
     if settings.autoencoder is not None:
         pipe.register_modules(vae=AutoencoderDC.from_pretrained(settings.autoencoder))
+    if not isinstance(pipe.vae, AutoencoderDC):
+        raise ValueError(f"{name}: its autoencoder is an {type(pipe.vae).__name__}, not an AutoencoderDC.")
     side = settings.resolution // 2 ** (len(pipe.vae.config.encoder_block_out_channels) - 1)
     if settings.new_unet:
         pipe.register_modules(unet=build_unet(settings.new_unet, pipe, side))
     pipe.register_to_config(layout_channels=settings.layout_channels)
+    # So that a pipeline made of this one's components has it, too.
+    known = {**(config.pipeline_settings or {}), "layout_channels": settings.layout_channels}
+    separator.register_to_config(pipeline_settings=known)
 
 
 def build_unet(channels: Sequence[int], pipe: AVGASPipeline, side: int) -> UNet2DConditionModel:
@@ -161,7 +170,7 @@ def build_unet(channels: Sequence[int], pipe: AVGASPipeline, side: int) -> UNet2
 def latents_of(vae: AutoencoderDC, pixels: torch.Tensor) -> torch.Tensor:
     """Scaled latents of pictures `(B, 3, H, W)` in [-1, 1]."""
     with torch.no_grad():
-        return encode_pictures(vae, pixels)[0] * vae.config.scaling_factor
+        return scale_latents(vae, encode_pictures(vae, pixels)[0])
 
 
 @torch.no_grad()
@@ -201,7 +210,7 @@ def draw(
             model(latents, times, labels, boxes, dropped) for dropped in (conditioned, ~conditioned)
         )
         latents = scheduler.step(without + settings.guidance_scale * (with_labels - without), t, latents)[0]
-    pixels = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    pixels = pipe.vae.decode(unscale_latents(pipe.vae, latents)).sample
     return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

@@ -15,6 +15,12 @@ from .layout import MOST_PLACED, WHOLE, box_features, place_sources
 from .pipeline_output import EncodedAudio, SoundSource
 
 
+NOTHING_KNOWN = (
+    "Soundscape {}: what is heard in it is no sound that the model knows, and such are not drawn; pass"
+    " `draw_unknown=True` to draw what they are most like."
+)
+
+
 def weights_per_soundscape(
     source_weights: Any, batch_size: int, labels: set[str] | None
 ) -> list[dict[str, float] | list[float] | None]:
@@ -293,6 +299,10 @@ def prepare_conditions(
         return Conditions(rows, tokens, token_mask, pooled=pooled), sources
 
     negative_embeds, present = _negative_embeds(encoded, len(embeds))
+    if layout_channels and not _is_null(negative_embeds, encoded.null_audio_embeds):
+        # Sounds that are led away from are nowhere else than in all of the picture.
+        everywhere = torch.tensor(WHOLE).expand(*present.shape, 4)
+        negative_embeds = with_places(negative_embeds, everywhere, layout_channels)
     if pooled_dim:
         negative_pooled, negative_embeds = split_pooled(negative_embeds, pooled_dim)
         negative_pooled = pool(negative_pooled, present)[rows.soundscapes]
@@ -394,10 +404,7 @@ def _drawn(mask: torch.Tensor, sources: Sequence[Sequence[SoundSource]]) -> torc
     for number, found in enumerate(sources):
         is_drawn = [source.is_drawn for source in found]
         if not any(is_drawn):
-            raise ValueError(
-                f"Soundscape {number}: what is heard in it is no sound that the model knows, and such are not drawn;"
-                " pass `draw_unknown=True` to draw what they are most like."
-            )
+            raise ValueError(NOTHING_KNOWN.format(number))
         drawn[number, mask[number]] = torch.tensor(is_drawn, device=mask.device)
     return drawn
 
@@ -455,6 +462,11 @@ def _negative_embeds(encoded: EncodedAudio, batch_size: int) -> tuple[torch.Tens
     if embeds is None:
         embeds, mask = encoded.null_audio_embeds.expand(batch_size, 1, -1, -1), None
     return embeds, _present(embeds, mask)
+
+
+def _is_null(embeds: torch.Tensor, null_embeds: torch.Tensor | None) -> bool:
+    """Whether condition tokens `(B, S, M, C)` are the null tokens `(M, C)`."""
+    return null_embeds is not None and torch.equal(embeds, null_embeds.expand_as(embeds).to(embeds))
 
 
 def _prepend_text(

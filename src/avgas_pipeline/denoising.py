@@ -4,6 +4,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 
 from .conditioning import Rows
+from .models.latent_scale import unscale_latents
 
 
 class DenoisingMixin:
@@ -78,22 +79,13 @@ class DenoisingMixin:
         Raises:
             ValueError: If what the VAE makes of them is not finite, which would be a black image.
         """
-        config = self.vae.config
-        latents = latents.to(self.vae.dtype)
-        if config.get("latents_std") and config.get("latents_mean"):
-            # Of some relatives of Stable Diffusion XL.
-            mean, deviation = (
-                latents.new_tensor(config[key]).view(1, -1, 1, 1) for key in ("latents_mean", "latents_std")
-            )
-            latents = latents * deviation / config.scaling_factor + mean
-        else:
-            latents = latents / config.scaling_factor + (config.get("shift_factor") or 0.0)
+        latents = unscale_latents(self.vae, latents.to(self.vae.dtype))
         parts = latents.split(max_batch_rows or latents.shape[0])
         images = torch.cat([self.vae.decode(part, return_dict=False)[0] for part in parts])
         if not images.isfinite().all():
             raise ValueError(
                 f"What `vae` ({self.vae.dtype}) decodes is not finite: its weights are damaged, or the data type does"
-                " not hold its values, as float16 in some autoencoders."
+                " not hold its values, as float16 in some autoencoders: `pipe.vae.to(torch.float32)` then helps."
             )
         return images
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,18 +12,24 @@ from diffusers import DiffusionPipeline
 from transformers import PreTrainedTokenizerBase
 
 from .audio.loading import DEFAULT_MAX_DURATION_S
-from .conditioning import Rows, step_generators, weights_of_sources, weights_per_soundscape
+from .conditioning import NOTHING_KNOWN, Rows, step_generators, weights_of_sources, weights_per_soundscape
 from .exclusive import in_use
 from .input_checks import check_count
-from .loaders.painter import load_painter
+from .loaders.painter import check_call, load_painter
+from .loaders.phrases import DEFAULT_STYLE, PLACE, check_style
 from .pipeline_output import AVGASPipelineOutput, SoundSource
 from .prompts import Prompts, describe
 from .weighted_prompts import takes_weights, weighted_embeds
 
 
-DEFAULT_STYLE = "a photograph of {}"
-# Arguments of a painter that are made here.
-_OURS = ("prompt", "prompt_embeds", "pooled_prompt_embeds", "return_dict")
+# Arguments of a painter that are made here, or would have to fit what is.
+_OURS = (
+    *(f"prompt{number}" for number in ("", "_2", "_3", "_4")),
+    *(f"{name}prompt_embeds" for name in ("", "pooled_", "negative_", "negative_pooled_")),
+    "return_dict",
+)
+# Of `paint`, what is said of recordings.
+_OF_AUDIO = ("sampling_rate", "num_sources", "presence_threshold", "audio_track")
 _BUSY = "The painter is in the middle of another call: give every thread a painter with a scheduler of its own."
 
 
@@ -78,7 +85,7 @@ class PaintingMixin:
             max_batch_rows (`int`, *optional*):
                 The most images that the painter draws at a time. All of them if `None`.
             draw_unknown (`bool`, defaults to `False`):
-                Whether to draw unknown sounds, too, as what they are most like.
+                Whether to draw unknown sounds, too, as what they are most like. Those of `sources` as well.
             output_type (`str`, *optional*, defaults to `"pil"`):
                 As the painter takes it: `"pil"`, `"np"`, `"pt"`, `"latent"`.
             painter_kwargs (`dict`, *optional*):
@@ -99,26 +106,31 @@ class PaintingMixin:
             raise ValueError("`painter` is needed: a text-to-image pipeline, its folder or its Hub repository.")
         if (audio is None) == (sources is None):
             raise ValueError("Pass exactly one of `audio` and `sources`.")
+        given = dict(zip(_OF_AUDIO, (sampling_rate, num_sources, presence_threshold, audio_track), strict=True))
+        unused = [name for name, value in given.items() if value is not None]
+        if sources is not None and unused:
+            raise ValueError(f"`{unused[0]}` is about `audio`, and `sources` are given.")
         check_count("num_images_per_prompt", num_images_per_prompt)
         if max_batch_rows is not None:
             check_count("max_batch_rows", max_batch_rows)
-        describe([SoundSource("rain")], style)
-        is_ours = not isinstance(painter, (str, os.PathLike))
-        painter = load_painter(painter)
-        if not is_ours:
-            painter.to(self._execution_device)
+        check_style(style)
+        is_named = isinstance(painter, (str, os.PathLike))
+        if not is_named:
+            painter = load_painter(painter)
         if sources is None:
             sources = self.encode_audio(
                 audio,
-                sampling_rate=sampling_rate,
-                num_sources=num_sources,
-                presence_threshold=presence_threshold,
                 return_audio=return_audio,
                 max_duration_s=max_duration_s,
-                audio_track=audio_track,
                 draw_unknown=draw_unknown,
+                **given,
             ).sources
             self.maybe_free_model_hooks()
+        elif draw_unknown:
+            _check_sources(sources)
+            sources = [[dataclasses.replace(source, is_drawn=True) for source in found] for found in sources]
+        if is_named:
+            painter = load_painter(painter).to(self._execution_device)
         id2label = {} if self.separator is None else self.separator.id2label
         output = paint_sources(
             painter,
@@ -167,9 +179,11 @@ def paint_sources(
     Raises:
         ValueError: If there is nothing to draw of a soundscape, or arguments do not fit.
     """
+    _check_sources(sources)
     taken = sorted(set(_OURS) & painter_kwargs.keys())
     if taken:
         raise ValueError(f"`{taken[0]}` is made of the sources; `style` changes what the painter is told.")
+    check_call(painter, [*painter_kwargs, *(["negative_prompt"] if negative_prompt is not None else [])])
     tokenizers = [part for part in painter.components.values() if isinstance(part, PreTrainedTokenizerBase)]
     kept, prompts = [], []
     for number, found in enumerate(sources):
@@ -178,10 +192,7 @@ def paint_sources(
         own = [(source, value) for source, value in zip(found, values, strict=True) if value > 0]
         named = [_named(source, id2label or {}) for source, _ in own]
         if not any(source.label for source in named):
-            raise ValueError(
-                f"Soundscape {number}: what is heard in it is no sound that the model knows, and such are not drawn;"
-                " pass `draw_unknown=True` to draw what they are most like."
-            )
+            raise ValueError(NOTHING_KNOWN.format(number))
         drawn = [bool(source.label) for source in named]
         kept.append(
             [dataclasses.replace(source, is_drawn=is_drawn) for (source, _), is_drawn in zip(own, drawn, strict=True)]
@@ -194,7 +205,10 @@ def paint_sources(
         prompts[soundscape].mixed if source is None else alone[soundscape][source]
         for soundscape, source in zip(rows.soundscapes, rows.sources, strict=True)
     ]
-    images = _draw(painter, rows, texts, prompts, negative_prompt, generator, latents, max_batch_rows, painter_kwargs)
+    begin = style.index(PLACE)
+    images = _draw(
+        painter, rows, texts, prompts, begin, negative_prompt, generator, latents, max_batch_rows, painter_kwargs
+    )
     images, shared = rows.share_out(images, kept)
     described = [
         [dataclasses.replace(source, prompt=prompt) for source, prompt in zip(found, each.separated, strict=True)]
@@ -229,13 +243,14 @@ def _draw(
     rows: Rows,
     texts: list[str],
     prompts: Sequence[Prompts],
+    begin: int,
     negative_prompt: str | list[str] | None,
     generator: torch.Generator | list[torch.Generator] | None,
     latents: torch.Tensor | None,
     max_batch_rows: int | None,
     options: dict[str, Any],
 ) -> Any:
-    """The painter's pictures of all rows."""
+    """The painter's pictures of all rows; the first phrase begins at character `begin` of a prompt."""
     num_mixed = len(rows.mixed())
     if isinstance(generator, list) and len(generator) != num_mixed:
         raise ValueError(f"{len(generator)} generators do not fit {num_mixed} mixed images: it takes one for each.")
@@ -262,13 +277,32 @@ def _draw(
             part = slice(start, start + (max_batch_rows or len(rows)))
             call: dict[str, Any] = {"prompt": texts[part]}
             if is_weighted:
-                call = weighted_embeds(painter, texts[part], phrases[part])
+                scale = (options.get("cross_attention_kwargs") or {}).get("scale")
+                call = weighted_embeds(painter, texts[part], phrases[part], begin, options.get("clip_skip"), scale)
             if negatives is not None:
                 call["negative_prompt"] = negatives[part]
             if latents is not None:
                 call["latents"] = latents[part]
             output = painter(**call, generator=generators[part], **options)
+            hidden = [text for text, is_hidden in zip(texts[part], _hidden(output), strict=False) if is_hidden]
+            if hidden:
+                warnings.warn(f"The painter's safety checker blackened what it drew of {hidden}.", stacklevel=4)
             pictures.append(output.images)
     if isinstance(pictures[0], list):
         return [picture for part in pictures for picture in part]
     return np.concatenate(pictures) if isinstance(pictures[0], np.ndarray) else torch.cat(pictures)
+
+
+def _hidden(output: Any) -> list[bool]:
+    """Which pictures a safety checker has blackened."""
+    return getattr(output, "nsfw_content_detected", None) or []
+
+
+def _check_sources(sources: Any) -> None:
+    """Raises `ValueError` unless there is a list of sources for each soundscape."""
+    fits = isinstance(sources, (list, tuple)) and all(
+        isinstance(found, (list, tuple)) and found and all(isinstance(source, SoundSource) for source in found)
+        for found in sources
+    )
+    if not fits or not sources:
+        raise ValueError("`sources` has to be a list with the list of each soundscape's sources, at least one each.")

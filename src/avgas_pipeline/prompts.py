@@ -1,17 +1,14 @@
 """Sources in words, for text-to-image models: what one sees where they are heard."""
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from .conditioning import weights_of_sources
-from .loaders.phrases import phrase_of
+from .loaders.phrases import PLACE, check_style, phrase_of
 from .pipeline_output import SoundSource
-
-
-# Where the phrases go in a style.
-_PLACE = "{}"
 
 
 class Prompts(NamedTuple):
@@ -45,8 +42,8 @@ def describe(
         style (`str`, defaults to `"{}"`): What kind of picture, with `{}` for what it shows: `"a photograph of {}"`.
         weights (`dict[str, float]` or `Sequence[float]`, *optional*): By label, or one for each source. The mixed
             prompt has the sources in this order, the largest first, and leaves out those with 0.
-        tokenizers (`Sequence`, *optional*): Of the text-to-image model. The mixed prompt has as many sources as they
-            take at once.
+        tokenizers (`Sequence`, *optional*): Of the text-to-image model. The mixed prompt has as many sources as fit
+            into the one that takes most; a warning names the others.
 
     Returns:
         [`Prompts`]: sources with the same label are one phrase, in the plural: "dogs barking".
@@ -54,8 +51,7 @@ def describe(
     Raises:
         ValueError: If `style` has not exactly one `{}`, weights do not fit the sources, or no source is left.
     """
-    if not isinstance(style, str) or style.count(_PLACE) != 1:
-        raise ValueError(f"`style` has to be text with one {_PLACE!r}, such as 'a photograph of {{}}', not {style!r}.")
+    check_style(style)
     values = weights_of_sources(list(weights) if isinstance(weights, (tuple, list)) else weights, sources)
     named = [
         (source.label, weight) for source, weight in zip(sources, values, strict=True) if source.label and weight > 0
@@ -68,10 +64,13 @@ def describe(
         (phrase_of(label, is_several=labels.count(label) > 1), weight)
         for label, weight in sorted(largest.items(), key=lambda pair: -pair[1])
     ]
+    left_out: list[str] = []
     while len(phrases) > 1 and not _fits(_sentence(phrases, style), tokenizers):
-        phrases.pop()
+        left_out.insert(0, phrases.pop()[0])
+    if left_out:
+        warnings.warn(f"The prompt of the mixed picture has no room for {', '.join(left_out)}.", stacklevel=2)
     separated = [
-        style.replace(_PLACE, phrase_of(source.label)) if source.label and weight > 0 else None
+        style.replace(PLACE, phrase_of(source.label)) if source.label and weight > 0 else None
         for source, weight in zip(sources, values, strict=True)
     ]
     return Prompts(_sentence(phrases, style), separated, phrases)
@@ -79,8 +78,12 @@ def describe(
 
 def _sentence(phrases: Sequence[tuple[str, float]], style: str) -> str:
     *others, last = (phrase for phrase, _ in phrases)
-    return style.replace(_PLACE, f"{', '.join(others)} and {last}" if others else last)
+    return style.replace(PLACE, f"{', '.join(others)} and {last}" if others else last)
 
 
 def _fits(prompt: str, tokenizers: Sequence[PreTrainedTokenizerBase]) -> bool:
-    return all(len(tokenizer(prompt).input_ids) <= tokenizer.model_max_length for tokenizer in tokenizers)
+    if not tokenizers:
+        return True
+    # Others, such as CLIP's beside T5, cut what is too long for them.
+    longest = max(tokenizers, key=lambda tokenizer: tokenizer.model_max_length)
+    return len(longest(prompt, verbose=False).input_ids) <= longest.model_max_length

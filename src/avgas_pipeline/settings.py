@@ -34,4 +34,9 @@ def resolve_settings(separator: AudioVisualSeparator | None, **given: Any) -> di
     if channels is not None and (not isinstance(channels, Integral) or channels % 8):
         raise ValueError(f"`layout_channels` has to be a multiple of 8 but is {channels!r}.")
     known = (separator.config.pipeline_settings or {}) if separator is not None else {}
+    if separator is not None and (channels or 0) >= separator.config.cross_attention_dim:
+        raise ValueError(
+            f"`layout_channels` has to be below the width of condition tokens, {separator.config.cross_attention_dim},"
+            f" but is {channels}."
+        )
     return {**DEFAULT_SETTINGS, **known, **{name: value for name, value in given.items() if value is not None}}

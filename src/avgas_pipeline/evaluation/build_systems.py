@@ -89,6 +89,8 @@ def _prompt_system(
         raise ValueError(f"{name!r} needs a text-to-image pipeline: {name}=PAINTER.")
     if model is None:
         raise ValueError(f"{name!r} needs a model that hears what is to be drawn.")
+    if not settings.draw:
+        raise ValueError(f"{name!r} is another way of drawing, so it has no place where nothing is drawn.")
     return PromptSystem(name, model, painter, settings, sampling, device)
 
 

@@ -18,7 +18,7 @@ from .soundscapes import EvaluationSet
 
 RECORDS = "records.json"
 # Settings that say where something lies, beside digests of what it is.
-PATHS = ("checkpoint", "commit", "data", "lora", "manifest")
+PATHS = ("checkpoint", "commit", "data", "lora", "manifest", "painter")
 
 
 @dataclass(frozen=True)

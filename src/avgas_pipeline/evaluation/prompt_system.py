@@ -1,11 +1,13 @@
 """A system that tells a text-to-image pipeline what the model hears: tags to prompt."""
 
+import hashlib
 from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
 
 from ..loaders.painter import load_painter
+from ..loaders.phrases import DEFAULT_STYLE, PHRASES
 from ..painting import paint_sources
 from ..pipeline_output import AVGASPipelineOutput, EncodedAudio
 from .pipeline_system import DrawingSettings, PipelineSystem
@@ -50,7 +52,8 @@ class PromptSystem(PipelineSystem):
         """Both pipelines' weights and configurations, and settings."""
         # The model's own steps and guidance are not used.
         own = {"num_inference_steps": None, "guidance_scale": None, **self.sampling}
-        return {**super().fingerprint(), **own, "painter": self.painter_name}
+        said = hashlib.sha256(repr((DEFAULT_STYLE, PHRASES)).encode()).hexdigest()
+        return {**super().fingerprint(), **own, "painter": self.painter_name, "phrases_sha256": said}
 
     def close(self) -> None:
         """Free the memory of both."""
@@ -64,5 +67,12 @@ class PromptSystem(PipelineSystem):
     def _draw(self, encoded: EncodedAudio, generators: list[torch.Generator]) -> AVGASPipelineOutput:
         labels = self.pipe.separator.id2label
         return paint_sources(
-            self.painter, encoded.sources, separate=True, generator=generators, id2label=labels, **self.sampling
+            self.painter,
+            encoded.sources,
+            separate=True,
+            generator=generators,
+            id2label=labels,
+            # Some painters draw otherwise what they draw together.
+            max_batch_rows=1,
+            **self.sampling,
         )

@@ -13,8 +13,8 @@ from .phrases import phrase_of
 _TEMPERATURE = 1e-4
 # Phrases that go through the text encoders at a time.
 _BATCH_SIZE = 32
-# Of a separator, what makes condition tokens.
-_CONDITION = ("token_head.", "token_norm.", "label_tokens.", "null_tokens")
+# Of a separator, what is made anew: `token_head.0` makes condition tokens, too, but of whatever width.
+_CONDITION = ("token_head.2.", "token_norm.", "label_tokens.", "null_tokens")
 
 
 @torch.no_grad()

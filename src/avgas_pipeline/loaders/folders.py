@@ -39,6 +39,8 @@ _MOST_OF = {
         "num_mask_bands": 2**12,
     },
     **{"n_fft": 2**16, "fft_window_size": 2**16, "max_length": 2**16},
+    # Multiplies no length.
+    "rope_theta": 1e12,
     **{"frame_s": 10, "window_s": 600, "max_length_s": 600, "chunk_length": 600},
 }
 

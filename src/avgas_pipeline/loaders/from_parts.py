@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin, UNet2DConditionModel
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -84,8 +84,8 @@ class FromPartsMixin:
             use_text_encoder (`bool`, defaults to `False`):
                 Whether to keep the text encoder and tokenizer, for `prompt`.
             dtype (`torch.dtype`, *optional*):
-                Data type of what is loaded; float32 if not given. In float16, Stable Diffusion XL's autoencoder is
-                loaded in float32 where its configuration says `force_upcast`.
+                Data type of what is loaded; float32 if not given. In float16, Stable Diffusion XL's autoencoder stays
+                in float32 where its configuration says `force_upcast`.
             audio_checkpoint (`str` or [`AVGASPipeline`], *optional*):
                 A trained pipeline, such as `"avgas-mini"`, instead of `audio_encoder`, `audio_feature_extractor` and
                 `separator`: its name, folder or Hub repository, or a loaded one.
@@ -108,6 +108,8 @@ class FromPartsMixin:
         text = {
             name: getattr(base, name, None) if use_text_encoder else None for name in ("text_encoder", "tokenizer")
         }
+        if not isinstance(getattr(base, "unet", None), UNet2DConditionModel):
+            raise ValueError(f"A {type(base).__name__} is not Stable Diffusion 1.x, 2.x or XL: it has no such U-Net.")
         if use_text_encoder and pooled_dim(base.unet):
             raise ValueError("`use_text_encoder` is for Stable Diffusion 1.x and 2.x; XL's text encoders are two.")
         drawing = {"vae": base.vae, "unet": base.unet, "scheduler": base.scheduler, **text}
@@ -136,8 +138,10 @@ def _hearing_parts(
 ) -> dict[str, Any]:
     """What a trained pipeline hears with, drawn as the base draws its labels' phrases, and the settings of both."""
     audio = audio_checkpoint
+    if base.unet.device.type == "meta":
+        raise ValueError("The base's weights are offloaded; turn offloading on for the new pipeline instead.")
     if not isinstance(audio, DiffusionPipeline):
-        audio = kind.from_pretrained(audio, **({} if dtype is None else {"dtype": dtype}))
+        audio = kind.from_pretrained(audio, **({} if dtype is None else {"dtype": dtype})).to(base.device)
     if not isinstance(audio, kind) or audio.separator is None:
         raise ValueError(f"`audio_checkpoint` has to be a trained {kind.__name__}, not a {type(audio).__name__}.")
     separator = with_phrases_of(audio.separator, base)
@@ -165,9 +169,6 @@ def load_base(name: str, dtype: torch.dtype) -> DiffusionPipeline:
     check_components(folder, _BASE)
     if "safety_checker" in components:
         options["safety_checker"] = None
-    is_xl = "text_encoder_2" in components
-    if is_xl and dtype == torch.float16 and AutoencoderKL.load_config(folder, subfolder="vae").get("force_upcast"):
-        return DiffusionPipeline.from_pretrained(folder, dtype={"vae": torch.float32, "default": dtype}, **options)
     return DiffusionPipeline.from_pretrained(folder, dtype=dtype, **options)
 
 

@@ -11,6 +11,7 @@ from huggingface_hub import file_exists
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
+from ..models.latent_scale import needs_float32
 from .folders import check_folder, locate
 from .model_card import create_model_card
 from .model_weights import check_components
@@ -27,7 +28,8 @@ class HubMixin:
         r"""
         Load a pipeline from a folder or from the Hub, as [`DiffusionPipeline.from_pretrained`] does, but never from
         pickled weights. `"avgas-mini"` comes with the package, and needs no network. All models are in float32 unless
-        `dtype` says otherwise, whatever they were saved in.
+        `dtype` says otherwise, whatever they were saved in; Stable Diffusion XL's autoencoder stays in float32 where
+        its configuration says that float16 does not hold its values.
 
         Raises:
             FileNotFoundError: If the folder, or one of its components' weights, is missing.
@@ -42,7 +44,11 @@ class HubMixin:
         # transformers' models would have the files' own type.
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
-        return super().from_pretrained(path, use_safetensors=True, **kwargs)
+        pipe = super().from_pretrained(path, use_safetensors=True, **kwargs)
+        parts = (pipe.vae, pipe.unet)
+        if all(parts) and pipe.vae.dtype == torch.float16 and needs_float32(*parts) and "vae" not in kwargs:
+            pipe.vae.to(torch.float32)
+        return pipe
 
     @classmethod
     def download(cls, pretrained_model_name: str, **kwargs: Any) -> str | os.PathLike:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,9 +15,12 @@ from .model_weights import check_components
 
 # Arguments of pipelines that draw something else than pictures, or from something else than text.
 _OTHER_TASKS = {
-    "audio", "audio_end_in_s", "audio_length_in_s", "control_image", "controlnet_conditioning_scale", "mask_image",
-    "num_frames", "video",
+    "audio", "audio_duration", "audio_end_in_s", "audio_length_in_s", "control_image", "control_video",
+    "controlnet_conditioning_scale", "frames", "mask_image", "num_frames", "video", "video_length",
 }  # fmt: skip
+_NEEDED = {"prompt", "height", "width", "num_inference_steps", "generator", "output_type"}
+# One half of a pipeline.
+_HALVES = ("PriorPipeline", "DecoderPipeline")
 
 
 def load_painter(
@@ -69,14 +73,29 @@ def _load(name: str, dtype: torch.dtype) -> DiffusionPipeline:
         raise ValueError(f"{name}: can't be loaded as a text-to-image pipeline ({reason}).") from error
 
 
+def check_call(painter: DiffusionPipeline, names: Iterable[str]) -> None:
+    """Raises `ValueError` if a painter does not take an argument."""
+    # Some swallow whatever they do not know.
+    parameters = inspect.signature(type(painter).__call__).parameters
+    for name in names:
+        if name not in parameters:
+            raise ValueError(f"{type(painter).__name__} does not take `{name}`.")
+
+
 def _is_text_to_image(pipe: DiffusionPipeline) -> bool:
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    if "prompt" not in parameters or _OTHER_TASKS & parameters.keys():
+    kind = type(pipe)
+    parameters = inspect.signature(kind.__call__).parameters
+    if "prompt" not in parameters or _OTHER_TASKS & parameters.keys() or kind.__name__.endswith(_HALVES):
         return False
-    if "image" not in parameters:
-        return True
+    asked = {
+        name
+        for name, parameter in parameters.items()
+        if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    if parameters.keys() >= _NEEDED and "image" not in parameters:
+        return asked <= {"self", "prompt"}
     # It imports all of diffusers' pipelines.
     from diffusers.pipelines.auto_pipeline import AUTO_TEXT2IMAGE_PIPELINES_MAPPING
 
     # Some draw from text, and change a picture if one is given.
-    return type(pipe) in AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()
+    return issubclass(kind, tuple(AUTO_TEXT2IMAGE_PIPELINES_MAPPING.values()))

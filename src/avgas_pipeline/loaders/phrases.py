@@ -6,6 +6,11 @@ several that sound alike.
 from typing import NamedTuple
 
 
+# Of pictures, where nothing else is said; and where in a style the phrases go.
+DEFAULT_STYLE = "a photograph of {}"
+PLACE = "{}"
+
+
 class Phrase(NamedTuple):
     """
     What one sees.
@@ -21,7 +26,7 @@ class Phrase(NamedTuple):
 
 PHRASES = {
     "air conditioning noise": Phrase("an air conditioner on a wall", "air conditioners on a wall"),
-    "air horn": Phrase("a hand blowing an air horn", "hands blowing air horns"),
+    "air horn": Phrase("a hand holding an air horn", "people holding air horns"),
     "airplane": Phrase("an airplane in the sky", "airplanes in the sky"),
     "airplane flyby": Phrase("an airplane flying by", "airplanes flying by"),
     "alarm clock ringing": Phrase("an alarm clock ringing", "alarm clocks ringing"),
@@ -55,7 +60,7 @@ PHRASES = {
     "cap gun shooting": Phrase("a toy cap gun being fired", "toy cap guns being fired"),
     "car engine idling": Phrase("a parked car with its engine running", "parked cars with their engines running"),
     "car engine knocking": Phrase("the engine of a car under an open hood", "car engines under open hoods"),
-    "car engine starting": Phrase("a hand turning the key of a car", "hands turning the keys of cars"),
+    "car engine starting": Phrase("a hand turning the key of a car", "people turning the keys of cars"),
     "car passing by": Phrase("a car driving by on a road", "cars driving by on a road"),
     "cat caterwauling": Phrase("a cat yowling at night", "cats yowling at night"),
     "cat growling": Phrase("a growling cat", "growling cats"),
@@ -66,7 +71,9 @@ PHRASES = {
     "cattle, bovinae cowbell": Phrase("a cow with a bell around its neck", "cows with bells around their necks"),
     "cell phone buzzing": Phrase("a cell phone buzzing on a table", "cell phones buzzing on a table"),
     "chainsawing trees": Phrase("a person sawing a tree with a chainsaw", "people sawing trees with chainsaws"),
-    "cheetah chirrup": Phrase("a cheetah calling in the grass", "cheetahs calling in the grass"),
+    "cheetah chirrup": Phrase(
+        "a cheetah with its mouth open in the grass", "cheetahs with their mouths open in the grass"
+    ),
     "chicken clucking": Phrase("a hen clucking in a yard", "hens clucking in a yard"),
     "chicken crowing": Phrase("a rooster crowing", "roosters crowing"),
     "child singing": Phrase("a child singing", "children singing"),
@@ -75,7 +82,7 @@ PHRASES = {
     "chimpanzee pant-hooting": Phrase("a chimpanzee hooting", "chimpanzees hooting"),
     "chinchilla barking": Phrase("a chinchilla", "chinchillas"),
     "chipmunk chirping": Phrase("a chipmunk chirping on a log", "chipmunks chirping on a log"),
-    "chopping food": Phrase("a knife chopping vegetables on a board", "knives chopping vegetables on a board"),
+    "chopping food": Phrase("a hand chopping vegetables with a knife", "hands chopping vegetables with knives"),
     "chopping wood": Phrase("a person chopping wood with an axe", "people chopping wood with axes"),
     "church bell ringing": Phrase("a church bell ringing in a tower", "church bells ringing in a tower"),
     "civil defense siren": Phrase("a civil defense siren on a pole", "civil defense sirens on poles"),
@@ -84,7 +91,7 @@ PHRASES = {
     "cricket chirping": Phrase("a cricket in the grass", "crickets in the grass"),
     "crow cawing": Phrase("a crow cawing", "crows cawing"),
     "cuckoo bird calling": Phrase("a cuckoo on a branch", "cuckoos on a branch"),
-    "cupboard opening or closing": Phrase("a hand opening a kitchen cupboard", "hands opening kitchen cupboards"),
+    "cupboard opening or closing": Phrase("a hand opening a kitchen cupboard", "people opening kitchen cupboards"),
     "cutting hair with electric trimmers": Phrase(
         "a barber cutting hair with electric clippers", "barbers cutting hair with electric clippers"
     ),
@@ -112,7 +119,9 @@ PHRASES = {
         "an elephant trumpeting with its trunk raised", "elephants trumpeting with their trunks raised"
     ),
     "eletric blender running": Phrase("a kitchen blender mixing fruit", "kitchen blenders mixing fruit"),
-    "elk bugling": Phrase("a bull elk bugling", "bull elks bugling"),
+    "elk bugling": Phrase(
+        "a bull elk with its head raised and its mouth open", "bull elk with their heads raised and their mouths open"
+    ),
     "engine accelerating, revving, vroom": Phrase(
         "a sports car revving its engine", "sports cars revving their engines"
     ),
@@ -126,7 +135,7 @@ PHRASES = {
     "firing muskets": Phrase("a soldier firing a musket", "soldiers firing muskets"),
     "fly, housefly buzzing": Phrase("a housefly", "houseflies"),
     "foghorn": Phrase("a ship blowing its foghorn in the fog", "ships blowing their foghorns in the fog"),
-    "footsteps on snow": Phrase("boots walking on snow", "people walking on snow"),
+    "footsteps on snow": Phrase("a person walking on snow", "people walking on snow"),
     "forging swords": Phrase(
         "a blacksmith hammering a glowing sword on an anvil", "blacksmiths hammering glowing swords on anvils"
     ),
@@ -141,9 +150,9 @@ PHRASES = {
     "hair dryer drying": Phrase(
         "a person drying their hair with a hair dryer", "people drying their hair with hair dryers"
     ),
-    "hammering nails": Phrase("a hammer hitting a nail", "hammers hitting nails"),
+    "hammering nails": Phrase("a hand hitting a nail with a hammer", "hands hitting nails with hammers"),
     "heart sounds, heartbeat": Phrase(
-        "a doctor listening to a heart with a stethoscope", "doctors listening to hearts with stethoscopes"
+        "a doctor holding a stethoscope to a patient's chest", "doctors holding stethoscopes to patients' chests"
     ),
     "hedge trimmer running": Phrase(
         "a person cutting a hedge with a hedge trimmer", "people cutting a hedge with hedge trimmers"
@@ -158,23 +167,23 @@ PHRASES = {
     "lighting firecrackers": Phrase("exploding firecrackers", "exploding firecrackers"),
     "lions growling": Phrase("a growling lion", "growling lions"),
     "lions roaring": Phrase("a lion roaring", "lions roaring"),
-    "lip smacking": Phrase("a close-up of smacking lips", "a close-up of smacking lips"),
+    "lip smacking": Phrase("pursed lips", "pursed lips"),
     "machine gun shooting": Phrase("a soldier firing a machine gun", "soldiers firing machine guns"),
-    "magpie calling": Phrase("a magpie calling", "magpies calling"),
+    "magpie calling": Phrase("a magpie with its beak open", "magpies with their beaks open"),
     "male singing": Phrase("a man singing", "men singing"),
     "male speech, man speaking": Phrase("a man talking", "men talking"),
     "metronome": Phrase("a metronome", "metronomes"),
     "missile launch": Phrase("a missile launching in a trail of smoke", "missiles launching in trails of smoke"),
     "mosquito buzzing": Phrase("a mosquito on skin", "mosquitoes in the air"),
     "motorboat, speedboat acceleration": Phrase("a speedboat racing over water", "speedboats racing over water"),
-    "mouse clicking": Phrase("a hand clicking a computer mouse", "hands clicking computer mice"),
+    "mouse clicking": Phrase("a hand on a computer mouse", "hands on computer mouses"),
     "mouse pattering": Phrase("a mouse running over a floor", "mice running over a floor"),
     "mouse squeaking": Phrase("a small gray mouse", "small gray mice"),
     "mynah bird singing": Phrase("a mynah bird singing", "mynah birds singing"),
     "ocean burbling": Phrase("calm ocean water lapping at the shore", "calm ocean water lapping at the shore"),
     "opening or closing car doors": Phrase("a person opening a car door", "people opening car doors"),
     "opening or closing car electric windows": Phrase("a car window rolling down", "car windows rolling down"),
-    "opening or closing drawers": Phrase("a hand opening a drawer", "hands opening drawers"),
+    "opening or closing drawers": Phrase("a hand opening a drawer", "people opening drawers"),
     "orchestra": Phrase("an orchestra playing in a concert hall", "orchestras playing in a concert hall"),
     "otter growling": Phrase("an otter", "otters"),
     "owl hooting": Phrase("an owl hooting on a branch at night", "owls hooting on a branch at night"),
@@ -197,17 +206,19 @@ PHRASES = {
     "people finger snapping": Phrase("a hand snapping its fingers", "hands snapping their fingers"),
     "people gargling": Phrase("a person gargling with water", "people gargling with water"),
     "people giggling": Phrase("a person giggling behind their hand", "people giggling behind their hands"),
-    "people hiccup": Phrase("a person with hiccups", "people with hiccups"),
+    "people hiccup": Phrase(
+        "a person with hiccups, a hand over their mouth", "people with hiccups, their hands over their mouths"
+    ),
     "people humming": Phrase("a person humming a tune", "people humming a tune"),
     "people marching": Phrase("marching soldiers", "marching soldiers"),
     "people nose blowing": Phrase("a person blowing their nose", "people blowing their noses"),
     "people running": Phrase("a person running", "people running"),
     "people screaming": Phrase("a person screaming", "people screaming"),
     "people shuffling": Phrase("feet shuffling over a floor", "feet shuffling over a floor"),
-    "people slapping": Phrase("a person slapping another", "people slapping each other"),
+    "people slapping": Phrase("a person slapping someone's face", "people slapping each other's faces"),
     "people slurping": Phrase("a person slurping a drink through a straw", "people slurping drinks through straws"),
     "people sneezing": Phrase("a person sneezing", "people sneezing"),
-    "people sniggering": Phrase("a person sniggering", "people sniggering"),
+    "people sniggering": Phrase("a person snickering behind a hand", "people snickering behind their hands"),
     "people sobbing": Phrase("a person sobbing", "people sobbing"),
     "people whispering": Phrase("a person whispering into another's ear", "people whispering into each other's ears"),
     "people whistling": Phrase("a person whistling", "people whistling"),
@@ -259,9 +270,12 @@ PHRASES = {
     "playing shofar": Phrase("a person blowing a shofar", "people blowing shofars"),
     "playing sitar": Phrase("a person playing a sitar", "people playing sitars"),
     "playing snare drum": Phrase("a person playing a snare drum", "people playing snare drums"),
-    "playing squash": Phrase("people playing squash", "people playing squash"),
+    "playing squash": Phrase(
+        "people playing squash with rackets on an indoor court",
+        "people playing squash with rackets on an indoor court",
+    ),
     "playing steel guitar, slide guitar": Phrase("a person playing a steel guitar", "people playing steel guitars"),
-    "playing steelpan": Phrase("a person playing a steelpan", "people playing steelpans"),
+    "playing steelpan": Phrase("a person playing a steel drum", "people playing steel drums"),
     "playing synthesizer": Phrase("a person playing a synthesizer", "people playing synthesizers"),
     "playing tabla": Phrase("a person playing the tabla", "people playing the tabla"),
     "playing table tennis": Phrase("people playing table tennis", "people playing table tennis"),
@@ -294,14 +308,14 @@ PHRASES = {
     "roller coaster running": Phrase("a roller coaster", "roller coasters"),
     "rope skipping": Phrase("a person skipping rope", "people skipping rope"),
     "rowboat, canoe, kayak rowing": Phrase("a person rowing a boat", "people rowing boats"),
-    "running electric fan": Phrase("a running electric fan", "running electric fans"),
+    "running electric fan": Phrase("a spinning electric fan", "spinning electric fans"),
     "sailing": Phrase("a sailboat on the sea", "sailboats on the sea"),
     "scuba diving": Phrase("a scuba diver under water", "scuba divers under water"),
     "sea lion barking": Phrase("a sea lion barking on a rock", "sea lions barking on rocks"),
     "sea waves": Phrase("waves breaking on a beach", "waves breaking on a beach"),
     "sharpen knife": Phrase("a knife being sharpened on a whetstone", "knives being sharpened on whetstones"),
     "sheep bleating": Phrase("a sheep bleating", "sheep bleating"),
-    "shot football": Phrase("a person kicking a football", "people kicking footballs"),
+    "shot football": Phrase("a soccer player kicking a ball", "soccer players kicking balls"),
     "singing bowl": Phrase("a person playing a singing bowl", "people playing singing bowls"),
     "singing choir": Phrase("a choir singing", "choirs singing"),
     "skateboarding": Phrase("a person riding a skateboard", "people riding skateboards"),
@@ -319,20 +333,23 @@ PHRASES = {
     "stream burbling": Phrase("a stream flowing over stones", "streams flowing over stones"),
     "strike lighter": Phrase("a hand striking a lighter", "hands striking lighters"),
     "striking bowling": Phrase("a person rolling a bowling ball", "people rolling bowling balls"),
-    "striking pool": Phrase("a person playing pool", "people playing pool"),
+    "striking pool": Phrase("a person playing billiards at a pool table", "people playing billiards at a pool table"),
     "subway, metro, underground": Phrase("a subway train in a station", "subway trains in a station"),
     "swimming": Phrase("a person swimming", "people swimming"),
     "tap dancing": Phrase("a person tap dancing", "people tap dancing"),
-    "tapping guitar": Phrase("hands tapping the body of a guitar", "hands tapping the bodies of guitars"),
+    "tapping guitar": Phrase(
+        "a guitarist tapping the strings on the neck of an electric guitar",
+        "guitarists tapping the strings of electric guitars",
+    ),
     "telephone bell ringing": Phrase("a ringing telephone", "ringing telephones"),
     "thunder": Phrase("lightning in a stormy sky", "lightning in a stormy sky"),
     "toilet flushing": Phrase("a flushing toilet", "flushing toilets"),
     "tornado roaring": Phrase("a tornado over a field", "tornadoes over a field"),
-    "tractor digging": Phrase("a tractor plowing a field", "tractors plowing a field"),
+    "tractor digging": Phrase("a tractor with a digging bucket", "tractors with digging buckets"),
     "train horning": Phrase("a train coming down the tracks", "trains coming down the tracks"),
     "train wheels squealing": Phrase("train wheels on a rail", "train wheels on rails"),
     "train whistling": Phrase("a steam locomotive whistling", "steam locomotives whistling"),
-    "turkey gobbling": Phrase("a turkey gobbling", "turkeys gobbling"),
+    "turkey gobbling": Phrase("a wild turkey with its tail fanned", "wild turkeys with their tails fanned"),
     "typing on computer keyboard": Phrase("hands typing on a computer keyboard", "hands typing on computer keyboards"),
     "typing on typewriter": Phrase("hands typing on a typewriter", "hands typing on typewriters"),
     "underwater bubbling": Phrase("bubbles rising under water", "bubbles rising under water"),
@@ -362,3 +379,9 @@ def phrase_of(label: str, is_several: bool = False) -> str:
     """What one sees of a label; the label itself if it is none of VGGSound's."""
     phrase = PHRASES.get(label, Phrase(label, label))
     return phrase.several if is_several else phrase.one
+
+
+def check_style(style: str) -> None:
+    """Raises `ValueError` unless a style is text with one place for what a picture shows."""
+    if not isinstance(style, str) or style.count(PLACE) != 1:
+        raise ValueError(f"`style` has to be text with one {PLACE!r}, such as {DEFAULT_STYLE!r}, not {style!r}.")

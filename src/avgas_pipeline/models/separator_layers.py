@@ -146,12 +146,21 @@ class TagEvidence(nn.Module):
 
     def forward(self, slots: torch.Tensor, frames: torch.Tensor, tag_logits: torch.Tensor) -> torch.Tensor:
         """Logits to add to those of labels, `(..., B, K, num_labels)`, for slots `(..., B, K, hidden_dim)`."""
+        evidence = self._evidence(slots, frames, tag_logits)
+        weighed = self.label_weight.float() * self._of_labels(evidence)
+        return weighed.to(slots.dtype) + self.label_proj(evidence.to(slots.dtype))
+
+    def named(self, slots: torch.Tensor, frames: torch.Tensor, tag_logits: torch.Tensor) -> torch.Tensor:
+        """Evidence `(..., B, K, num_labels)` of the labels that the classifier has a name for, in [0, 1]."""
+        return self._of_labels(self._evidence(slots, frames, tag_logits))
+
+    def _evidence(self, slots: torch.Tensor, frames: torch.Tensor, tag_logits: torch.Tensor) -> torch.Tensor:
         query, key = self.to_q(slots), self.to_k(frames)
         attention = (query @ key.transpose(-1, -2) / slots.shape[-1] ** 0.5).float().softmax(dim=-1)
-        evidence = _relative_log(attention @ tag_logits.float().sigmoid())
-        named = F.pad(evidence, (0, 1))[..., self.label_tags].amax(dim=-1)
-        weighed = self.label_weight.float() * named
-        return weighed.to(slots.dtype) + self.label_proj(evidence.to(slots.dtype))
+        return _relative_log(attention @ tag_logits.float().sigmoid())
+
+    def _of_labels(self, evidence: torch.Tensor) -> torch.Tensor:
+        return F.pad(evidence, (0, 1))[..., self.label_tags].amax(dim=-1)
 
 
 def _relative_log(scores: torch.Tensor) -> torch.Tensor:

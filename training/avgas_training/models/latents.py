@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from diffusers import DDPMScheduler
 
+from avgas_pipeline.models.latent_scale import scale_latents
+
 from ..randomness import RowRandom
 
 
@@ -26,8 +28,7 @@ def sample_latents(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom) 
         mean, deviation = batch["latent_mean"].float(), batch["latent_std"].float()
     else:
         mean, deviation = encode_pictures(vae, batch["pixel_values"])
-    latents = mean + deviation * random.normal(mean.shape, mean.device)
-    return (latents - (vae.config.get("shift_factor") or 0.0)) * vae.config.scaling_factor
+    return scale_latents(vae, mean + deviation * random.normal(mean.shape, mean.device))
 
 
 class Noise:
