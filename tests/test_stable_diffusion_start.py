@@ -1,11 +1,14 @@
 """Door two: a trained audio half in front of Stable Diffusion 1.x, 2.x and XL draws at once what the base draws."""
 
+from copy import deepcopy
+
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 import train as script
 import training_runs as runs
+from diffusers import DiffusionPipeline
 from launching import two_processes
 from painters import PAINTERS, SMALL
 from safetensors import safe_open
@@ -17,6 +20,7 @@ from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.scenes import collage, crop_of
 from avgas_pipeline.loaders.phrases import phrase_of
+from avgas_pipeline.models.latent_scale import scale_latents, unscale_latents
 from avgas_training.data.soundscapes import Collator
 
 
@@ -132,6 +136,29 @@ def test_by_name(base, options, tmp_path):
     is_xl = "XL" in type(base).__name__
     assert half.unet.dtype == half.separator.dtype == torch.float16
     assert half.vae.dtype == (torch.float32 if is_xl else torch.float16)
+    half.save_pretrained(tmp_path / "half")
+    again = AVGASPipeline.from_pretrained(tmp_path / "half", dtype=torch.float16)
+    assert again.vae.dtype == half.vae.dtype and again.unet.dtype == torch.float16
+    loaded = DiffusionPipeline.from_pretrained(tmp_path / "base", dtype=torch.float16)
+    other = AVGASPipeline.from_stable_diffusion(loaded, audio_checkpoint=str(tmp_path / "audio"))
+    assert other.vae.dtype == half.vae.dtype and loaded.vae.dtype == torch.float16
+
+
+def test_it_is_the_same_every_time(base):
+    audio = AVGASPipeline(**tiny_components())
+    first, second = (AVGASPipeline.from_stable_diffusion(base, audio_checkpoint=audio).separator for _ in range(2))
+    assert all(torch.equal(weight, second.state_dict()[name]) for name, weight in first.state_dict().items())
+
+
+def test_latents_are_scaled_and_back(base):
+    vae = deepcopy(base.vae)
+    latents = torch.randn(2, 4, 8, 8)
+    for config in ({}, {"shift_factor": 0.3}, {"latents_mean": [0.1, 0.2, 0.3, 0.4], "latents_std": [1, 2, 3, 4]}):
+        vae.register_to_config(**config)
+        assert torch.allclose(unscale_latents(vae, scale_latents(vae, latents)), latents, atol=1e-5)
+    # As StableDiffusionXLPipeline decodes the latents of a base that has both.
+    mean, std = (torch.tensor(vae.config[name]).view(1, 4, 1, 1) for name in ("latents_mean", "latents_std"))
+    assert torch.allclose(unscale_latents(vae, latents), latents * std / vae.config.scaling_factor + mean, atol=1e-5)
 
 
 def test_the_shipped_model_before_any_base(base, options):
@@ -140,7 +167,7 @@ def test_the_shipped_model_before_any_base(base, options):
     with torch.no_grad():
         encoded = pipe.encode_audio("examples/mixture-dog-bird.flac")
     labels = [source.label for source in encoded.sources[0]]
-    assert labels == ["dog barking", "bird chirping, tweeting"]
+    assert set(labels) == {"dog barking", "bird chirping, tweeting"}
     out = pipe(**encoded, generator=seed(), **options)
     assert difference(out.images[0], by_hand(base, labels, options)) <= 1e-5
 
@@ -155,6 +182,8 @@ def test_wrong_parts(base):
         AVGASPipeline.from_stable_diffusion(base, audio_checkpoint=audio, num_slots=3)
     with pytest.raises(ValueError, match="trained AVGASPipeline"):
         AVGASPipeline.from_stable_diffusion(base, audio_checkpoint=base)
+    with pytest.raises(ValueError, match="no such U-Net"):
+        AVGASPipeline.from_stable_diffusion(PAINTERS["FluxPipeline"](), audio_checkpoint=audio)
     silent = type(base)(**{**base.components, "text_encoder": None})
     with pytest.raises(ValueError, match="text encoders"):
         AVGASPipeline.from_stable_diffusion(silent, audio_checkpoint=audio)

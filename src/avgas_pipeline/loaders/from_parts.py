@@ -3,6 +3,7 @@
 import inspect
 import math
 import os
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from typing_extensions import Self
 
 from ..models.added_conditions import pooled_dim
 from ..models.encoder_adapters import token_layout
+from ..models.latent_scale import needs_float32
 from ..models.separator import AudioVisualSeparator
 from ..models.whisper import WhisperAudioEncoder
 from .base_phrases import with_phrases_of
@@ -112,7 +114,11 @@ class FromPartsMixin:
             raise ValueError(f"A {type(base).__name__} is not Stable Diffusion 1.x, 2.x or XL: it has no such U-Net.")
         if use_text_encoder and pooled_dim(base.unet):
             raise ValueError("`use_text_encoder` is for Stable Diffusion 1.x and 2.x; XL's text encoders are two.")
-        drawing = {"vae": base.vae, "unet": base.unet, "scheduler": base.scheduler, **text}
+        vae = base.vae
+        if vae.dtype == torch.float16 and needs_float32(vae, base.unet):
+            # The base may go on in float16.
+            vae = deepcopy(vae).float()
+        drawing = {"vae": vae, "unet": base.unet, "scheduler": base.scheduler, **text}
         if audio_checkpoint is not None:
             if audio_feature_extractor is not None or separator is not None or separator_kwargs:
                 raise ValueError("`audio_checkpoint` brings its own feature extractor and separator.")
