@@ -432,3 +432,15 @@ def test_tags_to_prompt_is_a_baseline(tmp_path):
     fails(run(inputs, tmp_path / "other", "--baseline", "prompts"), "text-to-image pipeline")
     fails(run(inputs, tmp_path / "other", "--no-draw", "--baseline", f"prompts={painter}"), "nothing is drawn")
     fails(run(inputs, tmp_path / "other", "--baseline", f"prompts={tmp_path / 'nothing'}"), "no such folder")
+
+
+def test_the_command_line_says_what_a_prompt_has_no_room_for(tmp_path, monkeypatch):
+    AVGASPipeline(**tiny_components()).save_pretrained(tmp_path / "model")
+    PAINTERS["StableDiffusionPipeline"]().save_pretrained(tmp_path / "painter")
+    soundfile.write(tmp_path / "sound.wav", *tiny_audio(2.0, 1))
+    command = ["generate", tmp_path / "sound.wav", "--out", tmp_path / "out", "--model", tmp_path / "model"]
+    command += ["--painter", tmp_path / "painter", "--steps", 1, "--num-sources", 3, "--max-batch-rows", 1]
+    # The tests' tokenizer takes 75 characters.
+    result = CliRunner().invoke(app, [*map(str, command), "--style", f"{'very ' * 12}quiet {{}}"])
+    assert result.exit_code == 0, result.output
+    assert "has no room for" in result.stderr

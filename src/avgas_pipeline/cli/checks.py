@@ -15,7 +15,10 @@ from .terminal import printable
 
 
 # Warnings that say what was done with a recording, or that an option had no effect.
-_SHOWN = "(?s).*(damaged or truncated|is not present|audio tracks|in its time stamps|cancel each other out)"
+_SHOWN = (
+    "(?s).*(damaged or truncated|is not present|audio tracks|in its time stamps|cancel each other out|has no room for"
+    "|safety checker|the mixed picture shows)"
+)
 # What bad input raises; anything else is a fault of ours and shows its traceback.
 BAD_INPUT = (ValueError, OSError)
 # Which extra brings a library that not everybody needs.
