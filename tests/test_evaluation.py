@@ -98,6 +98,18 @@ def test_tables_and_samples_can_be_looked_at(whole):
         assert image.width > 800 and image.height > 800
 
 
+@pytest.mark.parametrize("threshold", [0.15, 1.0])
+def test_unknown_sounds_are_in_reports_and_samples(inputs, tmp_path, threshold):
+    AVGASPipeline.from_pretrained(inputs / "model", label_threshold=threshold).save_pretrained(tmp_path / "model")
+    result = run(inputs, tmp_path / "out", model=tmp_path / "model")
+    assert result.exit_code == 0, result.output
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("systems/*/*/records.json")]
+    labels = [label for batch in records for drawing in batch for label in drawing["labels"]]
+    assert None in labels and (threshold == 1.0) == (set(labels) == {None})
+    with PIL.Image.open(tmp_path / "out/samples.png") as image:
+        assert image.width > 300
+
+
 def test_same_noise_for_every_system_and_batch(inputs, dataset):
     settings = DrawingSettings(num_inference_steps=2, seed=3)
     system = PipelineSystem("model", str(inputs / "model"), settings)

@@ -7,6 +7,7 @@ import PIL.Image
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..models.separator import UNKNOWN_LABEL
 from .drawings import Drawing
 from .soundscapes import EvaluationSet
 
@@ -47,9 +48,9 @@ def draw_samples(dataset: EvaluationSet, drawings: Mapping[str, Sequence[Drawing
         if dataset.has_pictures:
             cells.append((dataset.image(number), "\n".join(dataset.true_labels(number))))
         for system in drawings.values():
-            cells.append((system[row].mixed, "\n".join(system[row].labels or [])))
-        labels = first[row].labels or [""] * len(first[row].separated)
-        cells += list(zip(first[row].separated, labels, strict=False))
+            cells.append((system[row].mixed, "\n".join(_names(system[row].labels))))
+        drawn = _names(first[row].drawn_labels) or [""] * len(first[row].separated)
+        cells += list(zip(first[row].separated, drawn, strict=False))
         for axes, (image, caption) in zip(grid[row], cells, strict=False):
             if image is not None:
                 axes.imshow(image)
@@ -58,3 +59,7 @@ def draw_samples(dataset: EvaluationSet, drawings: Mapping[str, Sequence[Drawing
         axes.set_title(title, fontsize=9)
     figure.canvas.draw()
     return PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+
+
+def _names(labels: Sequence[str | None] | None) -> list[str]:
+    return [label or UNKNOWN_LABEL for label in labels or ()]

@@ -1,0 +1,156 @@
+"""`train_drawing.py` learns labels in their boxes from pictures alone, goes on exactly, and ends with a pipeline."""
+
+import numpy as np
+import pytest
+import torch
+import train_drawing as script
+import training_runs as runs
+from tiny import tiny_audio, tiny_components, tiny_separator
+from train_autoencoder import build_autoencoder
+from training_runs import curve
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.conditioning import prepare_conditions
+from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
+from avgas_pipeline.pipeline_output import EncodedAudio
+from avgas_training.data.layouts import LayoutDataset
+from avgas_training.models.drawing import DrawingModel
+from avgas_training.settings import AutoencoderSettings
+
+
+CHANNELS = 8
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return load_soundscapes_mini(find_soundscapes_mini(), "train")[1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(pictures, tmp_path_factory):
+    """A pipeline whose pictures follow from labels alone; read-only by convention."""
+    torch.manual_seed(0)
+    settings = AutoencoderSettings(block_out_channels=[8, 16], latent_channels=4)
+    separator = tiny_separator(id2label=dict(enumerate(sorted(set(pictures["label"])))))
+    for weight in separator.token_head[-1].parameters():
+        torch.nn.init.zeros_(weight)
+    pipe = AVGASPipeline(**{**tiny_components(), "vae": build_autoencoder(settings), "separator": separator})
+    folder = tmp_path_factory.mktemp("checkpoint")
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def settings(checkpoint, out, **changed):
+    return {
+        "pretrained_model_name_or_path": checkpoint,
+        "dataset": find_soundscapes_mini(),
+        "output_dir": out,
+        "new_unet": "16 32",
+        "layout_channels": CHANNELS,
+        "resolution": 32,
+        "num_examples": 24,
+        "train_batch_size": 4,
+        "max_train_steps": 8,
+        "checkpointing_steps": 4,
+        "validation_steps": 8,
+        "num_inference_steps": 1,
+        "lr_warmup_steps": 1,
+        "learning_rate": 1e-3,
+        "mixed_precision": "no",
+        "dataloader_num_workers": 0,
+        "logging_steps": 1,
+        **changed,
+    }
+
+
+@pytest.fixture(scope="module")
+def straight(checkpoint, tmp_path_factory):
+    out = tmp_path_factory.mktemp("straight") / "run"
+    runs.run(script.main, settings(checkpoint, out))
+    return out
+
+
+def test_the_result_draws_with_a_layout(checkpoint, straight):
+    pipe = AVGASPipeline.from_pretrained(straight)
+    assert pipe.config.layout_channels == CHANNELS and pipe.default_size == (32, 32)
+    assert AVGASPipeline(**pipe.components).config.layout_channels == CHANNELS
+    assert (straight / "validation-8.png").exists()
+    pipe.set_progress_bar_config(disable=True)
+    out = pipe(*tiny_audio(), num_sources=2, separate=True, num_inference_steps=1, generator=torch.manual_seed(0))
+    assert out.images[0].size == (32, 32)
+    given = AVGASPipeline.from_pretrained(checkpoint).separator.state_dict()
+    for name, weight in pipe.separator.state_dict().items():
+        moved = name.startswith(("label_tokens", "token_norm", "null_tokens"))
+        assert torch.equal(weight, given[name]) != moved, name
+
+
+def test_it_learns(checkpoint, tmp_path):
+    changed = {"max_train_steps": 120, "num_examples": 8, "learning_rate": 3e-3, "validation_steps": 1000}
+    runs.run(script.main, settings(checkpoint, tmp_path / "run", checkpointing_steps=1000, **changed))
+    losses = list(curve(tmp_path / "run", "diffusion").values())
+    assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
+
+
+def test_killed_run_goes_on_exactly(checkpoint, straight, tmp_path):
+    out = tmp_path / "run"
+    command = runs.command("train_drawing.py", settings(checkpoint, out, max_train_steps=8))
+    runs.kill_after(out / "checkpoint-4", "model_index.json", command)
+    result = runs.launch([*command, "--resume_from_checkpoint", "latest"])
+    assert result.returncode == 0, result.stderr
+    for part in ("unet", "separator"):
+        expected = runs.weights(straight, part)
+        assert all(torch.equal(weight, expected[name]) for name, weight in runs.weights(out, part).items())
+
+
+def test_tokens_are_those_of_the_pipeline(checkpoint, straight):
+    pipe = AVGASPipeline.from_pretrained(straight)
+    separator = pipe.separator
+    labels = torch.tensor([[3, 7]])
+    certain = torch.nn.functional.one_hot(labels[0], len(separator.id2label)).float() * 100
+    with torch.no_grad():
+        embeds = separator.condition(torch.zeros(2, 16), certain)[None]
+        encoded = EncodedAudio(audio_embeds=embeds, null_audio_embeds=separator.null_tokens)
+        conditions, _ = prepare_conditions(encoded, [[2.0, 1.0]], 1, False, False, layout_channels=CHANNELS)
+        boxes = torch.tensor([[[0, 0, 2 / 3, 1], [2 / 3, 0, 1, 1]]])
+        tokens = DrawingModel(pipe.unet, separator, CHANNELS).tokens(labels, boxes)
+    assert torch.allclose(tokens.flatten(1, 2), conditions.tokens, atol=1e-5)
+
+
+def test_pictures_and_their_boxes(pictures):
+    labels = sorted(set(pictures["label"]))
+    examples = LayoutDataset(pictures, labels, 40, 80, image_size=64)
+    assert len(examples) == 80 and len(examples.drawable) == 59
+    counts = set()
+    for number in range(40):
+        example = examples[number]
+        count = int((example["labels"] >= 0).sum())
+        counts.add(count)
+        assert len(set(example["labels"][:count].tolist())) == count
+        # Only where there are objects is there anything but white.
+        dark = (example["pixel_values"] < 0.9).any(dim=0)
+        covered = torch.zeros_like(dark)
+        for left, top, right, bottom in (example["boxes"][:count] * 64).round().int().tolist():
+            assert dark[top:bottom, left:right].any()
+            covered[top:bottom, left:right] = True
+        assert not (dark & ~covered).any()
+    assert {1, 2, 3} <= counts
+    assert torch.equal(examples[40]["pixel_values"], examples[0]["pixel_values"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"layout_channels": 16}, "below the width"),
+        ({"layout_channels": 12}, "multiple of 8"),
+        ({"num_examples": 0}, ""),
+    ],
+)
+def test_wrong_use(checkpoint, tmp_path, changed, word):
+    with pytest.raises(ValueError, match=word):
+        runs.run(script.main, settings(checkpoint, tmp_path / "run", **changed))
+
+
+def test_a_pipeline_that_does_not_draw_by_labels_alone(tmp_path):
+    AVGASPipeline(**tiny_components()).save_pretrained(tmp_path / "other")
+    with pytest.raises(ValueError, match="labels alone"):
+        runs.run(script.main, settings(tmp_path / "other", tmp_path / "run"))
