@@ -129,8 +129,9 @@ print(*[source.label for source in pipe.separate_audio(EXAMPLE)[0]], sep="|")
 def test_names_in_natural_recordings_what_examples_say(mini, name, label, score):
     sources = mini.separate_audio(EXAMPLES / name, return_audio=False)[0]
     assert label in {source.label for source in sources if source.score > score}
-    # Anything else is unknown.
-    assert {source.label for source in sources} <= {label, None}
+    # Anything else is unknown, but for the chimes under the rooster.
+    others = {source.label for source in sources} - {label, None}
+    assert others <= ({"church bell ringing"} if name == "morning.ogg" else set())
 
 
 @pytest.mark.slow
