@@ -121,7 +121,13 @@ def test_saved_loaded_and_painted_with(name, pipe, tmp_path):
     assert np.abs(again.images[0] - out.images[0]).max() < 1e-4
 
 
-@pytest.mark.parametrize("name", sorted(PAINTERS))
+# Of each kind of text encoder and of noise one; the others take longer than they tell.
+FAST = ("FluxPipeline", "SanaPipeline", "StableDiffusionPipeline", "StableDiffusionXLPipeline")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in sorted(PAINTERS)]
+)
 def test_the_command_line_paints(name, tmp_path):
     AVGASPipeline(**tiny_components()).save_pretrained(tmp_path / "model")
     PAINTERS[name]().save_pretrained(tmp_path / "painter")

@@ -233,6 +233,7 @@ def test_lora_lowers_the_loss_and_moves_adapters_alone(inputs, straight):
     assert {name.split(".")[0] for name in layers} == {"unet", "separator"}
 
 
+@pytest.mark.slow
 def test_training_goes_on_exactly(inputs, straight, base, tmp_path):
     out = tmp_path / "run"
     command = runs.command("train.py", settings(inputs, out, base))

@@ -91,6 +91,7 @@ def test_it_learns(checkpoint, tmp_path):
     assert np.mean(losses[-20:]) < 0.8 * np.mean(losses[:10])
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_exactly(checkpoint, straight, tmp_path):
     out = tmp_path / "run"
     command = runs.command("train_drawing.py", settings(checkpoint, out, max_train_steps=8))

@@ -8,12 +8,23 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from avgas_training.command_line import parse_settings, read_recipe
 from avgas_training.run import precision
-from avgas_training.settings import AutoencoderSettings, GeneratorSettings, JudgeSettings, SeparatorSettings
+from avgas_training.settings import (
+    AutoencoderSettings,
+    DrawingSettings,
+    GeneratorSettings,
+    JudgeSettings,
+    SeparatorSettings,
+)
 
 
 TRAINING = Path(__file__).parents[1] / "training"
 FOLDER = TRAINING / "configs"
-SETTINGS = {"generator": GeneratorSettings, "autoencoder": AutoencoderSettings, "image-teacher": JudgeSettings}
+SETTINGS = {
+    "generator": GeneratorSettings,
+    "autoencoder": AutoencoderSettings,
+    "image-teacher": JudgeSettings,
+    "drawing": DrawingSettings,
+}
 CHECKPOINT = ["--pretrained_model_name_or_path", "untrained"]
 
 
