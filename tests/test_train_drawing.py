@@ -143,7 +143,7 @@ def test_pictures_and_their_boxes(pictures):
     [
         ({"layout_channels": 16}, "below the width"),
         ({"layout_channels": 12}, "multiple of 8"),
-        ({"num_examples": 0}, ""),
+        ({"num_examples": 0}, "num_examples"),
     ],
 )
 def test_wrong_use(checkpoint, tmp_path, changed, word):
