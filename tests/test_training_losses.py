@@ -5,14 +5,21 @@ import math
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from diffusers.training_utils import EMAModel
+from tiny import tiny_audio, tiny_components
 
 from avgas_pipeline import AudioVisualSeparatorOutput
+from avgas_pipeline.data.clips import BACKGROUND_LABEL
+from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_training.data.soundscapes import Collator
 from avgas_training.losses.autoencoder import edge_l1, multiscale_mse
 from avgas_training.losses.contrastive import info_nce
 from avgas_training.losses.diffusion import diffusion_loss
 from avgas_training.losses.matching import SeparationTargets, match_sources
 from avgas_training.losses.separation import separation_losses, single_embedding_losses
+from avgas_training.models.separation import SeparationModel
 from avgas_training.models.target_builder import mask_targets
+from avgas_training.models.teacher import Teacher
 
 
 def output_of(class_logits, embeds=None):
@@ -172,3 +179,17 @@ def test_mixtures_of_backgrounds_alone_have_masks_of_nothing():
     noise = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0)) / 8
     spectrogram, ratio, weight = mask_targets(noise, torch.zeros(2, 3, 4000), config, 16000)
     assert spectrogram.isfinite().all() and not ratio.any() and weight.max() == 1
+
+
+def test_mixtures_of_backgrounds_alone_have_no_clean_sources():
+    components, (waveform, rate) = tiny_components(), tiny_audio(2.0)
+    clips = [{"id": "a", "label": BACKGROUND_LABEL, "audio": {"array": waveform, "sampling_rate": rate}}]
+    sampler = MixtureSampler(clips, num_sources=1, duration_s=1.28, target=None)
+    extractor, encoder = components["audio_feature_extractor"], components["audio_encoder"]
+    batch = Collator(extractor, encoder, {}, 2, with_stems=True)([sampler.sample(0)] * 3)
+    model = SeparationModel(encoder, components["separator"])
+    embeds = Teacher(model, EMAModel(model.parameters())).embed(batch["clean_encoder"], batch["labels"])
+    assert embeds.shape == (3, 2, 8) and not embeds.any()
+    targets = SeparationTargets(batch["labels"], audio_embeds=embeds)
+    losses = separation_losses(output_of(torch.randn(3, 3, 4), torch.randn(3, 3, 8)), targets)
+    assert all(loss.isfinite() for loss in losses.values())

@@ -137,7 +137,7 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
             f" {settings.layout_channels}."
         )
     if settings.autoencoder is not None:
-        pipe.register_modules(vae=AutoencoderDC.from_pretrained(settings.autoencoder))
+        pipe.register_modules(vae=AutoencoderDC.from_pretrained(settings.autoencoder, use_safetensors=True))
     if not isinstance(pipe.vae, AutoencoderDC):
         raise ValueError(f"{name}: its autoencoder is an {type(pipe.vae).__name__}, not an AutoencoderDC.")
     side = settings.resolution // 2 ** (len(pipe.vae.config.encoder_block_out_channels) - 1)

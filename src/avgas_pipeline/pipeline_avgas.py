@@ -127,7 +127,7 @@ class AVGASPipeline(
         speed_variation (`float`, *optional*):
             Test-time augmentation, in [0, 0.5]. If above 0, every window of a recording is encoded in three views: as
             it is, and played slower and faster by this share. A source's presence and label are the mean of the three,
-            its separated audio and its embedding those of the recording as it is.
+            its separated audio, its embedding and a tagger's scores are those of the recording as it is.
         layout_channels (`int`, *optional*):
             If above 0, the last channels of condition tokens say where in the mixed image a source stands and how
             large it is ([`~.layout`]), which its weight decides; the U-Net has to have learnt it.

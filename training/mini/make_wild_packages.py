@@ -89,7 +89,10 @@ def pieces(rows: Sequence[dict[str, str]], packages: Path) -> Iterator[tuple[dic
     for row in tqdm(rows, unit="recording"):
         outer, _, inner = row["path"].partition(IN_ARCHIVE)
         path = folder_of(row, packages) / outer
-        source = zipfile.ZipFile(path).read(inner) if inner else path
+        source: bytes | Path = path
+        if inner:
+            with zipfile.ZipFile(path) as archive:
+                source = archive.read(inner)
         waveform = load_audio(source, target_sampling_rate=SAMPLING_RATE, max_duration_s=3600, name=row["path"])
         start = round(float(row["start_s"]) * SAMPLING_RATE)
         encoded = io.BytesIO()

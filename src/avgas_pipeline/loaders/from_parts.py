@@ -76,7 +76,7 @@ class FromPartsMixin:
         Args:
             pretrained_model_name_or_pipe (`str` or [`DiffusionPipeline`]):
                 A Stable Diffusion checkpoint (Hub repository or folder), or a loaded pipeline.
-            audio_encoder (`str` or [`~transformers.PreTrainedModel`]):
+            audio_encoder (`str` or [`~transformers.PreTrainedModel`], *optional*):
                 An audio encoder (Hub repository or folder; of a CLAP or Whisper model the audio side is taken), or a
                 loaded one.
             audio_feature_extractor ([`~transformers.FeatureExtractionMixin`], *optional*):

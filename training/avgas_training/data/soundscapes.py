@@ -109,7 +109,9 @@ class Collator:
         }
         if self.with_stems:
             # A row for each source, in the order of the labels.
-            batch["clean_encoder"] = self.encoder_inputs(list(stems[labels.numpy() >= 0]))
+            clean = list(stems[labels.numpy() >= 0])
+            # All mixtures may be backgrounds, and feature extractors take no empty batch.
+            batch["clean_encoder"] = self.encoder_inputs(clean) if clean else {}
         if self.picture_rows is not None:
             batch["picture_rows"] = rows
         if self.sampler is not None:

@@ -41,8 +41,11 @@ class Teacher:
         Embeddings `(B, N, E)` of the sources with labels `(B, N)`, of the slot that most has the source's label; zero
         where there is no source. `inputs` has one row per source.
         """
-        output = AudioVisualSeparatorOutput(*self.model(inputs, None))
         present = labels >= 0
+        if not present.any():
+            width = self.model.separator.config.audio_embed_dim
+            return torch.zeros(*labels.shape, width, device=labels.device)
+        output = AudioVisualSeparatorOutput(*self.model(inputs, None))
         # (sources, K)
         scores = output.class_logits.softmax(dim=-1)[torch.arange(len(output.class_logits)), :, labels[present]]
         best = (scores * output.presence_logits.sigmoid()).argmax(dim=1)
