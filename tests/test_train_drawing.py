@@ -144,6 +144,8 @@ def test_pictures_and_their_boxes(pictures):
         ({"layout_channels": 16}, "below the width"),
         ({"layout_channels": 12}, "multiple of 8"),
         ({"num_examples": 0}, "num_examples"),
+        ({"resolution": 33}, "resolution"),
+        ({"resolution": 128, "new_unet": None}, "resolution"),
     ],
 )
 def test_wrong_use(checkpoint, tmp_path, changed, word):

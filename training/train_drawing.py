@@ -140,9 +140,11 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
         pipe.register_modules(vae=AutoencoderDC.from_pretrained(settings.autoencoder, use_safetensors=True))
     if not isinstance(pipe.vae, AutoencoderDC):
         raise ValueError(f"{name}: its autoencoder is an {type(pipe.vae).__name__}, not an AutoencoderDC.")
-    side = settings.resolution // 2 ** (len(pipe.vae.config.encoder_block_out_channels) - 1)
-    if settings.new_unet:
+    side, rest = divmod(settings.resolution, 2 ** (len(pipe.vae.config.encoder_block_out_channels) - 1))
+    if settings.new_unet and not rest:
         pipe.register_modules(unet=build_unet(settings.new_unet, pipe, side))
+    if rest or pipe.unet.config.sample_size != side:
+        raise ValueError(f"resolution: U-Net and autoencoder do not draw pictures of {settings.resolution} pixels.")
     pipe.register_to_config(layout_channels=settings.layout_channels)
     # So that a pipeline made of this one's components has it, too.
     known = {**(config.pipeline_settings or {}), "layout_channels": settings.layout_channels}
