@@ -44,6 +44,8 @@ QUIETEST_DB, LOUDEST_DB = -45.0, -3.0
 DURATION_TOLERANCE_S = 0.05
 # Share of a picture's area that its object covers.
 LEAST_COVERAGE = 0.02
+# Different pictures of a label, counted by source group.
+LEAST_DESIGNS = 5
 
 
 def load_table(dataset: Path, kind: str, split: str) -> Dataset:
@@ -86,11 +88,26 @@ def check_tables(tables: dict[str, dict[str, Dataset]]) -> Iterator[str]:
         for name, count in ids.items():
             if count > 1:
                 yield f"{kind}: id {name!r} stands {count} times"
-    labels = {(kind, split): set(table["label"]) for kind, splits in tables.items() for split, table in splits.items()}
-    for label in sorted(set.union(*labels.values())):
-        for (kind, split), found in labels.items():
-            if label not in found:
+    yield from check_labels(tables)
+
+
+def check_labels(tables: dict[str, dict[str, Dataset]]) -> Iterator[str]:
+    """Labels that a split lacks, labels of sounds without a picture, and labels of few designs."""
+    found = {kind: {split: set(table["label"]) for split, table in splits.items()} for kind, splits in tables.items()}
+    sounds = set.union(*found["audio"].values())
+    # Pictures may be of more labels than sounds.
+    needed = {"audio": sounds, "images": sounds.union(*found["images"].values())}
+    for kind, splits in found.items():
+        for split, labels in splits.items():
+            for label in sorted(needed[kind] - labels):
                 yield f"{kind}: label {label!r} is missing in {split!r}"
+    designs: dict[str, set[str]] = defaultdict(set)
+    for table in tables["images"].values():
+        for label, group in zip(table["label"], table["source_group"], strict=True):
+            designs[label].add(group)
+    for label, groups in sorted(designs.items()):
+        if len(groups) < LEAST_DESIGNS:
+            yield f"images: label {label!r} has {len(groups)} designs"
 
 
 def check_sound(row: dict[str, Any]) -> Iterator[str]:

@@ -152,16 +152,16 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
 
 
 def build_unet(channels: Sequence[int], pipe: AVGASPipeline, side: int) -> UNet2DConditionModel:
-    """A new U-Net for latents of a side: cross-attention at the coarsest resolution alone, which is cheapest."""
+    """A new U-Net for latents of a side, without cross-attention at full resolution, where it costs most."""
     torch.manual_seed(0)
-    plain = len(channels) - 1
+    attending = len(channels) - 1
     return UNet2DConditionModel(
         sample_size=side,
         in_channels=pipe.vae.config.latent_channels,
         out_channels=pipe.vae.config.latent_channels,
         block_out_channels=channels,
-        down_block_types=("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",),
-        up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * plain,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * attending,
+        up_block_types=("CrossAttnUpBlock2D",) * attending + ("UpBlock2D",),
         layers_per_block=1,
         cross_attention_dim=pipe.separator.config.cross_attention_dim,
         attention_head_dim=[max(width // 32, 1) for width in channels],

