@@ -1,4 +1,4 @@
-"""Where sources stand in a mixed picture, and how their weights change that."""
+"""Mixed pictures that are composed of their sources' own: where these stand, and how weights change that."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,7 @@ from hypothesis import strategies as st
 from tiny import tiny_audio, tiny_components
 
 from avgas_pipeline import AVGASPipeline
-from avgas_pipeline.conditioning import prepare_conditions, with_places
-from avgas_pipeline.layout import MOST_PLACED, WHOLE, box_features, place_sources
-from avgas_pipeline.pipeline_output import EncodedAudio
-
-
-CHANNELS = 8
+from avgas_pipeline.layout import MOST_PLACED, compose, place_sources
 
 
 def area(box):
@@ -35,7 +30,7 @@ def test_boxes_share_the_picture_by_weight(weights):
 
 
 def test_one_source_has_all_and_two_stand_side_by_side():
-    assert place_sources([3.0]) == [WHOLE]
+    assert place_sources([3.0]) == [(0, 0, 1, 1)]
     assert place_sources([1, 1]) == [(0, 0, 0.5, 1), (0.5, 0, 1, 1)]
     assert place_sources([1, 1, 2])[2] == (0, 0.5, 1, 1)
 
@@ -46,77 +41,104 @@ def test_what_has_no_place(weights):
         place_sources(weights)
 
 
-def test_features_tell_boxes_apart():
-    boxes = torch.tensor([*place_sources([1, 1]), *place_sources([1, 2]), WHOLE])
-    features = box_features(boxes, 16)
-    assert features.shape == (5, 16) and features.abs().max() <= 1
-    assert torch.cdist(features, features)[~torch.eye(5, dtype=bool)].min() > 0.1
-    tokens = with_places(torch.ones(5, 2, 32), boxes, 16)
-    assert (tokens[..., :16] == 1).all() and torch.equal(tokens[:, 1, 16:], features)
+@given(st.lists(st.floats(0.05, 20), min_size=1, max_size=MOST_PLACED), st.sampled_from([(32, 32), (24, 40)]))
+def test_a_composed_picture_shows_every_one_whole_and_in_its_box(weights, size):
+    height, width = size
+    images = torch.linspace(-1, 0.5, len(weights))[:, None, None, None].expand(-1, 3, *size)
+    boxes = place_sources(weights)
+    picture = compose(images, boxes)
+    assert picture.shape == (3, *size)
+    for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
+        inside = picture[:, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+        if inside.numel():
+            value = float(image[0, 0, 0])
+            own = (inside - value).abs() < 1e-4
+            assert (own | (inside == 1)).all() and (own.any() or min(inside.shape[1:]) < 2)
 
 
-def conditions(count, weights=None, separate=True):
-    embeds = torch.randn(1, count, 2, 16, generator=torch.Generator().manual_seed(0))
-    encoded = EncodedAudio(audio_embeds=embeds, null_audio_embeds=torch.zeros(2, 16))
-    return embeds, *prepare_conditions(encoded, [weights], 1, separate, False, layout_channels=CHANNELS)
+def test_one_picture_alone_is_as_it_is():
+    image = torch.randn(1, 3, 16, 16)
+    assert torch.equal(compose(image, place_sources([2.0])), image[0])
 
 
-def test_weights_move_boxes_and_leave_what_is_drawn():
-    embeds, found, _ = conditions(2, [0.5, 2.0])
-    boxes = torch.tensor(place_sources([0.5, 2.0]))
-    mixed = found.tokens[0].unflatten(0, (2, 2))
-    assert torch.equal(mixed[..., :-CHANNELS], embeds[0, ..., :-CHANNELS])
-    assert torch.allclose(mixed[:, 0, -CHANNELS:], box_features(boxes, CHANNELS))
-    for row in (1, 2):
-        alone = found.tokens[row][found.mask[row]]
-        assert torch.allclose(alone[0, -CHANNELS:], box_features(torch.tensor(WHOLE), CHANNELS))
-
-
-def test_without_a_source_the_others_have_its_place():
-    _, found, sources = conditions(3, [1.0, 0.0, 1.0])
-    _, two, _ = conditions(2)
-    assert len(sources[0]) == 2 and found.mask[0].sum() == 4
-    assert torch.equal(found.tokens[0][found.mask[0]][:, -CHANNELS:], two.tokens[0][:4, -CHANNELS:])
-
-
-def test_more_than_there_is_room_for():
-    with pytest.warns(UserWarning, match="of 10 sources the mixed picture shows the 8 surest"):
-        embeds, found, sources = conditions(10)
-    assert len(sources[0]) == 10 and len(found.rows) == 11
-    assert found.mask[0].sum() == 2 * MOST_PLACED
-    assert torch.equal(found.tokens[0, :16, :-CHANNELS], embeds[0, :8].flatten(0, 1)[:, :-CHANNELS])
-
-
-def test_the_pipeline_has_a_layout_if_it_is_set_so(tmp_path):
-    pipe = AVGASPipeline(**tiny_components(), layout_channels=CHANNELS)
+@pytest.fixture(scope="module")
+def pipe():
+    """Composes, with sources of its own making; read-only by convention."""
+    pipe = AVGASPipeline(**tiny_components(), compose_sources=True)
     pipe.set_progress_bar_config(disable=True)
-    call = {"num_sources": 2, "num_inference_steps": 2, "output_type": "np"}
+    return pipe
 
-    def draw(pipe, **more):
-        return pipe(*tiny_audio(), generator=torch.Generator().manual_seed(0), **call, **more).images
 
-    even = draw(pipe)
-    assert not np.allclose(draw(pipe, source_weights=[2, 0.5]), even, atol=1e-4)
-    assert np.allclose(draw(pipe, source_weights=[2, 2]), even, atol=1e-6)
-    assert AVGASPipeline(**pipe.components).config.layout_channels == CHANNELS
+def draw(pipe, output_type="np", seed=0, **call):
+    options = {"num_sources": 3, "num_inference_steps": 2, "output_type": output_type, **call}
+    return pipe(*tiny_audio(), generator=torch.Generator().manual_seed(seed), **options)
+
+
+def in_box(images, box):
+    height, width = images.shape[1:3]
+    left, top, right, bottom = box
+    return images[0, round(top * height) : round(bottom * height), round(left * width) : round(right * width)]
+
+
+def test_a_mixed_picture_has_the_pictures_of_its_sources(pipe):
+    output = draw(pipe, separate=True)
+    own = [torch.from_numpy(source.images).permute(0, 3, 1, 2)[0] * 2 - 1 for source in output.sources[0]]
+    expected = (compose(torch.stack(own), place_sources([1, 1, 1])) / 2 + 0.5).permute(1, 2, 0).numpy()
+    # Interpolation before values are cut to [0, 1], or after.
+    assert np.abs(output.images[0] - expected).mean() < 0.02
+    alone = draw(pipe)
+    assert np.allclose(alone.images, output.images, atol=1e-5)
+    assert all(len(source.images) == 0 for source in alone.sources[0])
+
+
+def test_weights_say_how_large_and_not_what(pipe):
+    even, uneven = draw(pipe, num_sources=2), draw(pipe, num_sources=2, source_weights=[2, 0.5])
+    assert not np.allclose(even.images, uneven.images, atol=1e-3)
+    assert np.allclose(draw(pipe, num_sources=2, source_weights=[2, 2]).images, even.images, atol=1e-6)
+    large = in_box(uneven.images, place_sources([2, 0.5])[0])
+    assert (np.abs(large - 1) > 1e-3).any(axis=2).mean() > 0.5
+    without = draw(pipe, num_sources=2, source_weights=[0, 1], separate=True)
+    assert len(without.sources[0]) == 1 and np.allclose(without.images, without.sources[0][0].images, atol=1e-6)
+
+
+def test_several_pictures_soundscapes_and_types(pipe):
+    waveform, rate = tiny_audio()
+    audio, generators = [waveform, waveform[::-1].copy()], [torch.Generator().manual_seed(n) for n in range(4)]
+    call = {"sampling_rate": rate, "num_inference_steps": 1, "num_images_per_prompt": 2, "separate": True}
+    output = pipe(audio, num_sources=2, generator=generators, **call)
+    assert len(output.images) == 4 and all(len(source.images) == 2 for found in output.sources for source in found)
+    again = pipe(audio[1], num_sources=2, generator=[torch.Generator().manual_seed(n) for n in (2, 3)], **call)
+    assert np.allclose(np.asarray(again.images[1]), np.asarray(output.images[3]), atol=1)
+    assert draw(pipe, "pt").images.shape == (1, 3, 64, 64)
+    with pytest.raises(ValueError, match="latent"):
+        draw(pipe, "latent")
+
+
+def test_a_batch_in_parts_is_the_same(pipe):
+    assert np.allclose(draw(pipe, max_batch_rows=1).images, draw(pipe).images, atol=1e-4)
+
+
+def test_more_than_there_is_room_for(pipe):
+    encoded = pipe.encode_audio(*tiny_audio(), num_sources=2)
+    many = encoded.audio_embeds.repeat(1, 5, 1, 1)
+    call = {"audio_embeds": many, "null_audio_embeds": encoded.null_audio_embeds, "num_inference_steps": 1}
+    with pytest.warns(UserWarning, match="of 10 sources the mixed picture shows the 8 surest"):
+        output = pipe(**call, separate=True, output_type="np")
+    assert len(output.sources[0]) == 10 and all(len(source.images) for source in output.sources[0])
+
+
+def test_what_is_set_is_kept(pipe, tmp_path):
+    assert AVGASPipeline(**pipe.components).config.compose_sources
     pipe.save_pretrained(tmp_path)
-    assert np.allclose(draw(AVGASPipeline.from_pretrained(tmp_path)), even, atol=1e-5)
-    assert not np.allclose(draw(AVGASPipeline(**pipe.components, layout_channels=0)), even, atol=1e-4)
+    loaded = AVGASPipeline.from_pretrained(tmp_path)
+    loaded.set_progress_bar_config(disable=True)
+    assert np.allclose(draw(loaded).images, draw(pipe).images, atol=1e-5)
+    at_once = AVGASPipeline(**tiny_components())
+    at_once.set_progress_bar_config(disable=True)
+    assert not np.allclose(draw(at_once).images, draw(pipe).images, atol=1e-3)
 
 
-def test_negative_sounds_are_everywhere():
-    embeds, null = torch.randn(1, 2, 2, 16), torch.zeros(2, 16)
-    away = torch.randn(1, 1, 2, 16)
-    for negative, expected in (
-        (away, box_features(torch.tensor(WHOLE), CHANNELS)),
-        (null[None, None], torch.zeros(8)),
-    ):
-        encoded = EncodedAudio(audio_embeds=embeds, negative_audio_embeds=negative, null_audio_embeds=null)
-        found, _ = prepare_conditions(encoded, [None], 1, False, True, layout_channels=CHANNELS)
-        assert torch.allclose(found.negative_tokens[0, 0, -CHANNELS:], expected)
-
-
-@pytest.mark.parametrize("channels", [-8, 7, 0.5, "8", 16])
-def test_wrong_layout_channels(channels):
-    with pytest.raises(ValueError, match="layout_channels"):
-        AVGASPipeline(**tiny_components(), layout_channels=channels)
+@pytest.mark.parametrize("value", [1, "yes", 0.5])
+def test_wrong_settings(value):
+    with pytest.raises(ValueError, match="compose_sources"):
+        AVGASPipeline(**tiny_components(), compose_sources=value)

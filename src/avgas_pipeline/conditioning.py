@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from numbers import Real
@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from .layout import MOST_PLACED, WHOLE, box_features, place_sources
 from .pipeline_output import EncodedAudio, SoundSource
 
 
@@ -121,13 +120,6 @@ def weigh_sources(audio_embeds: torch.Tensor, weights: torch.Tensor, null_audio_
     return torch.lerp(null_audio_embeds.expand_as(audio_embeds), audio_embeds, weights[:, :, None, None])
 
 
-def with_places(tokens: torch.Tensor, boxes: torch.Tensor, num_channels: int) -> torch.Tensor:
-    """Condition tokens `(..., M, C)` whose last channels say in which box `(..., 4)` a source stands."""
-    places = box_features(boxes.to(tokens.device, torch.float32), num_channels).to(tokens.dtype)
-    places = places[..., None, :].expand(*tokens.shape[:-1], -1)
-    return torch.cat([tokens[..., : tokens.shape[-1] - num_channels], places], dim=-1)
-
-
 def split_pooled(embeds: torch.Tensor, pooled_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pooled embeddings `(..., P)` and condition tokens `(..., M - 1, C)`, from `(..., M, C)` that has both."""
     return embeds[..., -1, :pooled_dim], embeds[..., :-1, :]
@@ -164,6 +156,10 @@ class Rows:
         """The rows of the separated pictures of one source, by image number."""
         pairs = zip(self.soundscapes, self.sources, strict=True)
         return [row for row, pair in enumerate(pairs) if pair == (soundscape, source)]
+
+    def complete(self, images: torch.Tensor) -> torch.Tensor:
+        """All pictures, of those `(R, C, H, W)` that were drawn: these."""
+        return images
 
     def share_out(self, images: Any, sources: list[list[SoundSource]]) -> tuple[Any, list[list[SoundSource]]]:
         """The mixed pictures of all rows' pictures, and the sources, each with its own."""
@@ -233,7 +229,7 @@ def prepare_conditions(
     text_embeds: torch.Tensor | None = None,
     negative_text_embeds: torch.Tensor | None = None,
     pooled_dim: int = 0,
-    layout_channels: int = 0,
+    compose_rows: Callable[..., tuple[Rows, torch.Tensor, torch.Tensor]] | None = None,
 ) -> tuple[Conditions, list[list[SoundSource]]]:
     """
     Weigh the sources, lay out a row for every picture, and put text before the sounds.
@@ -248,8 +244,8 @@ def prepare_conditions(
         text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Text tokens of every soundscape.
         negative_text_embeds (`torch.Tensor` of shape `(B, T, C)`, *optional*): Those that guidance leads away from.
         pooled_dim (`int`, defaults to 0): Width of the pooled embeddings in the sources' last tokens; 0 for none.
-        layout_channels (`int`, defaults to 0): If above 0, weights decide where a source stands and how large it is,
-            which these last channels of tokens say.
+        compose_rows (`Callable`, *optional*): [`~.composition.composed_rows`] where mixed pictures are composed of the
+            sources' own: weights then say how large sources are, and not how strongly they show.
 
     Returns:
         The conditions, and the sources that are left of every soundscape: those with a weight above 0.
@@ -271,22 +267,20 @@ def prepare_conditions(
             [source for source, keep in zip(found, kept[number, mask[number]].tolist(), strict=True) if keep]
             for number, found in enumerate(sources)
         ]
-        if not layout_channels:
+        if compose_rows is None:
             mixed_embeds = weigh_sources(embeds, weight.to(embeds.dtype), encoded.null_audio_embeds)
         mask = mask & kept
     mask = _drawn(mask, sources)
-    in_mixed = mask
-    if layout_channels:
-        mixed_embeds, in_mixed = _laid_out(embeds, weight, mask, layout_channels)
-        alone = torch.tensor(WHOLE).expand(*mask.shape, 4)
-        embeds = with_places(embeds, alone, layout_channels)
     pooled = negative_pooled = None
     if pooled_dim:
         alone, embeds = split_pooled(embeds, pooled_dim)
         together, mixed_embeds = split_pooled(mixed_embeds, pooled_dim)
-    rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, in_mixed, num_images_per_prompt, separate)
+    if compose_rows is None:
+        rows, tokens, token_mask = _build_rows(mixed_embeds, embeds, mask, num_images_per_prompt, separate)
+    else:
+        rows, tokens, token_mask = compose_rows(embeds, weight, mask, num_images_per_prompt, separate)
     if pooled_dim:
-        mixed = pool(together, in_mixed)
+        mixed = pool(together, mask)
         pooled = torch.stack(
             [
                 mixed[number] if source is None else alone[number, mask[number]][source]
@@ -299,10 +293,6 @@ def prepare_conditions(
         return Conditions(rows, tokens, token_mask, pooled=pooled), sources
 
     negative_embeds, present = _negative_embeds(encoded, len(embeds))
-    if layout_channels and not _is_null(negative_embeds, encoded.null_audio_embeds):
-        # Sounds that are led away from are nowhere else than in all of the picture.
-        everywhere = torch.tensor(WHOLE).expand(*present.shape, 4)
-        negative_embeds = with_places(negative_embeds, everywhere, layout_channels)
     if pooled_dim:
         negative_pooled, negative_embeds = split_pooled(negative_embeds, pooled_dim)
         negative_pooled = pool(negative_pooled, present)[rows.soundscapes]
@@ -373,16 +363,18 @@ def step_generators(
 
     A single generator, or PyTorch's own for `None`, seeds one for each mixed picture.
     """
-    num_mixed = len(rows.mixed())
+    num_mixed = rows.mixed_numbers()[-1] + 1
     if generator is None or (isinstance(generator, torch.Generator) and num_mixed > 1):
         device = device if generator is None else generator.device
         seeds = torch.randint(2**63 - 1, (num_mixed,), generator=generator, device=device).tolist()
         generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
     elif isinstance(generator, torch.Generator):
         generator = [generator]
+    # Of all rows that are drawn with a mixed picture the first has its generator.
+    numbers = rows.mixed_numbers()
     return [
-        generator[number] if source is None else _copy(generator[number])
-        for number, source in zip(rows.mixed_numbers(), rows.sources, strict=True)
+        generator[number] if numbers.index(number) == row else _copy(generator[number])
+        for row, number in enumerate(numbers)
     ]
 
 
@@ -409,42 +401,22 @@ def _drawn(mask: torch.Tensor, sources: Sequence[Sequence[SoundSource]]) -> torc
     return drawn
 
 
-def _laid_out(
-    embeds: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, num_channels: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens `(B, S, M, C)` that say where sources stand in the mixed picture, and which are in it, `(B, S)`."""
-    boxes, in_mixed = torch.zeros(*mask.shape, 4), mask.clone()
-    for number, present in enumerate(mask):
-        places = present.nonzero().flatten().tolist()
-        if len(places) > MOST_PLACED:
-            warnings.warn(
-                f"Soundscape {number}: of {len(places)} sources the mixed picture shows the {MOST_PLACED} surest.",
-                stacklevel=3,
-            )
-            in_mixed[number, places[MOST_PLACED:]] = False
-        shown = places[:MOST_PLACED]
-        boxes[number, shown] = torch.tensor(place_sources(weight[number, shown].tolist()))
-    return with_places(embeds, boxes, num_channels), in_mixed
-
-
 def _build_rows(
     mixed_embeds: torch.Tensor,
     separated_embeds: torch.Tensor,
     mask: torch.Tensor,
-    in_mixed: torch.Tensor,
     num_images_per_prompt: int,
     separate: bool,
 ) -> tuple[Rows, torch.Tensor, torch.Tensor]:
     """
-    Rows with their tokens and mask, from condition tokens `(B, S, M, C)`, the sources to draw, and those of them in
-    mixed pictures, `(B, S)` both.
+    Rows with their tokens and mask, from condition tokens `(B, S, M, C)` and the sources to draw, `(B, S)`.
     """
     tokens: list[torch.Tensor] = []
     soundscapes: list[int] = []
     sources: list[int | None] = []
     for soundscape, present in enumerate(mask):
         slots = present.nonzero().flatten().tolist()
-        together = mixed_embeds[soundscape, in_mixed[soundscape]].flatten(0, 1)
+        together = mixed_embeds[soundscape, present].flatten(0, 1)
         pictures: list[tuple[int | None, torch.Tensor]] = [(None, together)]
         if separate:
             pictures += [(number, separated_embeds[soundscape, slot]) for number, slot in enumerate(slots)]
@@ -462,11 +434,6 @@ def _negative_embeds(encoded: EncodedAudio, batch_size: int) -> tuple[torch.Tens
     if embeds is None:
         embeds, mask = encoded.null_audio_embeds.expand(batch_size, 1, -1, -1), None
     return embeds, _present(embeds, mask)
-
-
-def _is_null(embeds: torch.Tensor, null_embeds: torch.Tensor | None) -> bool:
-    """Whether condition tokens `(B, S, M, C)` are the null tokens `(M, C)`."""
-    return null_embeds is not None and torch.equal(embeds, null_embeds.expand_as(embeds).to(embeds))
 
 
 def _prepend_text(

@@ -100,7 +100,9 @@ def check_count(name: str, number: Any) -> None:
 
 
 def check_drawing_models(pipeline: DiffusionPipeline, output_type: str) -> None:
-    """Raises `ValueError` if the pipeline lacks a component that draws."""
+    """Raises `ValueError` if the pipeline lacks a component that draws, or can't give such output."""
+    if output_type == "latent" and pipeline.config.compose_sources:
+        raise ValueError("`output_type='latent'`: this pipeline composes mixed images of decoded ones.")
     for name in ("unet", "scheduler", *(() if output_type == "latent" else ("vae",))):
         if getattr(pipeline, name, None) is None:
             raise ValueError(f"This pipeline was loaded without `{name}`, so it can't draw.")

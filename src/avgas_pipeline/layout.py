@@ -1,9 +1,10 @@
-"""Where each source stands in a picture of several: rows of boxes whose areas follow the sources' weights."""
+"""Where each source stands in a picture composed of several: rows of boxes whose areas follow their weights."""
 
 import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 
 # Left, top, right and bottom, as shares of the picture's width and height.
@@ -11,7 +12,8 @@ Box = tuple[float, float, float, float]
 
 # More would be too small to be recognised.
 MOST_PLACED = 8
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
+# In [-1, 1].
+WHITE = 1.0
 
 
 def place_sources(weights: Sequence[float]) -> list[Box]:
@@ -43,19 +45,30 @@ def place_sources(weights: Sequence[float]) -> list[Box]:
     return boxes
 
 
-def box_features(boxes: torch.Tensor, num_channels: int) -> torch.Tensor:
+def compose(images: torch.Tensor, boxes: Sequence[Box]) -> torch.Tensor:
     """
-    Sines and cosines of boxes' centres and sizes, in octaves, as NeRF and GLIGEN (arXiv 2301.07093) encode places.
+    One picture of several, each as large as its box allows and in its middle, on white.
 
     Args:
-        boxes (`torch.Tensor` of shape `(..., 4)`): As of [`place_sources`].
-        num_channels (`int`): A multiple of 8.
+        images (`torch.Tensor` of shape `(N, C, H, W)`): In [-1, 1].
+        boxes (`Sequence[Box]`): One for each, which do not overlap.
 
     Returns:
-        `torch.Tensor` of shape `(..., num_channels)`, in [-1, 1].
+        `torch.Tensor` of shape `(C, H, W)`, in [-1, 1].
     """
-    left, top, right, bottom = boxes.unbind(dim=-1)
-    values = torch.stack([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top], dim=-1)
-    octaves = 2.0 ** torch.arange(num_channels // 8, device=boxes.device, dtype=boxes.dtype)
-    angles = (values[..., None] * octaves * math.pi).flatten(-2)
-    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+    height, width = images.shape[-2:]
+    picture = torch.full_like(images[0], WHITE)
+    for image, (left, top, right, bottom) in zip(images, boxes, strict=True):
+        edges = (round(left * width), round(top * height), round(right * width), round(bottom * height))
+        scale = min((edges[2] - edges[0]) / width, (edges[3] - edges[1]) / height)
+        if scale <= 0:
+            # Smaller than a pixel.
+            continue
+        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        if size != (height, width):
+            # Interpolation is not made for all half-precision types on all devices.
+            small = F.interpolate(image[None].float(), size=size, mode="bicubic", antialias=True)[0]
+            image = small.clamp(-1, 1).to(image.dtype)
+        first = (edges[0] + edges[2] - size[1]) // 2, (edges[1] + edges[3] - size[0]) // 2
+        picture[:, first[1] : first[1] + size[0], first[0] : first[0] + size[1]] = image
+    return picture

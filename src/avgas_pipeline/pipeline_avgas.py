@@ -21,6 +21,7 @@ from diffusers.utils import replace_example_docstring, scale_lora_layers, unscal
 from transformers import CLIPTextModel, CLIPTokenizer, FeatureExtractionMixin, PreTrainedModel
 
 from .audio.loading import DEFAULT_MAX_DURATION_S, Recording, as_batch, load_recordings
+from .composition import composed_rows
 from .conditioning import (
     pack_sources,
     prepare_conditions,
@@ -128,9 +129,9 @@ class AVGASPipeline(
             Test-time augmentation, in [0, 0.5]. If above 0, every window of a recording is encoded in three views: as
             it is, and played slower and faster by this share. A source's presence and label are the mean of the three,
             its separated audio, its embedding and a tagger's scores are those of the recording as it is.
-        layout_channels (`int`, *optional*):
-            If above 0, the last channels of condition tokens say where in the mixed image a source stands and how
-            large it is ([`~.layout`]), which its weight decides; the U-Net has to have learnt it.
+        compose_sources (`bool`, *optional*):
+            Whether mixed images are composed of their sources' own ([`~.layout`]), each in a box whose size its weight
+            decides, rather than drawn at once: for U-Nets that have learnt to draw one thing at a time.
     """
 
     model_cpu_offload_seq = "audio_encoder->tagger->separator->text_encoder->unet->vae"
@@ -164,7 +165,7 @@ class AVGASPipeline(
         default_guidance_scale: float | None = None,
         speed_variation: float | None = None,
         label_threshold: float | None = None,
-        layout_channels: int | None = None,
+        compose_sources: bool | None = None,
     ) -> None:
         super().__init__()
         settings = resolve_settings(
@@ -173,7 +174,7 @@ class AVGASPipeline(
             default_guidance_scale=default_guidance_scale,
             speed_variation=speed_variation,
             label_threshold=label_threshold,
-            layout_channels=layout_channels,
+            compose_sources=compose_sources,
         )
         self.register_to_config(**settings)
         if (tagger is None) != (tagger_feature_extractor is None):
@@ -430,16 +431,17 @@ class AVGASPipeline(
                 expected in each window, the sum of all presence probabilities, rounded: the most probable ones, but
                 none below 0.2.
             source_weights (`dict[str, float]` or `list`, *optional*):
-                How strongly sources show in the mixed image: by label, or one number per source in the order of
-                `sources`; for a batch, a dict for all, or a list with one of these for each soundscape. 1 changes
-                nothing, 0 leaves the source out altogether, of `sources` too.
+                How strongly sources show in the mixed image, or how large they are in it where it is composed
+                (`compose_sources`): by label, or one number per source in the order of `sources`; for a batch, a dict
+                for all, or a list with one of these for each soundscape. 1 changes nothing, 0 leaves the source out
+                altogether, of `sources` too.
             eta (`float`, *optional*, defaults to 0.0):
                 Corresponds to parameter eta (η) of the DDIM paper; other schedulers ignore it.
             generator (`torch.Generator` or `list[torch.Generator]`, *optional*):
                 Makes generation deterministic: one, or one for each mixed image.
             latents (`torch.Tensor`, *optional*):
                 Noise to begin with, for the mixed images, whose separated images then share it, or for every image:
-                for each mixed image itself, then its separated ones.
+                for each mixed image itself, unless it is composed, then its separated ones.
             audio_embeds, audio_attention_mask, negative_audio_embeds, negative_audio_attention_mask,
             null_audio_embeds, sources (*optional*):
                 What [`~AVGASPipeline.encode_audio`] returned, instead of `audio` and `negative_audio`; their shapes
@@ -450,7 +452,8 @@ class AVGASPipeline(
             return_audio (`bool`, *optional*, defaults to `True`):
                 Whether sources come with their separated audio.
             output_type (`str`, *optional*, defaults to `"pil"`):
-                `"pil"`, `"np"` (in [0, 1], channels last), `"pt"` (in [0, 1], channels first) or `"latent"`.
+                `"pil"`, `"np"` (in [0, 1], channels last), `"pt"` (in [0, 1], channels first) or `"latent"`, which
+                composed images have not.
             return_dict (`bool`, *optional*, defaults to `True`):
                 Whether to return an [`AVGASPipelineOutput`] or a tuple of its values.
             cross_attention_kwargs (`dict`, *optional*):
@@ -594,7 +597,7 @@ class AVGASPipeline(
             text_embeds,
             negative_text_embeds,
             pooled_dim(self.unet),
-            self.config.layout_channels,
+            composed_rows if self.config.compose_sources else None,
         )
         rows = conditions.rows
 
@@ -675,7 +678,7 @@ class AVGASPipeline(
 
         # 8. Decode
         check_finite_latents(latents)
-        images = latents if output_type == "latent" else self.decode_latents(latents, max_batch_rows)
+        images = latents if output_type == "latent" else rows.complete(self.decode_latents(latents, max_batch_rows))
         images = self.image_processor.postprocess(images, output_type=output_type)
 
         # 9. Give every source its images

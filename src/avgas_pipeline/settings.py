@@ -1,7 +1,6 @@
 """What a pipeline is set to, beside its components: defaults of a call, and how it hears and draws."""
 
-import math
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 from .models.separator import AudioVisualSeparator
@@ -13,9 +12,9 @@ DEFAULT_SETTINGS: dict[str, Any] = {
     "default_guidance_scale": 7.5,
     "speed_variation": 0.0,
     "label_threshold": 0.0,
-    "layout_channels": 0,
+    "compose_sources": False,
 }
-_MOST = {"speed_variation": 0.5, "label_threshold": 1.0, "layout_channels": math.inf}
+_MOST = {"speed_variation": 0.5, "label_threshold": 1.0}
 
 
 def resolve_settings(separator: AudioVisualSeparator | None, **given: Any) -> dict[str, Any]:
@@ -30,13 +29,8 @@ def resolve_settings(separator: AudioVisualSeparator | None, **given: Any) -> di
         value = given[name]
         if value is not None and (not isinstance(value, Real) or not 0 <= value <= most):
             raise ValueError(f"`{name}` has to be a number from 0 to {most:g} but is {value!r}.")
-    channels = given["layout_channels"]
-    if channels is not None and (not isinstance(channels, Integral) or channels % 8):
-        raise ValueError(f"`layout_channels` has to be a multiple of 8 but is {channels!r}.")
+    composes = given["compose_sources"]
+    if composes is not None and not isinstance(composes, bool):
+        raise ValueError(f"`compose_sources` has to be true or false but is {composes!r}.")
     known = (separator.config.pipeline_settings or {}) if separator is not None else {}
-    if separator is not None and (channels or 0) >= separator.config.cross_attention_dim:
-        raise ValueError(
-            f"`layout_channels` has to be below the width of condition tokens, {separator.config.cross_attention_dim},"
-            f" but is {channels}."
-        )
     return {**DEFAULT_SETTINGS, **known, **{name: value for name, value in given.items() if value is not None}}

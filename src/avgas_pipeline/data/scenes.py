@@ -10,8 +10,6 @@ import PIL.Image
 
 # Share of the smaller object's box that another one may cover.
 _MAX_OVERLAP = 0.10
-# Around an object in its box, as a share of the box's shorter side.
-_MARGIN = 0.04
 
 
 def compose_scene(
@@ -68,27 +66,6 @@ def collage(pictures: Sequence[PIL.Image.Image], size: int) -> PIL.Image.Image:
         top, bottom = size * row // rows, size * (row + 1) // rows
         draw = _fit if picture.mode == "RGBA" else _fill
         canvas.paste(draw(picture, right - left, bottom - top), (left, top))
-    return canvas
-
-
-def lay_out(
-    pictures: Sequence[PIL.Image.Image], boxes: Sequence[tuple[float, float, float, float]], size: int
-) -> PIL.Image.Image:
-    """
-    Objects with transparency in their boxes on white, in a square of `size` pixels: each as large as its box allows,
-    with a margin, in its middle.
-
-    Args:
-        pictures (`Sequence[PIL.Image.Image]`): One for each box.
-        boxes (`Sequence`): Left, top, right and bottom, as shares of the side.
-        size (`int`): Side, in pixels.
-    """
-    canvas = PIL.Image.new("RGB", (size, size), "white")
-    for picture, box in zip(pictures, boxes, strict=True):
-        left, top, right, bottom = (round(edge * size) for edge in box)
-        margin = round(_MARGIN * min(right - left, bottom - top))
-        width, height = max(right - left - 2 * margin, 1), max(bottom - top - 2 * margin, 1)
-        canvas.paste(_fit(picture, width, height), (left + margin, top + margin))
     return canvas
 
 
