@@ -30,17 +30,26 @@ def check(folder, *options):
     return check_dataset.main([str(folder), *map(str, options)])
 
 
+def of(rows, label):
+    return [row for row in rows if row["label"] == label]
+
+
 @pytest.fixture(scope="module")
 def small_tables():
-    """Two sounds and pictures of every label and split."""
+    """Two sounds of twelve labels and splits, and pictures of six designs, at most four in a split."""
     tables = {}
+    labels = sorted(set(pq.read_table(find_soundscapes_mini() / "audio/train.parquet")["label"].to_pylist()))[:12]
     for kind in ("audio", "images"):
         for split in ("train", "test"):
             rows = pq.read_table(find_soundscapes_mini() / kind / f"{split}.parquet").to_pylist()
             by_label = {}
             for row in rows:
-                by_label.setdefault(row["label"], []).append(row)
-            tables[kind, split] = [row for label in sorted(by_label)[:12] for row in by_label[label][:2]]
+                by_label.setdefault(row["label"], {}).setdefault(row["source_group"], row)
+            count = 4 if kind == "images" and split == "train" else 2
+            if kind == "images":
+                tables[kind, split] = [row for label in labels for row in list(by_label[label].values())[:count]]
+            else:
+                tables[kind, split] = [row for label in labels for row in of(rows, label)[:count]]
     return tables
 
 
@@ -76,7 +85,10 @@ def test_every_planted_fault_is_found(small_tables, tmp_path, capsys):
     pictures[1] |= {"image": webp(PIL.Image.new("RGB", (64, 64), "red"))}
     pictures[2] |= {"image": b"not a picture"}
     pictures[3] |= {"source_group": tables["images", "test"][3]["source_group"]}
-    last = sorted({row["label"] for row in pictures})[-1]
+    few, last = sorted({row["label"] for row in pictures})[-2:]
+    for row in of(pictures, few):
+        row["source_group"] = of(pictures, few)[0]["source_group"]
+    designs = 1 + len({row["source_group"] for row in of(tables["images", "test"], few)})
     tables["images", "test"] = [row for row in tables["images", "test"] if row["label"] != last]
 
     assert check(write(tables, tmp_path / "data")) == 1
@@ -99,6 +111,7 @@ def test_every_planted_fault_is_found(small_tables, tmp_path, capsys):
         f"{pictures[2]['id']} can't be read",
         f"source group {pictures[3]['source_group']!r} is in test and train",
         f"images: label {last!r} is missing in 'test'",
+        f"images: label {few!r} has {designs} designs",
     ):
         assert fault in printed, fault
 

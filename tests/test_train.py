@@ -366,6 +366,23 @@ def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
     assert draw(pipe).shape == (1, 64, 64, 3)
 
 
+def test_a_checkpoint_that_composes_learns_one_source_at_a_time(tmp_path, components, inputs, monkeypatch):
+    AVGASPipeline(**components, compose_sources=True).save_pretrained(tmp_path / "base")
+    shown = []
+    collate = script.Collator.__call__
+
+    def watched(self, mixtures):
+        batch = collate(self, mixtures)
+        shown.append(batch["shown"].sum(dim=1))
+        return batch
+
+    monkeypatch.setattr(script.Collator, "__call__", watched)
+    options = {"pretrained_model_name_or_path": tmp_path / "base", "max_train_steps": 2, "num_sources": "2 2"}
+    train(inputs, tmp_path / "run", **options)
+    assert AVGASPipeline.from_pretrained(tmp_path / "run").config.compose_sources
+    assert all((count == 1).all() for count in shown)
+
+
 @pytest.mark.parametrize(
     ("changed", "word"),
     [

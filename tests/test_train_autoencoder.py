@@ -6,10 +6,13 @@ import torch
 import train_autoencoder as script
 import training_runs as runs
 from diffusers import AutoencoderDC
+from tiny import tiny_components
 from training_runs import curve
 
+from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_training.data.scenes import SceneDataset
+from avgas_training.settings import AutoencoderSettings
 
 
 def settings(out, **changed):
@@ -48,6 +51,23 @@ def test_learns_and_scales_its_latents(tmp_path):
     with torch.no_grad():
         latents = vae.encode(pixels).latent * vae.config.scaling_factor
     assert latents.std().item() == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_decoder_alone_learns_the_latents_that_there_are(tmp_path):
+    components = {
+        **tiny_components(),
+        "vae": script.build_autoencoder(AutoencoderSettings(block_out_channels=[8, 16])),
+    }
+    components["vae"].register_to_config(scaling_factor=0.7)
+    AVGASPipeline(**components).save_pretrained(tmp_path / "base")
+    options = {"pretrained_model_name_or_path": tmp_path / "base", "block_out_channels": None, "latent_channels": 16}
+    train(tmp_path / "run", decoder_only=True, **options)
+    before, after = (AutoencoderDC.from_pretrained(folder) for folder in (tmp_path / "base/vae", tmp_path / "run"))
+    assert after.config.scaling_factor == 0.7
+    for name, weight in after.state_dict().items():
+        assert torch.equal(weight, before.state_dict()[name]) == name.startswith("encoder."), name
+    with pytest.raises(ValueError, match="decoder_only needs"):
+        train(tmp_path / "other", decoder_only=True)
 
 
 @pytest.mark.slow

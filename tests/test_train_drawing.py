@@ -1,4 +1,4 @@
-"""`train_drawing.py` learns labels in their boxes from pictures alone, goes on exactly, and ends with a pipeline."""
+"""`train_drawing.py` learns labels from pictures alone, goes on exactly, and ends with a pipeline."""
 
 import numpy as np
 import pytest
@@ -10,15 +10,10 @@ from train_autoencoder import build_autoencoder
 from training_runs import curve
 
 from avgas_pipeline import AVGASPipeline
-from avgas_pipeline.conditioning import prepare_conditions
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
-from avgas_pipeline.pipeline_output import EncodedAudio
-from avgas_training.data.layouts import LayoutDataset
+from avgas_training.data.objects import ObjectDataset
 from avgas_training.models.drawing import DrawingModel
 from avgas_training.settings import AutoencoderSettings
-
-
-CHANNELS = 8
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +41,6 @@ def settings(checkpoint, out, **changed):
         "dataset": find_soundscapes_mini(),
         "output_dir": out,
         "new_unet": "16 32",
-        "layout_channels": CHANNELS,
         "resolution": 32,
         "num_examples": 24,
         "train_batch_size": 4,
@@ -70,10 +64,10 @@ def straight(checkpoint, tmp_path_factory):
     return out
 
 
-def test_the_result_draws_with_a_layout(checkpoint, straight):
+def test_the_result_draws_one_source_at_a_time(checkpoint, straight):
     pipe = AVGASPipeline.from_pretrained(straight)
-    assert pipe.config.layout_channels == CHANNELS and pipe.default_size == (32, 32)
-    assert AVGASPipeline(**pipe.components).config.layout_channels == CHANNELS
+    assert pipe.config.compose_sources and pipe.default_size == (32, 32)
+    assert AVGASPipeline(**pipe.components).config.compose_sources
     assert (straight / "validation-8.png").exists()
     pipe.set_progress_bar_config(disable=True)
     out = pipe(*tiny_audio(), num_sources=2, separate=True, num_inference_steps=1, generator=torch.manual_seed(0))
@@ -103,46 +97,33 @@ def test_killed_run_goes_on_exactly(checkpoint, straight, tmp_path):
         assert all(torch.equal(weight, expected[name]) for name, weight in runs.weights(out, part).items())
 
 
-def test_tokens_are_those_of_the_pipeline(checkpoint, straight):
-    pipe = AVGASPipeline.from_pretrained(straight)
-    separator = pipe.separator
-    labels = torch.tensor([[3, 7]])
-    certain = torch.nn.functional.one_hot(labels[0], len(separator.id2label)).float() * 100
+def test_tokens_are_those_of_the_pipeline(checkpoint):
+    separator = AVGASPipeline.from_pretrained(checkpoint).separator
+    labels = torch.tensor([3, 7])
+    certain = torch.nn.functional.one_hot(labels, len(separator.id2label)).float() * 100
     with torch.no_grad():
-        embeds = separator.condition(torch.zeros(2, 16), certain)[None]
-        encoded = EncodedAudio(audio_embeds=embeds, null_audio_embeds=separator.null_tokens)
-        conditions, _ = prepare_conditions(encoded, [[2.0, 1.0]], 1, False, False, layout_channels=CHANNELS)
-        boxes = torch.tensor([[[0, 0, 2 / 3, 1], [2 / 3, 0, 1, 1]]])
-        tokens = DrawingModel(pipe.unet, separator, CHANNELS).tokens(labels, boxes)
-    assert torch.allclose(tokens.flatten(1, 2), conditions.tokens, atol=1e-5)
+        expected = separator.condition(torch.zeros(2, 16), certain)
+        conditions = DrawingModel(None, separator).conditions(labels, torch.tensor([False, True]))
+    tokens = conditions["encoder_hidden_states"]
+    assert torch.allclose(tokens[0], expected[0], atol=1e-5) and torch.equal(tokens[1], separator.null_tokens)
 
 
-def test_pictures_and_their_boxes(pictures):
+def test_labels_are_drawn_evenly_and_pictures_mirrored(pictures):
     labels = sorted(set(pictures["label"]))
-    examples = LayoutDataset(pictures, labels, 40, 80, image_size=64)
-    assert len(examples) == 80 and len(examples.drawable) == 59
-    counts = set()
-    for number in range(40):
-        example = examples[number]
-        count = int((example["labels"] >= 0).sum())
-        counts.add(count)
-        assert len(set(example["labels"][:count].tolist())) == count
-        # Only where there are objects is there anything but white.
-        dark = (example["pixel_values"] < 0.9).any(dim=0)
-        covered = torch.zeros_like(dark)
-        for left, top, right, bottom in (example["boxes"][:count] * 64).round().int().tolist():
-            assert dark[top:bottom, left:right].any()
-            covered[top:bottom, left:right] = True
-        assert not (dark & ~covered).any()
-    assert {1, 2, 3} <= counts
-    assert torch.equal(examples[40]["pixel_values"], examples[0]["pixel_values"])
+    examples = ObjectDataset(pictures, labels, 400, 800, image_size=32)
+    assert len(examples) == 800 and len(examples.drawable) == len(labels) == 204
+    drawn = [examples[number] for number in range(400)]
+    assert len({int(example["label"]) for example in drawn}) > 150
+    for example in drawn:
+        pixels = example["pixel_values"]
+        assert pixels.shape == (3, 32, 32) and (pixels < 0.9).any()
+    assert torch.equal(examples[400]["pixel_values"], drawn[0]["pixel_values"])
 
 
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
-        ({"layout_channels": 16}, "below the width"),
-        ({"layout_channels": 12}, "multiple of 8"),
+        ({"max_pictures_per_label": 0}, "max_pictures_per_label"),
         ({"num_examples": 0}, "num_examples"),
         ({"resolution": 33}, "resolution"),
         ({"resolution": 128, "new_unet": None}, "resolution"),

@@ -10,6 +10,7 @@ from avgas_training.command_line import parse_settings, read_recipe
 from avgas_training.run import precision
 from avgas_training.settings import (
     AutoencoderSettings,
+    DistillSettings,
     DrawingSettings,
     GeneratorSettings,
     JudgeSettings,
@@ -24,6 +25,7 @@ SETTINGS = {
     "autoencoder": AutoencoderSettings,
     "image-teacher": JudgeSettings,
     "drawing": DrawingSettings,
+    "distill": DistillSettings,
 }
 CHECKPOINT = ["--pretrained_model_name_or_path", "untrained"]
 

@@ -21,9 +21,7 @@ import numpy as np
 import PIL.Image
 import torch
 from accelerate import Accelerator
-from diffusers.models.attention_processor import AttnProcessor
-from diffusers.training_utils import EMAModel, cast_training_params
-from peft.utils import get_peft_model_state_dict
+from diffusers.training_utils import EMAModel
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.clips import load_clips
@@ -31,15 +29,15 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.scenes import collage
 from avgas_pipeline.files import atomic_path
 from avgas_pipeline.models.added_conditions import time_ids
-from avgas_pipeline.models.latent_scale import needs_float32
 from avgas_training.card import create_repo, finish
 from avgas_training.checkpoints import save_trainable_only
 from avgas_training.command_line import parse_settings, run_script
 from avgas_training.data.example_cache import ExampleCache
 from avgas_training.data.selection import check_labels, most_colourful
-from avgas_training.data.soundscapes import Collator, SoundscapeDataset, window_s
+from avgas_training.data.soundscapes import Collator, SoundscapeDataset
 from avgas_training.losses.diffusion import diffusion_loss
 from avgas_training.losses.separation import losses_for
+from avgas_training.models.examples import build_sampler, separated_fraction
 from avgas_training.models.generator import Generator, encode_example, prepare_weights, set_generator_mode
 from avgas_training.models.image_teacher import load_picture_embeds
 from avgas_training.models.latents import Noise, sample_latents
@@ -47,8 +45,10 @@ from avgas_training.models.separation import SeparationModel, encode_sources
 from avgas_training.models.slots import add_slot_noise, correct_labels, shuffle_slots
 from avgas_training.models.target_builder import TargetBuilder
 from avgas_training.models.teacher import Teacher
+from avgas_training.precision import set_precision
 from avgas_training.processes import Processes
 from avgas_training.randomness import RowRandom
+from avgas_training.result import save_pipeline
 from avgas_training.run import Run, build_schedule
 from avgas_training.settings import GeneratorSettings
 
@@ -72,24 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.max_pictures_per_label and pictures is not None:
         pictures = most_colourful(pictures, settings.max_pictures_per_label)
     extractor = pipe.audio_feature_extractor
-    sampler = MixtureSampler(
-        clips,
-        pictures,
-        seed=settings.seed,
-        num_sources=tuple(settings.num_sources),
-        duration_s=window_s(extractor),
-        sampling_rate=extractor.sampling_rate,
-        augment=settings.augment_fraction,
-        target=settings.mixture_target,
-        image_size=settings.resolution or pipe.default_size[0],
-    )
+    sampler = build_sampler(pipe, clips, pictures, settings)
     picture_embeds, picture_rows = load_picture_embeds(
         settings.image_encoder if settings.train_separator and settings.a2v_weight else None,
         pictures or clips,
         pipe.separator,
         accelerator.device,
     )
-    shows_all = pipe.separator.config.num_slots == 1
     has_teacher = settings.train_separator and settings.a2a_weight > 0
     collate = Collator(
         extractor,
@@ -97,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         label2id,
         settings.num_sources[1],
         sampler=sampler,
-        separated_fraction=0.0 if shows_all else settings.separated_fraction,
+        separated_fraction=separated_fraction(pipe, settings),
         picture_rows=picture_rows,
         with_stems=has_teacher,
     )
@@ -184,31 +173,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if step == settings.max_train_steps and accelerator.is_main_process:
         if ema is not None:
             ema.copy_to(trained)
-        save(pipe, settings, weight_dtype)
+        save_pipeline(pipe, settings, weight_dtype)
         finish(run, pipe, Path(__file__).name, repo_id)
     del model, compute_losses
     run.end()
-
-
-def set_precision(
-    settings: GeneratorSettings, accelerator: Accelerator, pipe: AVGASPipeline, generator: Generator, resolution: int
-) -> torch.dtype:
-    """Has frozen weights in the run's precision and trained ones in float32; returns the run's precision."""
-    num_pixels = (resolution // pipe.vae_scale_factor) ** 2
-    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16" and num_pixels <= 256:
-        # PyTorch's fused attention would take half of a step; in float32, and on larger latents, it is the faster one.
-        pipe.unet.set_attn_processor(AttnProcessor())
-    if settings.gradient_checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-    dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
-    weight_dtype = dtypes.get(accelerator.mixed_precision, torch.float32)
-    in_float32 = weight_dtype == torch.float16 and needs_float32(pipe.vae, pipe.unet)
-    pipe.vae.requires_grad_(False).to(accelerator.device, torch.float32 if in_float32 else weight_dtype)
-    if not settings.full:
-        pipe.unet.to(weight_dtype)
-    if weight_dtype != torch.float32:
-        cast_training_params([generator], dtype=torch.float32)
-    return weight_dtype
 
 
 def build_optimizer(settings: GeneratorSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -345,27 +313,6 @@ def validate(
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":
             tracker.writer.add_images("validation", grid[None], step, dataformats="NHWC")
-
-
-def save(pipe: AVGASPipeline, settings: GeneratorSettings, weight_dtype: torch.dtype) -> None:
-    """The pipeline; LoRA layers, with rank and alpha, beside it."""
-    out = Path(settings.output_dir)
-    pipe.to("cpu")
-    layers: dict[str, Any] = {}
-    for name in ("unet", "separator"):
-        part = getattr(pipe, name)
-        if getattr(part, "peft_config", None):
-            layers[f"{name}_lora_layers"] = get_peft_model_state_dict(part, adapter_name="default")
-            layers[f"{name}_lora_adapter_metadata"] = part.peft_config["default"].to_dict()
-            part.unload_lora()
-    if weight_dtype != torch.float32:
-        # What is not trained was rounded for training, and is saved as it came.
-        frozen = ["vae"] if settings.full else ["vae", "unet"]
-        given = AVGASPipeline.from_pretrained(settings.pretrained_model_name_or_path, dtype=torch.float32)
-        pipe.register_modules(**{name: getattr(given, name) for name in frozen})
-    pipe.save_pretrained(out)
-    if layers:
-        AVGASPipeline.save_lora_weights(out, **layers)
 
 
 if __name__ == "__main__":

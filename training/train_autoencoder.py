@@ -5,6 +5,7 @@ Train a small autoencoder of pictures, the `vae` of a small pipeline, on scenes 
 
 Writes checkpoints to go on from (`--resume_from_checkpoint latest`), reconstructions of new scenes
 (`validation-<step>.png`), curves, and at the end the model, an `AutoencoderDC` with its latents' scale in the config.
+`--decoder_only true` leaves latents as they are: what a U-Net that has learnt them draws is decoded better.
 """
 
 from collections.abc import Sequence
@@ -115,9 +116,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     # Channels last: convolutions on a CPU are faster so.
     autoencoder = load_autoencoder(settings).to(memory_format=torch.channels_last)
-    ema = EMAModel(autoencoder.parameters(), decay=settings.ema_decay)
+    if settings.decoder_only:
+        autoencoder.encoder.requires_grad_(False)
+    trained = [weight for weight in autoencoder.parameters() if weight.requires_grad]
+    ema = EMAModel(trained, decay=settings.ema_decay)
     optimizer = torch.optim.AdamW(
-        autoencoder.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
+        trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, betas=(0.9, 0.99)
     )
     schedule = build_schedule(settings, optimizer, accelerator.num_processes)
     model, optimizer, schedule = accelerator.prepare(NoisyAutoencoder(autoencoder), optimizer, schedule)
@@ -147,21 +151,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         loss = sum(weights[name] * value for name, value in losses.items())
         run.check_finite(loss, step)
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        ema.step(autoencoder.parameters())
+        ema.step(trained)
         step += 1
         stopping = run.end_step(step, losses, schedule, progress)
         if run.is_due(step, settings.validation_steps) and accelerator.is_main_process:
-            validate(run, autoencoder, ema, unseen, settings, step)
+            validate(run, autoencoder, ema, trained, unseen, settings, step)
         if stopping:
             break
     progress.close()
 
     if step == settings.max_train_steps and accelerator.is_main_process:
-        save(accelerator, autoencoder, ema, scenes, settings)
+        ema.copy_to(trained)
+        save(accelerator, autoencoder, scenes, settings)
     del model
     run.end()
 
@@ -187,17 +192,18 @@ def validate(
     run: Run,
     autoencoder: AutoencoderDC,
     ema: EMAModel,
+    trained: Sequence[torch.nn.Parameter],
     scenes: SceneDataset,
     settings: AutoencoderSettings,
     step: int,
 ) -> None:
     """PSNR on new scenes, and a sheet of the first ones above their reconstructions."""
     target = torch.stack([scenes[number]["pixel_values"] for number in range(len(scenes))]).to(run.accelerator.device)
-    ema.store(autoencoder.parameters())
-    ema.copy_to(autoencoder.parameters())
+    ema.store(trained)
+    ema.copy_to(trained)
     parts = [autoencoder.encode(part).latent for part in target.split(settings.train_batch_size)]
     reconstruction = torch.cat([autoencoder.decode(part).sample for part in parts])
-    ema.restore(autoencoder.parameters())
+    ema.restore(trained)
     # In [-1, 1] the peak is 2.
     psnr = (10 * (4 / (reconstruction.clamp(-1, 1) - target).square().mean(dim=(1, 2, 3))).log10()).mean()
     run.log({"psnr_db": psnr.item()}, step)
@@ -210,19 +216,15 @@ def validate(
 
 @torch.no_grad()
 def save(
-    accelerator: Accelerator,
-    autoencoder: AutoencoderDC,
-    ema: EMAModel,
-    scenes: SceneDataset,
-    settings: AutoencoderSettings,
+    accelerator: Accelerator, autoencoder: AutoencoderDC, scenes: SceneDataset, settings: AutoencoderSettings
 ) -> None:
-    """The averaged model, with the factor that brings its latents to a standard deviation of 1."""
-    ema.copy_to(autoencoder.parameters())
-    latents = []
-    for index in range(min(len(scenes), NUM_SCALE_SCENES)):
-        pixels = scenes[index]["pixel_values"][None].to(accelerator.device)
-        latents.append(autoencoder.encode(pixels).latent)
-    autoencoder.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 6))
+    """The model, with the factor that brings its latents to a standard deviation of 1, if they are new."""
+    if not settings.decoder_only:
+        latents = []
+        for index in range(min(len(scenes), NUM_SCALE_SCENES)):
+            pixels = scenes[index]["pixel_values"][None].to(accelerator.device)
+            latents.append(autoencoder.encode(pixels).latent)
+        autoencoder.register_to_config(scaling_factor=round(1 / torch.cat(latents).std().item(), 6))
     autoencoder.save_pretrained(settings.output_dir)
 
 

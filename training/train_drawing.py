@@ -5,43 +5,35 @@ Train what draws of a small pipeline, U-Net and label tokens, on pictures alone:
         --pretrained_model_name_or_path avgas-mini --autoencoder runs/autoencoder --output_dir runs/drawing
 
 It is for pipelines whose pictures follow from labels alone (`training/mini/tokens_of_labels.py`), so that no sound is
-needed. Each picture has one object or more, each in the box that the pipeline gives a source of its weight
-(`avgas_pipeline.layout`); the last channels of condition tokens say where it is. Pictures are encoded once, into the
-run's folder. Writes checkpoints (`--resume_from_checkpoint latest` goes on exactly), curves, pictures of a few labels
+needed, and which compose mixed pictures of their sources' own. Pictures are encoded once, into the run's folder.
+Writes checkpoints (`--resume_from_checkpoint latest` goes on exactly), curves, pictures of a few labels
 with the same noise every time (`validation-<step>.png`), and at the end the pipeline.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import AutoencoderDC, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 
 from avgas_pipeline import AVGASPipeline
-from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 from avgas_pipeline.files import atomic_path
-from avgas_pipeline.layout import place_sources
-from avgas_pipeline.models.latent_scale import scale_latents, unscale_latents
 from avgas_training.command_line import parse_settings, run_script
-from avgas_training.data.example_cache import ExampleCache
-from avgas_training.data.layouts import LayoutDataset
 from avgas_training.losses.diffusion import diffusion_loss
 from avgas_training.models.drawing import DrawingModel
-from avgas_training.models.latents import Noise, encode_pictures
+from avgas_training.models.drawn import draw
+from avgas_training.models.examples import LabelledPictures, draws_by_labels_alone
+from avgas_training.models.latents import Noise
 from avgas_training.randomness import RowRandom
 from avgas_training.run import Run, build_schedule
 from avgas_training.settings import DrawingSettings
 
 
-FIELDS = ("latents", "labels", "boxes")
-EXAMPLE_SETTINGS = ("dataset", "seed", "num_examples", "resolution")
-# Rows of the sheet that is looked at, by how many objects they have, and pictures in each.
-SHEET = (1, 1, 2, 2, 3, 6)
-SHEET_COLUMNS = 6
+# Of the sheet that is looked at.
+SHEET_ROWS, SHEET_COLUMNS = 6, 8
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,15 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator = run.accelerator
     pipe = AVGASPipeline.from_pretrained(settings.pretrained_model_name_or_path, dtype=torch.float32)
     replace_parts(pipe, settings)
-    separator = pipe.separator
-    labels = [separator.id2label[number] for number in range(len(separator.id2label))]
-    pictures = load_soundscapes_mini(settings.dataset, "train")[1]
     length = settings.max_train_steps * run.examples_per_step
-    examples = LayoutDataset(pictures, labels, settings.num_examples, length, settings.seed, settings.resolution)
+    source = LabelledPictures(pipe, settings, length)
+    examples, labels = source.dataset, source.labels
     missing = sorted(set(labels) - {labels[number] for number in examples.drawable})
     accelerator.print(f"{len(examples.drawable)} labels have pictures; {len(missing)} have none: {missing[:10]}")
 
-    model = DrawingModel(pipe.unet, separator, settings.layout_channels)
+    model = source.model
     trained = list(model.parameters())
     optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     schedule = build_schedule(settings, optimizer, accelerator.num_processes)
@@ -68,16 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator.register_for_checkpointing(ema)
     step = run.checkpoints.resume(settings.resume_from_checkpoint)
 
-    vae = pipe.vae.requires_grad_(False).to(accelerator.device).eval()
-    cache = ExampleCache(Path(settings.output_dir) / "cache", vars(settings), {"vae": vae}, FIELDS, EXAMPLE_SETTINGS)
-    cache.build(
-        examples,
-        torch.utils.data.default_collate,
-        lambda batch: {**batch, "latents": latents_of(vae, batch.pop("pixel_values").to(accelerator.device)).half()},
-        accelerator,
-        settings.dataloader_num_workers,
-    )
-    loader = run.loader(cache.dataset(examples), step)
+    loader = run.loader(source.encoded(settings, accelerator), step)
     noise = Noise(pipe.scheduler, 0.0)
     run.start_trackers("drawing")
     progress = run.progress_bar(step)
@@ -85,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for batch in loader:
         first = (step * accelerator.num_processes + accelerator.process_index) * settings.train_batch_size
         random = RowRandom(settings.seed, range(first, first + settings.train_batch_size))
-        latents = batch["latents"].float()
+        latents = source.latents(batch, random)
         noisy, timesteps, target = noise.add(latents, random)
         dropped = random.uniform(latents.device) < settings.condition_dropout
-        prediction = prepared(noisy, timesteps, batch["labels"], batch["boxes"], dropped)
+        prediction = prepared(noisy, timesteps, batch["label"], dropped)
         loss = diffusion_loss(prediction, target, timesteps, noise.scheduler, settings.snr_gamma)
         run.check_finite(loss, step)
         accelerator.backward(loss)
@@ -123,19 +104,13 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
     The autoencoder and U-Net that settings ask for, in place of the checkpoint's.
 
     Raises:
-        ValueError: If the checkpoint does not draw by labels, or tokens are too narrow for the layout.
+        ValueError: If the checkpoint does not draw by labels alone, or autoencoder and U-Net do not go together.
     """
-    config = pipe.separator.config
     name, separator = settings.pretrained_model_name_or_path, pipe.separator
-    if separator.label_tokens is None or any(weight.any() for weight in separator.token_head[-1].parameters()):
+    if not draws_by_labels_alone(separator):
         raise ValueError(f"{name}: does not draw by labels alone; see training/mini/tokens_of_labels.py.")
     if separator.token_norm is None:
         raise ValueError(f"{name}: its condition tokens are not normalised.")
-    if settings.layout_channels >= config.cross_attention_dim:
-        raise ValueError(
-            f"layout_channels has to be below the width of condition tokens, {config.cross_attention_dim}, but is"
-            f" {settings.layout_channels}."
-        )
     if settings.autoencoder is not None:
         pipe.register_modules(vae=AutoencoderDC.from_pretrained(settings.autoencoder, use_safetensors=True))
     if not isinstance(pipe.vae, AutoencoderDC):
@@ -145,9 +120,9 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
         pipe.register_modules(unet=build_unet(settings.new_unet, pipe, side))
     if rest or pipe.unet.config.sample_size != side:
         raise ValueError(f"resolution: U-Net and autoencoder do not draw pictures of {settings.resolution} pixels.")
-    pipe.register_to_config(layout_channels=settings.layout_channels)
-    # So that a pipeline made of this one's components has it, too.
-    known = {**(config.pipeline_settings or {}), "layout_channels": settings.layout_channels}
+    pipe.register_to_config(compose_sources=True)
+    # So that a pipeline made of this one's components does so, too.
+    known = {**(separator.config.pipeline_settings or {}), "compose_sources": True}
     separator.register_to_config(pipeline_settings=known)
 
 
@@ -169,12 +144,6 @@ def build_unet(channels: Sequence[int], pipe: AVGASPipeline, side: int) -> UNet2
     )
 
 
-def latents_of(vae: AutoencoderDC, pixels: torch.Tensor) -> torch.Tensor:
-    """Scaled latents of pictures `(B, 3, H, W)` in [-1, 1]."""
-    with torch.no_grad():
-        return scale_latents(vae, encode_pictures(vae, pixels)[0])
-
-
 @torch.no_grad()
 def draw_sheet(
     model: DrawingModel,
@@ -183,37 +152,29 @@ def draw_sheet(
     settings: DrawingSettings,
     device: torch.device,
 ) -> np.ndarray:
-    """Pictures of the same labels with the same noise every time, in rows of one object, two and more."""
+    """Pictures of the same labels with the same noise every time."""
     model.eval()
     rng = np.random.default_rng(0)
+    side = model.unet.config.sample_size
+    shape = (SHEET_COLUMNS, model.unet.config.in_channels, side, side)
     rows = []
-    for number, count in enumerate(SHEET):
-        count = min(count, len(drawable))
-        chosen = np.stack([rng.choice(drawable, size=count, replace=False) for _ in range(SHEET_COLUMNS)])
-        boxes = torch.tensor(place_sources([1.0] * count)).expand(SHEET_COLUMNS, -1, -1)
-        pictures = draw(model, pipe, torch.from_numpy(chosen).to(device), boxes.to(device), settings, number)
+    for number in range(SHEET_ROWS):
+        labels = torch.from_numpy(rng.choice(drawable, size=SHEET_COLUMNS)).to(device)
+        nothing = torch.zeros(SHEET_COLUMNS, dtype=torch.bool, device=device)
+        conditions, without = (model.conditions(labels, dropped) for dropped in (nothing, ~nothing))
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(number)).to(device)
+        pictures = draw(
+            lambda latents, times, given: model.unet(latents, times, **given, return_dict=False)[0],
+            pipe.vae,
+            pipe.scheduler,
+            conditions,
+            without,
+            noise,
+            settings.num_inference_steps,
+            settings.guidance_scale,
+        )
         rows.append(np.concatenate(list(pictures), axis=1))
     return np.concatenate(rows)
-
-
-def draw(
-    model: DrawingModel, pipe: AVGASPipeline, labels: torch.Tensor, boxes: torch.Tensor, settings: Any, seed: int
-) -> np.ndarray:
-    """Pictures `(B, H, W, 3)`, uint8, of labels `(B, N)` in boxes `(B, N, 4)`, by DDIM with guidance."""
-    scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    scheduler.set_timesteps(settings.num_inference_steps)
-    side = model.unet.config.sample_size
-    shape = (len(labels), model.unet.config.in_channels, side, side)
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    conditioned = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
-    for t in scheduler.timesteps:
-        times = t.expand(len(labels)).to(labels.device)
-        with_labels, without = (
-            model(latents, times, labels, boxes, dropped) for dropped in (conditioned, ~conditioned)
-        )
-        latents = scheduler.step(without + settings.guidance_scale * (with_labels - without), t, latents)[0]
-    pixels = pipe.vae.decode(unscale_latents(pipe.vae, latents)).sample
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 if __name__ == "__main__":

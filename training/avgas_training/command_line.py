@@ -14,7 +14,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from avgas_pipeline.cli.signals import end_on_signals
-from avgas_pipeline.cli.terminal import guard_streams, printable
+from avgas_pipeline.cli.terminal import guard_streams
+from avgas_pipeline.printable import printable
 
 from .settings import RunSettings, default_of
 

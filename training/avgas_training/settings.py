@@ -176,7 +176,11 @@ class GeneratorSettings(MixtureRunSettings):
     mixture_target: Literal["compose", "collage", "single"] = setting(
         "compose", "picture of a mixture: a scene of its sources, them side by side, or the loudest one"
     )
-    separated_fraction: float = setting(0.5, "share of examples whose picture shows one of their sources alone")
+    separated_fraction: float = setting(
+        0.5,
+        "share of examples whose picture shows one of their sources alone; all where the checkpoint composes mixed"
+        " pictures of these",
+    )
     resolution: int | None = setting(None, "side of the pictures, in pixels; the checkpoint's if not given")
     train_batch_size: int = setting(8, "mixtures per step and process")
     learning_rate: float = setting(1e-4, "highest learning rate")
@@ -267,6 +271,7 @@ class AutoencoderSettings(ScheduledRunSettings):
     pretrained_model_name_or_path: str | None = setting(
         None, "pipeline whose autoencoder to begin with: folder or Hub repository; a new one if not given"
     )
+    decoder_only: bool = setting(False, "train the decoder alone: latents stay those that a U-Net has learnt")
     extra_pictures: list[str] = setting([], "Parquet tables of further pictures, which need no known labels")
     block_out_channels: list[int] = setting(
         [16, 32, 64, 128, 128], "channels at every resolution; the first is not used"
@@ -287,6 +292,8 @@ class AutoencoderSettings(ScheduledRunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_positive("latent_channels", "resolution", "num_validation_scenes")
+        if self.decoder_only and self.pretrained_model_name_or_path is None:
+            raise ValueError("decoder_only needs pretrained_model_name_or_path: whose latents to keep.")
 
 
 @dataclass
@@ -321,7 +328,9 @@ class DrawingSettings(ScheduledRunSettings):
     autoencoder: str | None = setting(None, "folder of another AutoencoderDC than the checkpoint's")
     new_unet: list[int] = setting([], "channels of a new U-Net at every resolution; the checkpoint's if not given")
     resolution: int = setting(256, "side of the pictures, in pixels")
-    layout_channels: int = setting(48, "channels at the end of tokens that say where a source stands")
+    max_pictures_per_label: int | None = setting(
+        None, "learn to draw so many designs of each label, the most colourful; all if not given"
+    )
     num_examples: int = setting(24000, "pictures in an epoch, which are encoded once")
     condition_dropout: float = setting(0.1, "share of examples that learn the null tokens, for guidance")
     snr_gamma: float | None = setting(None, "min-SNR weighting of the diffusion loss; 5 is usual")
@@ -332,8 +341,55 @@ class DrawingSettings(ScheduledRunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("resolution", "num_examples", "num_inference_steps")
-        if self.layout_channels < 8 or self.layout_channels % 8:
-            raise ValueError(f"layout_channels has to be a multiple of 8 but is {self.layout_channels}.")
+        self._check_positive("resolution", "num_examples", "num_inference_steps", "max_pictures_per_label")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout has to be from 0, and below 1, but is {self.condition_dropout}.")
+
+
+@dataclass
+class DistillSettings(ScheduledRunSettings):
+    """Settings of `distill.py`."""
+
+    output_dir: str = setting("runs/distilled", "the run's folder", may_change=True)
+    pretrained_model_name_or_path: str = setting("avgas-mini", "the teacher: folder or Hub repository")
+    dataset: str = setting(
+        "data/soundscapes-mini", "clips: folder or Hub repository; see docs/data.md", may_change=True
+    )
+    num_inference_steps: int = setting(4, "denoising steps of the student")
+    teacher_steps: int = setting(12, "those of the teacher, a multiple")
+    guidance_scale: float | None = setting(None, "the teacher's; its default if not given")
+    full: bool = setting(False, "train all weights of the U-Net, instead of LoRA layers")
+    rank: int = setting(64, "of the LoRA layers")
+    lora_target_modules: list[str] = setting(
+        ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"],
+        "layers of the U-Net that get them",
+    )
+    max_pictures_per_label: int | None = setting(
+        None, "use so many designs of each label, the most colourful; all if not given"
+    )
+    num_examples: int = setting(20000, "examples in an epoch, which are encoded once")
+    num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture, where mixtures are learnt from")
+    mixture_target: Literal["compose", "collage", "single"] = setting(
+        "compose", "picture of a mixture, as the teacher learnt it; see train.py"
+    )
+    separated_fraction: float = setting(0.5, "share of mixtures whose picture shows one of their sources alone")
+    augment_fraction: float = setting(1.0, "share of mixtures whose clips are varied")
+    resolution: int | None = setting(None, "side of the pictures, in pixels; the checkpoint's if not given")
+    train_batch_size: int = setting(32, "examples per step and process")
+    max_train_steps: int = setting(2000, "optimiser steps")
+    learning_rate: float = setting(1e-4, "highest learning rate")
+    lr_warmup_steps: int = setting(50, "steps until the highest learning rate")
+    ema_decay: float = setting(0.99, "of the averaged weights that are saved")
+    gradient_checkpointing: bool = setting(False, "less memory, more time")
+    push_to_hub: bool = setting(False, "publish the result", may_change=True)
+    hub_model_id: str | None = setting(None, "where; by default the output folder's name", may_change=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_positive("num_inference_steps", "teacher_steps", "num_examples", "resolution", "rank")
+        self._check_positive("max_pictures_per_label")
+        if len(self.num_sources) != 2 or not 1 <= self.num_sources[0] <= self.num_sources[1]:
+            raise ValueError(f"num_sources has to be the fewest and the most, such as 1 3, but is {self.num_sources}.")
+        for name in ("separated_fraction", "augment_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} has to be from 0 to 1 but is {getattr(self, name)}.")

@@ -1,5 +1,5 @@
 """
-Make the shipped checkpoint of what `train_mini.py` trained: half precision, default sampler, model card with samples.
+Make the shipped checkpoint of what `train_mini.py` trained: half precision, model card with samples.
 
     python training/mini/export_mini.py runs/mini/calibrated src/avgas_pipeline/checkpoints/avgas-mini \\
         --reports runs/mini/report-1 runs/mini/report-2 runs/mini/report-3
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import PIL.Image
 import torch
-from build_mini import GUIDANCE_SCALE, LABEL_THRESHOLD, NUM_INFERENCE_STEPS, sampler
+from build_mini import LABEL_THRESHOLD
 from diffusers import ModelMixin
 from diffusers.utils import make_image_grid
 from results_table import results_table
@@ -43,12 +43,7 @@ def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -
         reports (`Sequence[Path]`): Folders that `avgas evaluate` wrote, for the card.
     """
     pipe = AVGASPipeline.from_pretrained(trained)
-    mini = AVGASPipeline(
-        **{**pipe.components, "scheduler": sampler()},
-        default_num_inference_steps=NUM_INFERENCE_STEPS,
-        default_guidance_scale=GUIDANCE_SCALE,
-        label_threshold=LABEL_THRESHOLD,
-    )
+    mini = AVGASPipeline(**pipe.components, label_threshold=LABEL_THRESHOLD)
     for name, part in mini.components.items():
         if isinstance(part, ModelMixin):
             # Else it would be the folder of this run.

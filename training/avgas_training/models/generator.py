@@ -61,6 +61,18 @@ class Generator(torch.nn.Module):
         if mixtures is not None:
             slots, found, output = encode_sources(self.separation, **mixtures)
             shown = shown & found
+        conditions = self.conditions(shown, dropped, slots, class_logits, time_ids)
+        return self.unet(noisy, timesteps, **conditions, return_dict=False)[0], output
+
+    def conditions(
+        self,
+        shown: torch.Tensor,
+        dropped: torch.Tensor,
+        slots: torch.Tensor,
+        class_logits: torch.Tensor | None = None,
+        time_ids: torch.Tensor | None = None,
+    ) -> dict[str, Any]:
+        """What the U-Net gets beside noisy latents; arguments as of `forward`."""
         separator = self.separation.separator
         # (B, N, M, C)
         tokens = separator.condition(slots.to(separator.null_tokens.dtype), class_logits)
@@ -73,15 +85,11 @@ class Generator(torch.nn.Module):
         if separator.config.pooled_projection_dim:
             pooled, tokens = split_pooled(tokens, separator.config.pooled_projection_dim)
             added = {"text_embeds": pool(pooled, mask), "time_ids": time_ids}
-        prediction = self.unet(
-            noisy,
-            timesteps,
-            encoder_hidden_states=tokens.flatten(1, 2),
-            encoder_attention_mask=mask.repeat_interleave(tokens.shape[2], dim=1),
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
-        return prediction, output
+        return {
+            "encoder_hidden_states": tokens.flatten(1, 2),
+            "encoder_attention_mask": mask.repeat_interleave(tokens.shape[2], dim=1),
+            "added_cond_kwargs": added,
+        }
 
 
 def prepare_weights(settings: GeneratorSettings, generator: Generator) -> list[dict[str, Any]]:
