@@ -21,7 +21,7 @@ PIPELINE = (
     SEPARATION
     | LOADERS
     | PAINTING
-    | {"conditioning", "denoising", "exclusive", "input_checks", "layout", "pipeline_avgas", "settings"}
+    | {"composition", "conditioning", "denoising", "exclusive", "input_checks", "layout", "pipeline_avgas", "settings"}
 )
 DATA = BOTTOM | {"data", "sounds"}
 MAY_IMPORT = {
@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "models": BOTTOM,
     "pipeline_output": set(),
     "separation": SEPARATION,
-    "conditioning": OUTPUT | {"layout"},
+    "conditioning": OUTPUT,
+    "composition": {"conditioning", "layout"},
     "layout": set(),
     "settings": MODELS,
     "denoising": {"conditioning", "models"},
@@ -43,8 +44,13 @@ MAY_IMPORT = {
     "pipeline_avgas": PIPELINE,
     "metrics": {"files", "metrics"},
     "data": DATA,
-    "evaluation": PIPELINE | DATA | {"metrics", "evaluation"},
-    "cli": PIPELINE | DATA | {"metrics", "evaluation", "cli"},
+    "evaluation": PIPELINE | DATA | {"metrics", "evaluation", "web"},
+    "printable": set(),
+    "results": BOTTOM | OUTPUT | {"printable", "results"},
+    "web": {"web"},
+    "film": PIPELINE | {"film"},
+    "demo": PIPELINE | {"demo", "printable", "results", "web"},
+    "cli": PIPELINE | DATA | {"metrics", "evaluation", "film", "demo", "printable", "results", "cli"},
     # The package's own front door, and `python -m avgas_pipeline`.
     "__init__": PIPELINE,
     "__main__": {"cli"},

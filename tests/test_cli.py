@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline, __version__
 from avgas_pipeline.cli import app
-from avgas_pipeline.cli.overview import draw_overview
 from avgas_pipeline.pipeline_output import SoundSource
+from avgas_pipeline.results.overview import draw_overview
 
 
 @pytest.fixture

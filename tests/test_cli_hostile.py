@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
-from avgas_pipeline.cli.overview import draw_overview
-from avgas_pipeline.cli.terminal import printable
 from avgas_pipeline.pipeline_output import SoundSource
+from avgas_pipeline.printable import printable
+from avgas_pipeline.results.overview import draw_overview
 
 
 ESCAPE = "\x1b[31mred\x1b]0;title\x07"

@@ -20,8 +20,8 @@ from test_study import Server, rating, report  # noqa: F401 - a fixture
 from typer.testing import CliRunner
 
 from avgas_pipeline.cli import app
-from avgas_pipeline.evaluation.page_guard import MAX_BODY_BYTES, PageGuard
 from avgas_pipeline.evaluation.ratings import RatingFile, pairs_for
+from avgas_pipeline.web.page_guard import MAX_BODY_BYTES, PageGuard
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ from typing import Annotated
 
 import typer
 
+from .demo import demo
 from .evaluate import evaluate
 from .export_remote_code import export_remote_code
+from .film import film
 from .generate import generate
 from .info import info
 from .prepare import prepare
@@ -24,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (generate, info, export_remote_code, prepare, evaluate, study):
+for command in (generate, demo, film, info, export_remote_code, prepare, evaluate, study):
     app.command()(command)
 
 # How OpenMP's threads wait for work: the standard variable, GNU's and Intel's.

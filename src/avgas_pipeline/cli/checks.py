@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from ..loaders.folders import may_be_repository
-from .terminal import printable
+from ..printable import printable
 
 
 # Warnings that say what was done with a recording, or that an option had no effect.

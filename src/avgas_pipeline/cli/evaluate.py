@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from ..loaders.folders import locate
+from ..printable import printable
 from .checks import bad_input_exits, check_files, check_is_folder, check_number, check_sources, new_folder
 from .models import check_device, quieten
 from .options import MAX_GUIDANCE, MAX_SEED, Device, Guidance, Steps
-from .terminal import printable
 
 
 def evaluate(

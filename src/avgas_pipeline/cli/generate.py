@@ -9,11 +9,11 @@ import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from ..loaders.phrases import DEFAULT_STYLE, check_style
+from ..printable import printable
 from .checks import BAD_INPUT, bad_input_exits, check_files, check_number, check_sources, new_folder, one_line
 from .models import load_pipeline, load_text_to_image
 from .options import MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
 from .recordings import RecordingArgument, recording_arguments, result_folders
-from .terminal import printable
 
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _generate_one(
     from accelerate.utils.memory import should_reduce_batch_size
 
     from ..audio.loading import load_audio
-    from .outputs import save_results
+    from ..results.outputs import save_results
 
     waveform = load_audio(
         recording.source(),

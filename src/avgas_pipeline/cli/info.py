@@ -3,10 +3,10 @@
 import typer
 
 from ..loaders.folders import locate
+from ..printable import printable
 from .checks import bad_input_exits
 from .models import load_pipeline
 from .options import ModelArgument
-from .terminal import printable
 
 
 def info(model: ModelArgument) -> None:

@@ -7,18 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ..printable import INVISIBLE, escape
 
-# What changes the order of letters without being seen, and what some programs take for the end of a line.
-_INVISIBLE = "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-_CONTROL = re.compile(f"[\x00-\x1f\x7f-\x9f{_INVISIBLE}]")
+
 # Lines, and what moves a progress bar, are the program's own.
-_CONTROL_IN_LINES = re.compile(f"(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{_INVISIBLE}]")
-_NOT_UNICODE = re.compile("[\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    r"""A name or label as it may be printed: on one line, with control characters as `\x1b` or `\n`."""
-    return _NOT_UNICODE.sub("\ufffd", _CONTROL.sub(_escape, str(text)))
+_CONTROL_IN_LINES = re.compile(f"(?!\x1b\\[A)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{INVISIBLE}]")
 
 
 def guard_streams() -> None:
@@ -44,16 +37,12 @@ def _guarded(stream: Any, number: int, kind: Callable[..., Any]) -> Any:
     return kind(buffer, encoding=encoding, errors="backslashreplace", line_buffering=is_live)
 
 
-def _escape(match: re.Match) -> str:
-    return match[0].encode("unicode_escape").decode()
-
-
 class _Output(io.TextIOWrapper):
     """A stream without control characters."""
 
     def write(self, text: str) -> int:
         try:
-            super().write(_CONTROL_IN_LINES.sub(_escape, text))
+            super().write(_CONTROL_IN_LINES.sub(escape, text))
         except OSError as error:
             self._give_up(error)
         return len(text)

@@ -13,8 +13,8 @@ import soundfile
 from starlette.middleware import Middleware
 
 from ..files import atomic_path
+from ..web.page_guard import PageGuard
 from .image_folder import ImageFolderSystem
-from .page_guard import PageGuard
 from .ratings import CHOICES, RATINGS, Comparison, Pair, Rating, RatingFile, pairs_for
 from .report import read_report
 from .soundscapes import MANIFEST, EvaluationSet, load_evaluation_set

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter
 
 from ..audio.spectrogram import DYNAMIC_RANGE_DB, relative_log_mel, stft
 from ..pipeline_output import SoundSource
-from .terminal import printable
+from ..printable import printable
 
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; brown for their yellow, which is too light.

@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # The page's own requests have less than one KiB.
 MAX_BODY_BYTES = 1 << 16
+# Where gradio takes files.
+UPLOAD = "/upload"
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _EVERYWHERE = ("0.0.0.0", "::")
 
@@ -24,10 +26,24 @@ class PageGuard:
         app (`ASGIApp`): What is guarded.
         host (`str`): Address that the page is served on. On all of a machine's, it is asked by any of them, or by the
             machine's name.
+        max_body_bytes (`int`, defaults to 65536): Of a request.
+        max_upload_bytes (`int`, *optional*): Of a request that uploads files, which is not read into memory here; as
+            any other one if not given.
+        any_host (`bool`, defaults to `False`): Whether the page has names that are not known here, as behind a tunnel.
     """
 
-    def __init__(self, app: ASGIApp, host: str) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        max_upload_bytes: int | None = None,
+        any_host: bool = False,
+    ) -> None:
         self.app = app
+        self._max_body_bytes = max_body_bytes
+        self._max_upload_bytes = max_upload_bytes
+        self._any_host = any_host
         own = host.lower().strip("[]")
         self._is_everywhere = own in _EVERYWHERE
         self._names = {*_LOCAL, own}
@@ -41,14 +57,43 @@ class PageGuard:
                 await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if not self._is_own(headers.get("host", "")):
+        if not self._any_host and not self._is_own(headers.get("host", "")):
             await PlainTextResponse("This page is not served under that name.", 400)(scope, receive, send)
             return
-        body = await _read_body(headers, receive)
+        if self._max_upload_bytes is not None and scope["path"].endswith(UPLOAD):
+            await self._pass_upload(scope, headers, receive, send)
+            return
+        body = await _read_body(headers, receive, self._max_body_bytes)
         if body is None:
-            await PlainTextResponse("Too much for this page.", 413)(scope, receive, send)
+            await _refuse(scope, receive, send)
             return
         await self.app(scope, _replayed(body, receive), send)
+
+    async def _pass_upload(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        most = self._max_upload_bytes
+        if _length(headers) is None or _length(headers) > most:
+            await _refuse(scope, receive, send)
+            return
+        received, has_answered = 0, False
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most:
+                raise _TooLarge
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal has_answered
+            has_answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, answer)
+        except _TooLarge:
+            if not has_answered:
+                await _refuse(scope, receive, send)
 
     def _is_own(self, header: str) -> bool:
         match = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|([^\[\]:@/\s]+))(?::\d*)?", header.lower())
@@ -66,16 +111,31 @@ def _is_address(name: str) -> bool:
     return True
 
 
-async def _read_body(headers: Headers, receive: Receive) -> bytes | None:
-    """A request's body; `None` if it is too large, of which no more is read."""
+class _TooLarge(Exception):
+    """More than was announced, or may be uploaded."""
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("Too much for this page.", 413)(scope, receive, send)
+
+
+def _length(headers: Headers) -> int | None:
+    """Of a request, as it says; 0 if it does not, and `None` if that is no number."""
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > 10 or int(length) > MAX_BODY_BYTES:
+    # Longer ones take Python long to read.
+    return int(length) if length.isdecimal() and len(length) <= 18 else None
+
+
+async def _read_body(headers: Headers, receive: Receive, most: int) -> bytes | None:
+    """A request's body; `None` if it is too large, of which no more is read."""
+    length = _length(headers)
+    if length is None or length > most:
         return None
     body = b""
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > most:
             return None
         if not message.get("more_body", False):
             return body

@@ -1,0 +1,66 @@
+"""`avgas film`: a recording as a film with its own sound, and captions."""
+
+import math
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..loaders.folders import DEFAULT_CHECKPOINT, locate
+from ..printable import printable
+from .checks import bad_input_exits, check_number
+from .models import load_pipeline
+from .options import MAX_GUIDANCE, MAX_SEED, Device, DType, Guidance, Steps
+from .recordings import RecordingArgument, recording_arguments
+
+
+FILM_SUFFIX = ".mp4"
+
+
+def film(
+    audio: Annotated[str, typer.Argument(help="Audio or video file.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The film, an .mp4 file; captions.vtt and captions.srt go beside it.")],
+    model: Annotated[str, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = DEFAULT_CHECKPOINT,
+    storyboard: Annotated[
+        bool, typer.Option("--storyboard", help="Write all scenes on one sheet, storyboard.png, too.")
+    ] = False,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")] = 0,
+    audio_track: Annotated[
+        int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")
+    ] = None,
+    max_duration: Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")] = 3600.0,
+    device: Device = None,
+    dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
+) -> None:
+    """Make a film of a recording: whenever other sources are heard, another picture, with captions."""
+    with bad_input_exits():
+        if out.suffix.lower() != FILM_SUFFIX:
+            raise ValueError(f"--out {out}: has to end with {FILM_SUFFIX}.")
+        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--max-duration", max_duration, 1e-3, math.inf)
+        (recording,) = recording_arguments([audio])
+        check_is_file(recording)
+        locate(model)
+        pipe = load_pipeline(model, device, dtype)
+        # Pictures have a bar of their own.
+        pipe.set_progress_bar_config(disable=True, file=sys.stderr)
+        from ..film.make import plan_film, save_film
+
+        call = {"num_inference_steps": steps, "guidance_scale": guidance}
+        where = {"max_duration_s": max_duration, "name": recording.name, "audio_track": audio_track}
+        planned = plan_film(pipe, audio, seed, **where, **call)
+        save_film(planned, audio, out, storyboard, **where)
+        names = ", ".join(dict.fromkeys(source.name for source in planned.sources))
+        typer.echo(printable(f"{recording.name}: {len(planned.scenes)} scenes of {names} -> {out}"))
+
+
+def check_is_file(recording: RecordingArgument) -> None:
+    """
+    Raises:
+        ValueError: If it is standard input: the film's sound is read once more.
+    """
+    if recording.is_standard_input:
+        raise ValueError("standard input: a film needs a file, which is read twice.")

@@ -1,0 +1,1 @@
+"""`avgas demo`: a page to drop a recording on, and see."""

@@ -1,0 +1,84 @@
+"""Pictures, sounds and activity as HTML: with words for those who can't see, and everything in the page itself."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import PIL.Image
+import soundfile
+
+from ..pipeline_output import SoundSource
+
+
+# Points of an activity's curve.
+POINTS = 160
+# Okabe and Ito's colours, as in the overview.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C564B")
+
+
+def picture(image: PIL.Image.Image, description: str, name: str) -> str:
+    """A picture with its description, which can be saved under a name."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return (
+        f'<img class="avgas-picture" src="{_data("image/png", file.getvalue())}" alt="{html.escape(description)}"'
+        f' width="{image.width}" height="{image.height}" data-name="{html.escape(name)}">'
+    )
+
+
+def gallery(images: Sequence[PIL.Image.Image], names: Sequence[str]) -> str:
+    """The mixed pictures."""
+    shown = " and ".join(names) if names else "nothing"
+    parts = [picture(image, f"Drawing of {shown}", f"mixed-{number}.png") for number, image in enumerate(images)]
+    return f'<div class="avgas-gallery">{"".join(parts)}</div>'
+
+
+def card(source: SoundSource, number: int, sampling_rate: int) -> str:
+    """A source: picture, label, score, activity and sound."""
+    name = html.escape(source.name)
+    parts = [f'<h3 class="avgas-label" style="border-color:{COLOURS[number % len(COLOURS)]}">{name}</h3>']
+    if len(source.images):
+        parts.append(picture(source.images[0], f"Drawing of {source.name}", f"source-{number}.png"))
+    else:
+        parts.append('<p class="avgas-none">Not drawn: it is no sound that the model knows.</p>')
+    parts.append(f'<p class="avgas-score">{source.score:.0%} sure that it is there</p>')
+    if source.activity is not None:
+        parts.append(activity(source, COLOURS[number % len(COLOURS)]))
+    if source.audio is not None:
+        parts.append(player(source.audio, source.sampling_rate or sampling_rate, f"{source.name}, alone"))
+    return "".join(parts)
+
+
+def activity(source: SoundSource, colour: str) -> str:
+    """When a source is heard, as a curve from the recording's start to its end."""
+    edges = np.linspace(0, len(source.activity), POINTS + 1).astype(int)
+    values = [source.activity[start : max(end, start + 1)].max(initial=0.0) for start, end in zip(edges, edges[1:])]  # noqa: B905, RUF007
+    points = " ".join(f"{number},{1 - float(value):.3f}" for number, value in enumerate(values))
+    return (
+        f'<svg class="avgas-activity" role="img" aria-label="When {html.escape(source.name)} is heard"'
+        f' viewBox="0 0 {POINTS - 1} 1" preserveAspectRatio="none">'
+        f'<polygon points="0,1 {points} {POINTS - 1},1" fill="{colour}"></polygon></svg>'
+    )
+
+
+def player(samples: np.ndarray, sampling_rate: int, label: str) -> str:
+    """A player of a sound, MP3."""
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1, 1), sampling_rate, format="MP3")
+    source = _data("audio/mpeg", file.getvalue())
+    return (
+        f'<audio class="avgas-player" controls preload="metadata" aria-label="{html.escape(label)}" src="{source}">'
+        "</audio>"
+    )
+
+
+def message(text: str, is_error: bool = False) -> str:
+    """A line that screen readers say at once."""
+    role = "alert" if is_error else "status"
+    return f'<p class="avgas-message" role="{role}">{html.escape(text)}</p>'
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,223 @@
+"""What the page asks of the pipeline: a recording is heard once, and drawn as often as its sliders move."""
+
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+import torch
+
+from ..audio.loading import load_audio
+from ..pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
+from ..printable import printable
+from ..results.outputs import save_results
+from ..results.overview import draw_overview
+
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+    from ..pipeline_avgas import AVGASPipeline
+
+
+# Sources that the page has room for.
+MOST_CARDS = 8
+
+
+@dataclass
+class Sampling:
+    """How pictures are drawn."""
+
+    seed: int
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    num_images: int = 1
+
+
+class Heard:
+    """
+    A recording that was heard, and what was drawn of it last. One visitor's own.
+
+    Args:
+        name (`str`): Of the recording.
+        waveform (`np.ndarray` of shape `(samples,)`): Mono.
+        sampling_rate (`int`): In Hz.
+        encoded ([`EncodedAudio`]): Of one soundscape.
+    """
+
+    def __init__(self, name: str, waveform: np.ndarray, sampling_rate: int, encoded: EncodedAudio) -> None:
+        self.name = name
+        self.waveform = waveform
+        self.sampling_rate = sampling_rate
+        self.encoded = encoded
+        self.sources: list[SoundSource] = encoded.sources[0]
+        self.images: list[PIL.Image.Image] = []
+        self.weights: list[float] = [1.0] * len(self.sources)
+        self.sampling: Sampling | None = None
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    def overview(self) -> PIL.Image.Image:
+        """The figure that `avgas generate` makes."""
+        return draw_overview(self.waveform, self.sampling_rate, self.images[0], self.sources, self.name)
+
+    def archive(self) -> Path:
+        """A ZIP file with what `avgas generate` writes, which lies there until this is closed."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="avgas-demo-")
+        results = Path(self._folder.name) / "results"
+        output = AVGASPipelineOutput(images=self.images, sources=[self.sources])
+        sampling = {} if self.sampling is None else vars(self.sampling)
+        weights = {source.name: weight for source, weight in zip(self.sources, self.weights, strict=True)}
+        settings = {"audio": self.name, **sampling, "source_weights": weights}
+        save_results(output, self.waveform, self.sampling_rate, results, self.name, settings)
+        path = Path(self._folder.name) / "avgas.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(results.iterdir()):
+                archive.write(file, file.name)
+        return path
+
+    def close(self) -> None:
+        """Remove its files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+
+class Listener:
+    """
+    Hears and draws for all visitors, one after another.
+
+    Args:
+        pipe ([`AVGASPipeline`]): Hears, and draws unless there is a painter.
+        painter (`DiffusionPipeline`, *optional*): Draws by the names of what is heard.
+        style (`str`, *optional*): The painter's.
+        max_duration_s (`float`, defaults to 600): Longest recording accepted, in seconds.
+    """
+
+    def __init__(
+        self,
+        pipe: "AVGASPipeline",
+        painter: "DiffusionPipeline | None" = None,
+        style: str | None = None,
+        max_duration_s: float = 600.0,
+    ) -> None:
+        self.pipe = pipe
+        self.painter = painter
+        self.style = style
+        self.max_duration_s = max_duration_s
+        self.num_encoded = 0
+        self.lock = threading.Lock()
+        for part in (pipe, painter):
+            if part is not None:
+                part.set_progress_bar_config(disable=True)
+
+    @property
+    def default_steps(self) -> int | None:
+        """Of the page's slider; a painter's are its own."""
+        return None if self.painter is not None else self.pipe.config.default_num_inference_steps
+
+    @property
+    def default_guidance(self) -> float | None:
+        """Likewise."""
+        return None if self.painter is not None else self.pipe.config.default_guidance_scale
+
+    def hear(self, path: str, name: str, sampling: Sampling, negative: str | None = None) -> Heard:
+        """
+        Load and encode a recording, and draw it and each of its sources.
+
+        Raises:
+            ValueError: If it can't be read, is too long or silent, or nothing is heard in it.
+        """
+        rate = self.pipe.sampling_rate
+        waveform = load_audio(path, target_sampling_rate=rate, max_duration_s=self.max_duration_s, name=name)
+        options: dict[str, Any] = {}
+        if negative is not None and self.painter is None:
+            options["negative_audio"] = negative
+        audio = {"array": waveform, "sampling_rate": rate, "path": name}
+        with self.lock, torch.no_grad():
+            self.num_encoded += 1
+            encoded = self.pipe.encode_audio(audio, max_duration_s=self.max_duration_s, **options)
+        heard = Heard(printable(name), waveform, rate, encoded)
+        self.draw(heard, [1.0] * len(heard.sources), sampling, separate=True)
+        return heard
+
+    def draw(self, heard: Heard, weights: Sequence[float], sampling: Sampling, separate: bool = False) -> None:
+        """
+        Draw a recording's mixed pictures, and those of its sources if asked for, without encoding it again.
+
+        Raises:
+            ValueError: If all sources have a weight of 0.
+        """
+        call: dict[str, Any] = {"separate": separate, "num_images_per_prompt": sampling.num_images}
+        for option in ("num_inference_steps", "guidance_scale"):
+            if getattr(sampling, option) is not None:
+                call[option] = getattr(sampling, option)
+        call["source_weights"] = [list(weights)]
+        call["generator"] = [
+            torch.Generator().manual_seed(sampling.seed + number) for number in range(sampling.num_images)
+        ]
+        with self.lock:
+            if self.painter is None:
+                output = self.pipe(**heard.encoded, **call)
+            else:
+                call |= {} if self.style is None else {"style": self.style}
+                output = self.pipe.paint(painter=self.painter, sources=heard.encoded.sources, **call)
+        heard.images, heard.weights, heard.sampling = list(output.images), list(weights), sampling
+        if separate:
+            heard.sources = output.sources[0]
+            heard.encoded = replace(heard.encoded, sources=[heard.sources])
+
+
+class LiveWindow:
+    """
+    The last seconds of a microphone, drawn again and again. One visitor's own.
+
+    Args:
+        listener ([`Listener`]): Hears and draws.
+    """
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        extractor = listener.pipe.audio_feature_extractor
+        self.length_s = min(float(getattr(extractor, "chunk_length_s", None) or 5.0), 5.0)
+        self._samples = np.zeros(0, dtype=np.float32)
+        self._rate: int | None = None
+        self.drawn_at: list[float] = []
+
+    def add(self, rate: int, samples: np.ndarray) -> None:
+        """Take what was recorded since: int16 or float, `(T,)` or `(T, channels)`."""
+        if rate != self._rate:
+            self._samples, self._rate = np.zeros(0, dtype=np.float32), rate
+        block = samples.mean(axis=1) if samples.ndim == 2 else samples
+        if np.issubdtype(samples.dtype, np.integer):
+            block = block / np.iinfo(samples.dtype).max
+        self._samples = np.concatenate([self._samples, block.astype(np.float32)])[-round(rate * self.length_s) :]
+
+    def draw(self, seed: int) -> tuple[PIL.Image.Image | None, list[SoundSource]]:
+        """A picture of what was heard last, and its sources; none of silence, or while another is being drawn."""
+        if self._rate is None or len(self._samples) < self._rate // 2:
+            return None, []
+        pipe = self.listener.pipe
+        with self.listener.lock, torch.no_grad():
+            try:
+                encoded = pipe.encode_audio(
+                    {"array": self._samples, "sampling_rate": self._rate, "path": "microphone"}, return_audio=False
+                )
+                output = pipe(**encoded, generator=torch.Generator().manual_seed(seed))
+            except ValueError:
+                # Silence, or nothing that is known.
+                return None, []
+        self.drawn_at = [*self.drawn_at[-20:], time.monotonic()]
+        return output.images[0], output.sources[0]
+
+    def pictures_per_second(self) -> float:
+        """Of late."""
+        if len(self.drawn_at) < 2:
+            return 0.0
+        return (len(self.drawn_at) - 1) / (self.drawn_at[-1] - self.drawn_at[0])

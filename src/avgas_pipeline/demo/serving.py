@@ -1,0 +1,71 @@
+"""The page, served: on this machine alone unless asked otherwise, and never more than it needs."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from ..web.page_guard import PageGuard
+from .hearing import Listener
+from .page import CSS, build_page
+
+
+# Of a request that is no upload: a block of the microphone is the largest.
+MAX_BODY_BYTES = 4 << 20
+# Visitors that wait.
+QUEUE = 64
+MEGABYTE = 1_000_000
+EXAMPLES = Path(__file__).parents[3] / "examples"
+EXAMPLE_SUFFIXES = (".flac", ".ogg", ".wav")
+
+
+def find_examples() -> dict[str, Path]:
+    """The recordings that come with the source code, by name; none where only the package is."""
+    found = [path for path in sorted(EXAMPLES.glob("*")) if path.suffix in EXAMPLE_SUFFIXES]
+    return {path.stem: path for path in found}
+
+
+@contextmanager
+def served(
+    listener: Listener, host: str = "127.0.0.1", port: int = 7860, share: bool = False, max_file_mb: float = 100.0
+) -> Iterator[str]:
+    """
+    Serve the page while the block runs; gives its URL.
+
+    Args:
+        listener ([`Listener`]): Hears and draws.
+        host (`str`, defaults to `"127.0.0.1"`): Address to serve on.
+        port (`int`, defaults to 7860): 0 for any that is free.
+        share (`bool`, defaults to `False`): Whether to ask gradio for a public address.
+        max_file_mb (`float`, defaults to 100): Largest file accepted, in megabytes.
+
+    Raises:
+        OSError: If the address can't be had.
+    """
+    page = build_page(listener, find_examples())
+    page.queue(max_size=QUEUE)
+    largest = round(max_file_mb * MEGABYTE)
+    guard = Middleware(
+        PageGuard, host=host, max_body_bytes=MAX_BODY_BYTES, max_upload_bytes=largest + MEGABYTE, any_host=share
+    )
+    with tempfile.TemporaryDirectory(prefix="avgas-demo-") as folder:
+        page.GRADIO_CACHE = folder
+        try:
+            _, url, shared = page.launch(
+                server_name=host,
+                server_port=port or None,
+                share=share,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                max_file_size=largest,
+                app_kwargs={"middleware": [guard]},
+                css_paths=[CSS],
+                theme=gr.themes.Soft(),
+            )
+            yield shared or url
+        finally:
+            page.close()

@@ -1,0 +1,77 @@
+"""The sound of a film: that of the recording, as AAC."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import av
+import numpy as np
+
+from ..audio.loading import load_audio
+
+
+# What AAC takes, in Hz, and samples of each frame that is encoded.
+RATE = 48000
+BLOCK = 4096
+
+
+def sound_frames(
+    audio: Any, duration_s: float, audio_track: int | None, max_duration_s: float, name: str
+) -> Iterator[av.AudioFrame]:
+    """
+    A recording at 48 kHz, frame after frame, exactly as long as the pictures. A file with one sound track of two
+    channels stays in stereo; anything else is mixed down as the pipeline hears it.
+
+    Args:
+        audio (`Any`): As of `load_audio`.
+        duration_s (`float`): The pictures' length, in seconds: silence is added, or the rest cut.
+        audio_track (`int`, *optional*): Which of a file's tracks.
+        max_duration_s (`float`): Longest recording accepted, in seconds.
+        name (`str`): What errors call it.
+    """
+    total, position = round(duration_s * RATE), 0
+    for block in _stereo(audio, audio_track) or _mono(audio, audio_track, max_duration_s, name):
+        block = block[:, : total - position]
+        if block.shape[1]:
+            yield _frame(block, position)
+            position += block.shape[1]
+    if position < total:
+        yield _frame(np.zeros((2, total - position), dtype=np.float32), position)
+
+
+def _frame(block: np.ndarray, position: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block), format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts = RATE, position
+    return frame
+
+
+def _stereo(audio: Any, audio_track: int | None) -> Iterator[np.ndarray] | None:
+    """Blocks `(2, T)` of a file with one track in stereo whose time stamps begin at 0; `None` for anything else."""
+    if not isinstance(audio, str):
+        return None
+    with av.open(audio) as container:
+        tracks = container.streams.audio
+        if len(tracks) != 1 or tracks[0].channels != 2 or audio_track not in (None, 0):
+            return None
+        begins = (container.start_time or 0) / av.time_base
+        first = (tracks[0].start_time or 0) * float(tracks[0].time_base)
+        if abs(first - begins) > 1 / RATE:
+            return None
+
+    def blocks() -> Iterator[np.ndarray]:
+        with av.open(audio) as container:
+            resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
+            for frame in container.decode(audio=0):
+                for resampled in resampler.resample(frame):
+                    yield resampled.to_ndarray()
+            for resampled in resampler.resample(None):
+                yield resampled.to_ndarray()
+
+    return blocks()
+
+
+def _mono(audio: Any, audio_track: int | None, max_duration_s: float, name: str) -> Iterator[np.ndarray]:
+    waveform = load_audio(
+        audio, target_sampling_rate=RATE, max_duration_s=max_duration_s, name=name, audio_track=audio_track
+    )
+    for start in range(0, len(waveform), BLOCK):
+        yield np.tile(waveform[start : start + BLOCK], (2, 1))

@@ -1,0 +1,123 @@
+"""Frames of a film, and their way into an MP4 file."""
+
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
+from av.container import Flags
+from tqdm.auto import tqdm
+
+from .scenes import Scene
+from .sound import RATE
+
+
+FRAME_RATE = 24
+FRAME_S = Fraction(1, FRAME_RATE)
+# A picture's side and the height of the captions below it, in pixels.
+SIDE, BAND = 768, 96
+# One picture fades into the next for so long, in seconds.
+FADE_S = 0.5
+BACKGROUND, INK, QUIET = "#111417", "#f4f4f2", "#9aa0a6"
+NOTHING_HEARD = "nothing is heard"
+
+
+def draw_frame(picture: PIL.Image.Image | None, text: str) -> PIL.Image.Image:
+    """A picture with its caption below, 768x864 pixels; without one, what says that nothing is heard."""
+    frame = PIL.Image.new("RGB", (SIDE, SIDE + BAND), BACKGROUND)
+    if picture is not None:
+        scale = SIDE / max(picture.size)
+        size = tuple(round(side * scale) for side in picture.size)
+        resized = picture.convert("RGB").resize(size, PIL.Image.Resampling.LANCZOS)
+        frame.paste(resized, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+    draw = PIL.ImageDraw.Draw(frame)
+    _write(draw, text or NOTHING_HEARD, INK if text else QUIET)
+    return frame
+
+
+def _write(draw: PIL.ImageDraw.ImageDraw, text: str, colour: str) -> None:
+    """In the band, as large as fits on at most two lines."""
+    for size in (34, 30, 26, 22, 18, 15):
+        font = PIL.ImageFont.load_default(size)
+        lines = _wrap(draw, text, font)
+        if len(lines) <= 2:
+            break
+    lines = lines[:2]
+    height = sum(font.getmetrics())
+    top = SIDE + (BAND - len(lines) * height) // 2
+    for number, line in enumerate(lines):
+        width = draw.textlength(line, font=font)
+        draw.text(((SIDE - width) // 2, top + number * height), line, fill=colour, font=font)
+
+
+def _wrap(draw: PIL.ImageDraw.ImageDraw, text: str, font: PIL.ImageFont.ImageFont) -> list[str]:
+    lines = [""]
+    for part in text.replace("] [", "]\n[").split("\n"):
+        longer = f"{lines[-1]} {part}".strip()
+        if lines[-1] and draw.textlength(longer, font=font) > SIDE - 40:
+            lines.append(part)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def write_film(
+    path: Path, scenes: Sequence[Scene], still: Callable[[int], PIL.Image.Image], sound: Iterator[av.AudioFrame]
+) -> None:
+    """
+    Write H.264 and AAC in MP4: the same stills and sound give the same bytes.
+
+    Args:
+        path (`Path`): The file.
+        scenes (`Sequence[Scene]`): When each still is shown.
+        still (`Callable[[int], PIL.Image.Image]`): The frame of each scene, by its number.
+        sound (`Iterator[av.AudioFrame]`): At 48 kHz, in stereo, as long as the scenes.
+    """
+    num_frames = max(round(scenes[-1].end_s * FRAME_RATE), 1)
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        container.flags |= Flags.bitexact.value
+        video = container.add_stream("libx264", rate=FRAME_RATE, options={"crf": "18", "preset": "veryfast"})
+        video.width, video.height, video.pix_fmt = SIDE, SIDE + BAND, "yuv420p"
+        audio = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160_000)
+        written_s = 0.0
+        for number, frame in enumerate(tqdm(_frames(scenes, still, num_frames), total=num_frames, desc="film")):
+            frame.pts, frame.time_base = number, FRAME_S
+            container.mux(video.encode(frame))
+            # Sound keeps up, so that neither waits in memory for the other.
+            while written_s < (number + 1) / FRAME_RATE:
+                block = next(sound, None)
+                if block is None:
+                    break
+                written_s = (block.pts + block.samples) / RATE
+                container.mux(audio.encode(block))
+        container.mux(video.encode(None))
+        for block in sound:
+            container.mux(audio.encode(block))
+        container.mux(audio.encode(None))
+
+
+def _frames(
+    scenes: Sequence[Scene], still: Callable[[int], PIL.Image.Image], num_frames: int
+) -> Iterator[av.VideoFrame]:
+    """Every frame of the film: stills, the next fading in around the moment at which its scene begins."""
+    half = FADE_S / 2
+    shown, now, after = 0, still(0), None
+    frame = _encodable(now)
+    for number in range(num_frames):
+        time_s = number / FRAME_RATE
+        while shown + 1 < len(scenes) and time_s >= scenes[shown].end_s + half:
+            shown += 1
+            now, after = after or still(shown), None
+            frame = _encodable(now)
+        if shown + 1 < len(scenes) and time_s > scenes[shown].end_s - half:
+            after = after or still(shown + 1)
+            yield _encodable(PIL.Image.blend(now, after, (time_s - scenes[shown].end_s + half) / FADE_S))
+        else:
+            yield frame
+
+
+def _encodable(image: PIL.Image.Image) -> av.VideoFrame:
+    return av.VideoFrame.from_image(image).reformat(format="yuv420p")

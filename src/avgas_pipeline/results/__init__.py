@@ -1,0 +1,1 @@
+"""What is written of a recording: pictures, sounds, sources.json, the overview."""

@@ -1,0 +1,1 @@
+"""What all pages that are served here share."""

@@ -1,0 +1,173 @@
+"""`avgas demo`: a recording is heard once and drawn as often as its sliders move, in a real browser."""
+
+import http.client
+import io
+import re
+import zipfile
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import soundfile
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+from typer.testing import CliRunner
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.cli import app
+from avgas_pipeline.demo.hearing import Listener, LiveWindow, Sampling
+from avgas_pipeline.demo.page import plain
+from avgas_pipeline.demo.serving import MAX_BODY_BYTES, served
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DOG_AND_BIRD = EXAMPLES / "mixture-dog-bird.flac"
+QUICK = Sampling(seed=0, num_inference_steps=1, guidance_scale=1.0)
+
+
+@pytest.fixture(scope="module")
+def listener():
+    return Listener(AVGASPipeline.from_pretrained("avgas-mini"), max_duration_s=60)
+
+
+@pytest.fixture(scope="module")
+def url(listener):
+    with served(listener, port=0, max_file_mb=2) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1400"):
+        options.add_argument(argument)
+    folder = tmp_path_factory.mktemp("downloads")
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+    driver = webdriver.Chrome(options=options)
+    driver.downloads = folder
+    yield driver
+    driver.quit()
+
+
+def wait(browser, condition, seconds=60):
+    return WebDriverWait(browser, seconds).until(condition)
+
+
+def text_of(browser, name):
+    return browser.find_element(By.ID, name).text
+
+
+def picture_of(browser, name):
+    return browser.find_element(By.CSS_SELECTOR, f"#{name} img").get_attribute("src")
+
+
+def choose(browser, example):
+    field = browser.find_element(By.CSS_SELECTOR, "#example input")
+    field.click()
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys(example, Keys.ENTER)
+    browser.find_element(By.ID, "go").click()
+
+
+def test_a_recording_is_heard_once_and_drawn_again(listener, url, browser):
+    browser.get(url)
+    wait(browser, lambda page: page.find_elements(By.ID, "go"))
+    encoded = listener.num_encoded
+    choose(browser, "mixture-dog-bird")
+    wait(browser, lambda page: "dog barking" in text_of(page, "status"))
+    assert "bird chirping" in text_of(browser, "card-0") + text_of(browser, "card-1")
+    assert browser.find_element(By.CSS_SELECTOR, "#mixed img").get_attribute("alt").startswith("Drawing of ")
+    assert browser.find_elements(By.CSS_SELECTOR, "#card-0 audio[aria-label]")
+    before = picture_of(browser, "mixed")
+    slider = browser.find_element(By.CSS_SELECTOR, "#weight-0 input[type=range]")
+    slider.send_keys(Keys.HOME)
+    wait(browser, lambda page: picture_of(page, "mixed") != before)
+    lighter = picture_of(browser, "mixed")
+    browser.find_element(By.CSS_SELECTOR, "#mute-1 input").click()
+    wait(browser, lambda page: picture_of(page, "mixed") != lighter)
+    assert listener.num_encoded == encoded + 1
+    browser.find_element(By.ID, "download").click()
+    (path,) = wait(browser, lambda page: list(page.downloads.glob("*.zip")))
+    with zipfile.ZipFile(path) as archive:
+        names = set(archive.namelist())
+        assert {"mixed.png", "overview.png", "sources.json"} <= names
+        sounds = [name for name in names if name.endswith(".wav")]
+        assert sounds and soundfile.read(io.BytesIO(archive.read(sounds[0])))[0].size
+
+
+def test_controls_have_labels_and_pictures_have_words(url, browser):
+    for field in browser.find_elements(By.CSS_SELECTOR, "input, select, textarea"):
+        if field.is_displayed():
+            name = field.accessible_name
+            assert name, field.get_attribute("outerHTML")[:200]
+    for picture in browser.find_elements(By.TAG_NAME, "img"):
+        assert picture.get_attribute("alt") is not None
+
+
+def test_a_silent_recording_is_said_plainly(listener, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    with pytest.raises(ValueError) as raised:
+        listener.hear(str(tmp_path / "silent.wav"), "silent.wav", QUICK)
+    assert plain(raised.value, "silent.wav") == "silent.wav: this recording is silent."
+    with pytest.raises(ValueError, match="longer"):
+        soundfile.write(tmp_path / "long.wav", np.zeros(61 * 8000), 8000)
+        listener.hear(str(tmp_path / "long.wav"), "long.wav", QUICK)
+
+
+def test_visitors_have_their_own(listener):
+    heard = [listener.hear(str(path), path.name, QUICK) for path in (DOG_AND_BIRD, EXAMPLES / "Farm1.wav")]
+    assert {source.name for source in heard[1].sources} == {"sheep bleating"}
+    archives = [each.archive() for each in heard]
+    assert archives[0] != archives[1]
+    for each, path in zip(heard, archives, strict=True):
+        each.close()
+        assert not path.exists()
+
+
+def test_the_microphone_is_drawn_again_and_again(listener):
+    samples, rate = soundfile.read(DOG_AND_BIRD, dtype="int16")
+    window, found = LiveWindow(listener), set()
+    assert window.draw(0) == (None, [])
+    for start in range(0, len(samples), rate // 2):
+        window.add(rate, samples[start : start + rate // 2])
+        image, sources = window.draw(0)
+        found |= {source.name for source in sources}
+        assert image is None or image.size == listener.pipe.default_size[::-1]
+    assert {"dog barking", "bird chirping, tweeting"} <= found
+    window.add(rate, np.zeros(5 * rate, np.int16))
+    assert window.draw(0) == (None, [])
+
+
+def ask(url, path, body=b"", headers=()):
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    try:
+        connection.request("POST" if body else "GET", path, body or None, dict(headers))
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_what_is_too_much_is_refused(url):
+    assert ask(url, "/") == 200
+    assert ask(url, "/gradio_api/queue/join", b"x" * (MAX_BODY_BYTES + 1)) == 413
+    assert ask(url, "/gradio_api/upload", b"x" * 4_000_000, {"Content-Type": "multipart/form-data; boundary=x"}) == 413
+    assert ask(url, "/", headers={"Host": "elsewhere.example"}) == 400
+    for path in ("/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/file=../../etc/passwd"):
+        assert ask(url, path) in (403, 404)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--style", "a sketch of {}"), "--style is for --painter"),
+        (("--model", "no/such/folder"), "no/such/folder"),
+        (("--max-file", "0"), "--max-file"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, word):
+    result = CliRunner().invoke(app, ["demo", *arguments])
+    assert result.exit_code == 2 and word in result.output and not re.search("Traceback", result.output)

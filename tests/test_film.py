@@ -1,0 +1,217 @@
+"""`avgas film`: scenes by what is heard, captions that players read, a film with the recording's own sound."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from avgas_pipeline.cli import app
+from avgas_pipeline.film.captions import captions, to_srt, to_vtt
+from avgas_pipeline.film.scenes import SHORTEST_S, Scene, find_scenes
+from avgas_pipeline.film.sound import RATE
+from avgas_pipeline.film.video import BAND, FRAME_RATE, SIDE, draw_frame
+from avgas_pipeline.pipeline_output import SoundSource
+
+
+HOP_S = 0.016
+DOG_AND_BIRD = "examples/mixture-dog-bird.flac"
+
+
+def source(label, intervals, duration_s, share=0.8):
+    """A source that is heard from second to second."""
+    activity = np.zeros(int(np.ceil(duration_s / HOP_S)))
+    for start, end in intervals:
+        activity[round(start / HOP_S) : round(end / HOP_S)] = share
+    return SoundSource(label=label, activity=activity, activity_hop_s=HOP_S)
+
+
+def film(*arguments):
+    result = CliRunner().invoke(app, ["film", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_scenes_follow_what_is_heard():
+    sources = [source("dog", [(0, 4), (12, 20)], 20), source("rain", [(2.5, 15)], 20)]
+    scenes = find_scenes(sources, 20.0)
+    planted = [(0, (0,)), (2.5, (0, 1)), (4, (1,)), (12, (0, 1)), (15, (0,))]
+    assert [scene.sources for scene in scenes] == [present for _, present in planted]
+    for scene, (start, _) in zip(scenes, planted, strict=True):
+        assert abs(scene.start_s - start) < 0.5
+    assert scenes[-1].end_s == 20.0
+
+
+def test_silence_is_a_scene_and_a_breath_is_none():
+    dog = source("dog", [(0, 3), (3.6, 6), (12, 15)], 15)
+    assert [scene.sources for scene in find_scenes([dog], 15.0)] == [(0,), (), (0,)]
+
+
+def test_a_short_bark_is_shown_for_as_long_as_a_scene():
+    dog, rain = source("dog", [(6, 6.6)], 12, share=0.5), source("rain", [(0, 12)], 12, share=0.5)
+    scenes = find_scenes([dog, rain], 12.0)
+    assert [scene.sources for scene in scenes] == [(1,), (0, 1), (1,)]
+    assert scenes[1].end_s - scenes[1].start_s >= SHORTEST_S - HOP_S
+    assert scenes[1].start_s < 6.3 < scenes[1].end_s
+
+
+def test_a_quiet_source_is_heard_where_it_has_most():
+    quiet = source("clock", [(4, 8)], 12, share=0.05)
+    assert any(scene.sources == (0,) for scene in find_scenes([quiet], 12.0))
+
+
+def test_sources_that_are_not_drawn_or_have_no_activity():
+    unknown = SoundSource(is_drawn=False, activity=np.ones(700), activity_hop_s=HOP_S)
+    always = SoundSource(label="rain")
+    assert find_scenes([unknown, always], 10.0) == [Scene(0.0, 10.0, (1,))]
+    assert find_scenes([source("dog", [(0, 1)], 1)], 1.0) == [Scene(0.0, 1.0, (0,))]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=40), min_size=1, max_size=4),
+    st.floats(0.1, 30.0),
+)
+def test_scenes_cover_a_recording_once(shares, duration_s):
+    frames = int(np.ceil(duration_s / HOP_S))
+    sources = [
+        SoundSource(label=str(number), activity=np.resize(np.repeat(share, 20), frames), activity_hop_s=HOP_S)
+        for number, share in enumerate(shares)
+    ]
+    scenes = find_scenes(sources, duration_s)
+    assert scenes[0].start_s == 0.0 and scenes[-1].end_s == duration_s
+    for one, other in pairwise(scenes):
+        assert one.end_s == other.start_s and one.sources != other.sources
+    if len(scenes) > 1:
+        assert min(scene.end_s - scene.start_s for scene in scenes) > SHORTEST_S - 3 * HOP_S
+
+
+def test_captions_say_what_comes_and_what_goes_on():
+    sources = [SoundSource(label="vehicle horn, car horn, honking"), SoundSource(label="raining")]
+    scenes = [Scene(0, 2, (0,)), Scene(2, 3725.5, (0, 1)), Scene(3725.5, 3730, ()), Scene(3730, 3732, (1,))]
+    cues = captions(scenes, sources)
+    assert [text for _, _, text in cues] == ["[vehicle horn]", "[vehicle horn continues] [raining]", "[raining]"]
+    assert "00:00:02.000 --> 01:02:05.500\n[vehicle horn continues] [raining]\n" in to_vtt(cues)
+    assert to_srt(cues).startswith("1\n00:00:00,000 --> 00:00:02,000\n[vehicle horn]\n\n2\n")
+    assert "&lt;b&gt; &amp;" in to_vtt([(0, 1, "<b> &")])
+
+
+def read_subtitles(path):
+    """As FFmpeg reads them: start and end, in seconds, and text."""
+    with av.open(str(path)) as container:
+        return [
+            (
+                float(packet.pts * packet.time_base),
+                float((packet.pts + packet.duration) * packet.time_base),
+                bytes(packet),
+            )
+            for packet in container.demux()
+            if packet.size
+        ]
+
+
+def test_frames_have_captions_that_fit():
+    long = " ".join(f"[{name} continues]" for name in ("people whispering", "church bell ringing", "raining") * 3)
+    for picture, text in ((PIL.Image.new("RGB", (256, 256), "red"), long), (None, "")):
+        frame = np.asarray(draw_frame(picture, text))
+        assert frame.shape == (SIDE + BAND, SIDE, 3)
+        band = frame[SIDE:].max(axis=2) > 100
+        assert band.any() and not band[:, :4].any() and not band[:, -4:].any()
+
+
+@pytest.fixture(scope="module")
+def dog_and_bird(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("film")
+    film(DOG_AND_BIRD, "--out", folder / "film.mp4", "--storyboard")
+    return folder
+
+
+def test_a_film_has_pictures_and_its_own_sound(dog_and_bird):
+    original, rate = soundfile.read(DOG_AND_BIRD)
+    with av.open(str(dog_and_bird / "film.mp4")) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.codec.name, audio.codec.name) == ("h264", "aac")
+        assert (video.width, video.height, video.average_rate) == (SIDE, SIDE + BAND, FRAME_RATE)
+        assert container.duration / av.time_base == pytest.approx(len(original) / rate, abs=0.1)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == round(len(original) / rate * FRAME_RATE)
+    assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 2
+    with av.open(str(dog_and_bird / "film.mp4")) as container:
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        blocks = [block.to_ndarray()[0] for frame in container.decode(audio=0) for block in resampler.resample(frame)]
+    sound = np.concatenate(blocks)[: len(original)]
+    spectrum = np.fft.rfft(original, 2 * len(original)).conj() * np.fft.rfft(sound, 2 * len(original))
+    correlation = np.fft.irfft(spectrum)
+    lag = int(correlation.argmax())
+    assert min(lag, 2 * len(original) - lag) <= 1
+    assert correlation.max() / (np.linalg.norm(original) * np.linalg.norm(sound)) > 0.95
+
+
+def test_captions_lie_beside_it(dog_and_bird):
+    for name in ("captions.vtt", "captions.srt"):
+        cues = read_subtitles(dog_and_bird / name)
+        assert cues[0][0] == 0.0 and cues[-1][1] == pytest.approx(5.0, abs=0.01)
+        assert b"[dog barking" in b"".join(text for _, _, text in cues)
+    board = PIL.Image.open(dog_and_bird / "storyboard.png")
+    assert board.width > board.height
+
+
+def test_the_same_seed_gives_the_same_bytes(dog_and_bird, tmp_path):
+    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4")
+    digests = [hashlib.sha256((folder / "film.mp4").read_bytes()).hexdigest() for folder in (dog_and_bird, tmp_path)]
+    assert digests[0] == digests[1]
+    assert not (tmp_path / "storyboard.png").exists()
+    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4", "--seed", 1)
+    assert (tmp_path / "film.mp4").read_bytes() != (dog_and_bird / "film.mp4").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_film_leaves_nothing_and_can_be_made_again(dog_and_bird, tmp_path):
+    command = [sys.executable, "-m", "avgas_pipeline", "film", DOG_AND_BIRD, "--out", str(tmp_path / "film.mp4")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(tmp_path.glob(".partial-*/film.mp4")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "film.mp4").exists()
+    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4")
+    assert (tmp_path / "film.mp4").read_bytes() == (dog_and_bird / "film.mp4").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"film.mp4", "captions.vtt", "captions.srt"}
+
+
+def test_a_stereo_recording_stays_in_stereo(tmp_path):
+    rate = 22050
+    time_s = np.arange(3 * rate) / rate
+    left = 0.4 * np.sign(np.sin(2 * np.pi * 440 * time_s)) * (np.sin(2 * np.pi * 3 * time_s) > 0)
+    soundfile.write(tmp_path / "left.wav", np.stack([left, 0 * left], axis=1), rate)
+    film(tmp_path / "left.wav", "--out", tmp_path / "film.mp4", "--steps", 1)
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        assert container.streams.audio[0].rate == RATE
+        sound = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
+    assert np.abs(sound[0]).mean() > 20 * np.abs(sound[1]).mean()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((DOG_AND_BIRD, "--out", "film.avi"), "has to end with .mp4"),
+        (("-", "--out", "film.mp4"), "standard input"),
+        (("gone.wav", "--out", "film.mp4"), "gone.wav"),
+        ((DOG_AND_BIRD, "--out", "film.mp4", "--max-duration", "2"), "longer"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments, word, tmp_path, monkeypatch):
+    arguments = [argument.replace("film.", f"{tmp_path}/film.") for argument in arguments]
+    result = CliRunner().invoke(app, ["film", *arguments])
+    assert result.exit_code == 2 and word in result.output
+    assert not list(tmp_path.iterdir())
