@@ -50,7 +50,7 @@ def test_knows_the_labels_of_its_data(mini, data):
     labels = [mini.separator.id2label[number] for number in range(len(mini.separator.id2label))]
     assert set(data[0]["label"]) < set(labels) and len(labels) > 200 and labels[-1] == "unknown sound"
     assert set(labels[:-1]) <= set(VGGSOUND_LABELS)
-    assert mini.default_size == (128, 128) and mini.sampling_rate == 16000
+    assert mini.default_size == (256, 256) and mini.sampling_rate == 16000
 
 
 def test_gives_way_to_a_folder_of_its_name(tmp_path, monkeypatch):
@@ -91,7 +91,7 @@ def test_generates_without_naming_a_model(tmp_path):
     config = json.loads((FOLDER / "model_index.json").read_text())
     assert settings["steps"] == config["default_num_inference_steps"]
     assert settings["guidance"] == config["default_guidance_scale"]
-    assert PIL.Image.open(tmp_path / "out/mixed.png").size == (128, 128)
+    assert PIL.Image.open(tmp_path / "out/mixed.png").size == (256, 256)
 
 
 def test_same_seed_same_bytes_in_fresh_processes(tmp_path):

@@ -47,8 +47,8 @@ def test_labels_are_those_of_the_objects(pictures, labels):
 
 
 def test_labels_are_drawn_evenly(pictures, labels):
-    scenes = SceneDataset(pictures, labels, num_scenes=600, num_objects=(1, 1), image_size=16)
-    drawn = np.bincount([scenes.scene(index)[1][0] for index in range(600)], minlength=len(labels))
+    scenes = SceneDataset(pictures, labels, num_scenes=2400, num_objects=(1, 1), image_size=16)
+    drawn = np.bincount([scenes.scene(index)[1][0] for index in range(2400)], minlength=len(labels))
     assert drawn.min() >= 1
     assert drawn.max() <= 30
 

@@ -100,15 +100,20 @@ def split_pictures(pictures: Dataset, fold: int | None) -> tuple[Dataset, Datase
     groups: dict[str, set[str]] = {}
     for label, group in zip(pictures["label"], pictures["source_group"], strict=True):
         groups.setdefault(label, set()).add(group)
-    left_out = {
-        (label, group)
-        for label, members in groups.items()
-        for number, group in enumerate(sorted(members))
-        if number % NUM_FOLDS == fold and len(members) > 1
-    }
-    rows = list(enumerate(zip(pictures["label"], pictures["source_group"], strict=True)))
-    kept = [row for row, key in rows if key not in left_out]
-    held = [row for row, key in rows if key in left_out]
+    # A group may have pictures of several labels.
+    fold_of: dict[str, int] = {}
+    for _, members in sorted(groups.items()):
+        counts = [sum(fold_of.get(group) == number for group in members) for number in range(NUM_FOLDS)]
+        for group in sorted(members - fold_of.keys()):
+            fold_of[group] = counts.index(min(counts))
+            counts[fold_of[group]] += 1
+    left_out = {group for group, number in fold_of.items() if number == fold}
+    for members in groups.values():
+        if members <= left_out:
+            left_out.remove(min(members))
+    names = list(enumerate(pictures["source_group"]))
+    kept = [row for row, group in names if group not in left_out]
+    held = [row for row, group in names if group in left_out]
     return pictures.select(kept), pictures.select(held)
 
 
