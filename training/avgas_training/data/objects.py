@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from torch.utils.data import Dataset
 
@@ -39,11 +38,11 @@ class ObjectDataset(Dataset):
         self.seed = seed
         self.image_size = image_size
         numbers = {label: number for number, label in enumerate(labels)}
-        self._objects: dict[int, dict[str, list[PIL.Image.Image]]] = {}
+        self._objects: dict[int, dict[str, list[Any]]] = {}
         for row in pictures:
             if row["label"] in numbers:
                 groups = self._objects.setdefault(numbers[row["label"]], {})
-                groups.setdefault(row["source_group"], []).append(open_picture(row["image"]).convert("RGBA"))
+                groups.setdefault(row["source_group"], []).append(row["image"])
         self.drawable = sorted(self._objects)
 
     def __len__(self) -> int:
@@ -56,6 +55,6 @@ class ObjectDataset(Dataset):
         groups = list(self._objects[label].values())
         group = groups[int(rng.integers(len(groups)))]
         picture = group[int(rng.integers(len(group)))]
-        image = collage([picture], self.image_size)
+        image = collage([open_picture(picture).convert("RGBA")], self.image_size)
         pixels = torch.from_numpy(np.asarray(image, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1.0
         return {"pixel_values": pixels, "label": torch.tensor(label)}
