@@ -96,7 +96,7 @@ def test_killed_training_goes_on_to_the_same_judge(tmp_path):
     assert sorted(losses) == list(range(1, 13))
     assert losses == pytest.approx(runs.curve(tmp_path / "straight", "loss"), abs=1e-6)
     judge = ClassifierJudge.from_pretrained(out)
-    assert len(judge.labels) == 59
+    assert len(judge.labels) == 204
     assert set(json.loads((out / "accuracy.json").read_text())) == {"new_compositions"}
 
 
