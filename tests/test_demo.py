@@ -3,6 +3,7 @@
 import http.client
 import io
 import re
+import shutil
 import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,12 +42,15 @@ def url(listener):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
+    if shutil.which("chromedriver") is None:
+        pytest.skip("needs Debian's chromium-driver")
     options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1400"):
         options.add_argument(argument)
     folder = tmp_path_factory.mktemp("downloads")
     options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    driver = webdriver.Chrome(options=options)
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
     driver.downloads = folder
     yield driver
     driver.quit()
