@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 
 import av
@@ -16,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from avgas_pipeline import load_audio
 from avgas_pipeline.cli import app
 from avgas_pipeline.film.captions import captions, to_srt, to_vtt
 from avgas_pipeline.film.scenes import SHORTEST_S, Scene, find_scenes
-from avgas_pipeline.film.sound import RATE
+from avgas_pipeline.film.sound import RATE, sound_frames
 from avgas_pipeline.film.video import BAND, FRAME_RATE, SIDE, draw_frame
 from avgas_pipeline.pipeline_output import SoundSource
 
@@ -199,6 +201,24 @@ def test_a_stereo_recording_stays_in_stereo(tmp_path):
         assert container.streams.audio[0].rate == RATE
         sound = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
     assert np.abs(sound[0]).mean() > 20 * np.abs(sound[1]).mean()
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
+def test_a_damaged_stereo_recording_is_heard_as_far_as_it_goes(tmp_path, suffix):
+    rate = 22050
+    noise = 0.2 * np.random.default_rng(0).standard_normal((4 * rate, 2))
+    path = tmp_path / f"damaged.{suffix}"
+    soundfile.write(path, noise, rate)
+    whole = path.read_bytes()
+    broken = bytearray(whole[: len(whole) * 3 // 4])
+    broken[len(broken) // 2 : len(broken) // 2 + 200] = bytes(200)
+    path.write_bytes(bytes(broken))
+    with pytest.warns(UserWarning) if suffix != "wav" else nullcontext():
+        frames = list(sound_frames(path, 4.0, None, 60, path.name))
+        load_audio(path)
+    assert sum(frame.samples for frame in frames) == 4 * RATE
+    sound = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
+    assert np.abs(sound[:, RATE // 2 : RATE]).mean() > 0.05
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from ..loaders.folders import may_be_repository
+from ..loaders.phrases import DEFAULT_STYLE, check_style
 from ..printable import printable
 
 
@@ -74,6 +75,20 @@ def check_is_folder(path: Path) -> None:
     if not path.is_dir():
         _check_no_address(str(path))
         raise FileNotFoundError(f"{path}: no such folder.")
+
+
+def check_painter(painter: str | None, style: str | None) -> None:
+    """
+    Raises:
+        ValueError: If there is a style without a painter, or one without a place for what it shows.
+        FileNotFoundError: If there is no such painter.
+    """
+    if painter is None:
+        if style is not None:
+            raise ValueError("--style is for --painter; avgas models draw in the style that they learnt.")
+        return
+    check_sources(painter)
+    check_style(style or DEFAULT_STYLE)
 
 
 def check_sources(*names: str | None) -> None:

@@ -11,7 +11,7 @@ from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from ..printable import printable
 from .checks import bad_input_exits, check_number
 from .models import load_pipeline
-from .options import MAX_GUIDANCE, MAX_SEED, Device, DType, Guidance, Steps
+from .options import MAX_GUIDANCE, AudioTrack, Device, DType, Guidance, MaxDuration, Seed, Steps
 from .recordings import RecordingArgument, recording_arguments
 
 
@@ -27,11 +27,9 @@ def film(
     ] = False,
     steps: Steps = None,
     guidance: Guidance = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")] = 0,
-    audio_track: Annotated[
-        int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")
-    ] = None,
-    max_duration: Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")] = 3600.0,
+    seed: Seed = 0,
+    audio_track: AudioTrack = None,
+    max_duration: MaxDuration = 3600.0,
     device: Device = None,
     dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
 ) -> None:

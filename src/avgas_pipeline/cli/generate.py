@@ -8,11 +8,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
-from ..loaders.phrases import DEFAULT_STYLE, check_style
+from ..loaders.phrases import DEFAULT_STYLE
 from ..printable import printable
-from .checks import BAD_INPUT, bad_input_exits, check_files, check_number, check_sources, new_folder, one_line
+from .checks import (
+    BAD_INPUT,
+    bad_input_exits,
+    check_files,
+    check_number,
+    check_painter,
+    check_sources,
+    new_folder,
+    one_line,
+)
 from .models import load_pipeline, load_text_to_image
-from .options import MAX_GUIDANCE, MAX_SEED, MAX_WEIGHT, Device, DType, Guidance, Steps
+from .options import (
+    MAX_GUIDANCE,
+    MAX_WEIGHT,
+    AudioTrack,
+    Device,
+    DType,
+    Guidance,
+    MaxDuration,
+    Painter,
+    Seed,
+    Steps,
+    Style,
+)
 from .recordings import RecordingArgument, recording_arguments, result_folders
 
 
@@ -35,7 +56,7 @@ def generate(
     guidance: Guidance = None,
     height: Annotated[int | None, typer.Option(min=8, max=8192, help="Of pictures, in pixels.")] = None,
     width: Annotated[int | None, typer.Option(min=8, max=8192, help="Of pictures, in pixels.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")] = 0,
+    seed: Seed = 0,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind.")] = 1,
     num_sources: Annotated[
         int | None, typer.Option(min=1, help="How many sources to draw; as many as are present if not given.")
@@ -48,23 +69,16 @@ def generate(
     ] = None,
     negative_audio: Annotated[str | None, typer.Option(help="Recording of what pictures should not show.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to add, if the model has a text encoder.")] = None,
-    painter: Annotated[
-        str | None,
-        typer.Option(help="Text-to-image pipeline of diffusers that draws instead: a folder or a Hub repository."),
-    ] = None,
-    style: Annotated[
-        str | None, typer.Option(help="With --painter: what kind of picture, {} for what it shows.")
-    ] = None,
+    painter: Painter = None,
+    style: Style = None,
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep on the accelerator only what is at work, to save its memory.")
     ] = False,
     max_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Most pictures to draw at a time, to save memory; all if not given.")
     ] = None,
-    audio_track: Annotated[
-        int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")
-    ] = None,
-    max_duration: Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")] = 3600.0,
+    audio_track: AudioTrack = None,
+    max_duration: MaxDuration = 3600.0,
     device: Device = None,
     dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
 ) -> None:
@@ -77,15 +91,12 @@ def generate(
         check_files(negative_audio)
         check_sources(lora)
         locate(model)
-        if painter is None and style is not None:
-            raise ValueError("--style is for --painter; avgas models draw in the style that they learnt.")
+        check_painter(painter, style)
         if painter is not None:
             refused = {"--prompt": prompt, "--negative-audio": negative_audio, "--lora": lora}
             for option, value in refused.items():
                 if value is not None:
                     raise ValueError(f"{option} does not go with --painter, which is told what is heard in words.")
-            check_sources(painter)
-            check_style(style or DEFAULT_STYLE)
         pipe = load_pipeline(model, device, dtype, offload)
         if lora is not None:
             pipe.load_lora_weights(lora)

@@ -19,6 +19,14 @@ Steps = Annotated[
 Guidance = Annotated[
     float | None, typer.Option(help="Weight of classifier-free guidance; what the checkpoint says if not given.")
 ]
+Painter = Annotated[
+    str | None,
+    typer.Option(help="Text-to-image pipeline of diffusers that draws instead: a folder or a Hub repository."),
+]
+Style = Annotated[str | None, typer.Option(help="With --painter: what kind of picture, {} for what it shows.")]
+Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
+AudioTrack = Annotated[int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")]
+MaxDuration = Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")]
 
 

@@ -4,6 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import PIL.Image
@@ -54,7 +55,7 @@ def card(source: SoundSource, number: int, sampling_rate: int) -> str:
 def activity(source: SoundSource, colour: str) -> str:
     """When a source is heard, as a curve from the recording's start to its end."""
     edges = np.linspace(0, len(source.activity), POINTS + 1).astype(int)
-    values = [source.activity[start : max(end, start + 1)].max(initial=0.0) for start, end in zip(edges, edges[1:])]  # noqa: B905, RUF007
+    values = [source.activity[start : max(end, start + 1)].max(initial=0.0) for start, end in pairwise(edges)]
     points = " ".join(f"{number},{1 - float(value):.3f}" for number, value in enumerate(values))
     return (
         f'<svg class="avgas-activity" role="img" aria-label="When {html.escape(source.name)} is heard"'

@@ -14,6 +14,7 @@ import PIL.Image
 import torch
 
 from ..audio.loading import load_audio
+from ..layout import MOST_PLACED
 from ..pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 from ..printable import printable
 from ..results.outputs import save_results
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from ..pipeline_avgas import AVGASPipeline
 
 
-# Sources that the page has room for.
-MOST_CARDS = 8
+# Sources that the page has room for: those that a picture has.
+MOST_CARDS = MOST_PLACED
 
 
 @dataclass
@@ -111,7 +112,6 @@ class Listener:
         self.painter = painter
         self.style = style
         self.max_duration_s = max_duration_s
-        self.num_encoded = 0
         self.lock = threading.Lock()
         for part in (pipe, painter):
             if part is not None:
@@ -141,7 +141,6 @@ class Listener:
             options["negative_audio"] = negative
         audio = {"array": waveform, "sampling_rate": rate, "path": name}
         with self.lock, torch.no_grad():
-            self.num_encoded += 1
             encoded = self.pipe.encode_audio(audio, max_duration_s=self.max_duration_s, **options)
         heard = Heard(printable(name), waveform, rate, encoded)
         self.draw(heard, [1.0] * len(heard.sources), sampling, separate=True)
@@ -184,8 +183,7 @@ class LiveWindow:
 
     def __init__(self, listener: Listener) -> None:
         self.listener = listener
-        extractor = listener.pipe.audio_feature_extractor
-        self.length_s = min(float(getattr(extractor, "chunk_length_s", None) or 5.0), 5.0)
+        self.length_s = listener.pipe.window_s
         self._samples = np.zeros(0, dtype=np.float32)
         self._rate: int | None = None
         self.drawn_at: list[float] = []
@@ -200,19 +198,19 @@ class LiveWindow:
         self._samples = np.concatenate([self._samples, block.astype(np.float32)])[-round(rate * self.length_s) :]
 
     def draw(self, seed: int) -> tuple[PIL.Image.Image | None, list[SoundSource]]:
-        """A picture of what was heard last, and its sources; none of silence, or while another is being drawn."""
+        """
+        A picture of what was heard last, and its sources; none of less than half a second.
+
+        Raises:
+            ValueError: If it is silent, or nothing is heard in it that the model knows.
+        """
         if self._rate is None or len(self._samples) < self._rate // 2:
             return None, []
         pipe = self.listener.pipe
+        audio = {"array": self._samples, "sampling_rate": self._rate, "path": "microphone"}
         with self.listener.lock, torch.no_grad():
-            try:
-                encoded = pipe.encode_audio(
-                    {"array": self._samples, "sampling_rate": self._rate, "path": "microphone"}, return_audio=False
-                )
-                output = pipe(**encoded, generator=torch.Generator().manual_seed(seed))
-            except ValueError:
-                # Silence, or nothing that is known.
-                return None, []
+            encoded = pipe.encode_audio(audio, return_audio=False)
+            output = pipe(**encoded, generator=torch.Generator().manual_seed(seed))
         self.drawn_at = [*self.drawn_at[-20:], time.monotonic()]
         return output.images[0], output.sources[0]
 

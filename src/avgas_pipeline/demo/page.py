@@ -1,13 +1,11 @@
 """The page: what is on it, and what happens when something is pressed."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from ..conditioning import NOTHING_KNOWN
 from . import cards
 from .hearing import MOST_CARDS, Heard, Listener, LiveWindow, Sampling
 
@@ -25,7 +23,7 @@ LIVE_EVERY_S, LIVE_LIMIT_S = 0.4, 600
 # Seconds between two looks for files that nobody needs, and how old these are.
 CLEAN_EVERY_S, CLEAN_AGE_S = 600, 3600
 LARGEST_SEED = 2**31 - 1
-QUIET = "Quiet."
+LISTENING = "Listening."
 
 
 def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
@@ -40,13 +38,15 @@ def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
     def sampling_of(seed: float, steps: float | None, guidance: float | None, count: float) -> Sampling:
         return Sampling(int(seed), None if steps is None else int(steps), guidance, int(count))
 
-    def results(heard: Heard) -> list[Any]:
+    def mixed_of(heard: Heard) -> str:
         names = [source.name for source, weight in zip(heard.sources, heard.weights, strict=True) if weight > 0]
-        return [
-            cards.gallery(heard.images, names),
-            cards.picture(heard.overview(), f"Overview of {heard.name}", "overview.png"),
-            gr.update(value=str(heard.archive()), visible=True),
-        ]
+        return cards.gallery(heard.images, names)
+
+    def summary(heard: Heard | None) -> list[Any]:
+        if heard is None:
+            return ["", gr.update(visible=False)]
+        overview = cards.picture(heard.overview(), f"Overview of {heard.name}", "overview.png")
+        return [overview, gr.update(value=str(heard.archive()), visible=True)]
 
     def card_updates(heard: Heard | None) -> list[Any]:
         updates: list[Any] = []
@@ -64,7 +64,7 @@ def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
         return updates
 
     def nothing(text: str) -> list[Any]:
-        return [None, cards.message(text, is_error=True), "", "", gr.update(visible=False), *card_updates(None)]
+        return [None, cards.message(text, is_error=True), "", *card_updates(None)]
 
     def hear(
         recording: str | None,
@@ -90,7 +90,7 @@ def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
         found = ", ".join(source.name for source in heard.sources)
         more = len(heard.sources) - MOST_CARDS
         text = f"Heard: {found}." + (f" The last {more} have no card." if more > 0 else "")
-        return [heard, cards.message(text), *results(heard), *card_updates(heard)]
+        return [heard, cards.message(text), mixed_of(heard), *card_updates(heard)]
 
     def redraw(
         heard: Heard | None,
@@ -101,26 +101,27 @@ def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
         *controls: Any,
     ) -> list[Any]:
         if heard is None:
-            return [gr.skip()] * 4
+            return [gr.skip(), gr.skip()]
         weights, mutes = controls[:MOST_CARDS], controls[MOST_CARDS:]
         shown = [0.0 if mute else float(weight) for weight, mute in zip(weights, mutes, strict=True)]
         shown = (shown + [1.0] * len(heard.sources))[: len(heard.sources)]
         try:
             listener.draw(heard, shown, sampling_of(seed, steps, guidance, count))
         except ValueError as error:
-            return [cards.message(plain(error, heard.name), is_error=True), gr.skip(), gr.skip(), gr.skip()]
-        return [cards.message("Drawn again."), *results(heard)]
+            return [cards.message(plain(error, heard.name), is_error=True), gr.skip()]
+        return [cards.message("Drawn again."), mixed_of(heard)]
 
-    def live(
-        block: tuple[int, np.ndarray] | None, window: LiveWindow | None, seed: float
-    ) -> Iterator[Any] | list[Any]:
+    def live(block: tuple[int, np.ndarray] | None, window: LiveWindow | None, seed: float) -> list[Any]:
         window = window or LiveWindow(listener)
         if block is None:
             return [gr.skip(), window]
         window.add(*block)
-        image, sources = window.draw(int(seed))
+        try:
+            image, sources = window.draw(int(seed))
+        except ValueError as error:
+            return [cards.message(plain(error, "microphone")), window]
         if image is None:
-            return [cards.message(QUIET), window]
+            return [cards.message(LISTENING), window]
         names = [source.name for source in sources if source.is_drawn]
         rate = f"{window.pictures_per_second():.1f} pictures a second"
         return [cards.gallery([image], names) + cards.message(f"{', '.join(names)} ({rate})"), window]
@@ -188,19 +189,28 @@ def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
         sampling = [seed, steps, guidance, count]
         all_cards = [part for parts in zip(boxes, htmls, weights, mutes, strict=True) for part in parts]
         together = {"concurrency_limit": 1, "concurrency_id": "pipeline"}
+        # The overview and the archive take longer than the picture, so they come after it.
+        after = {
+            "fn": summary,
+            "inputs": [heard],
+            "outputs": [overview, download],
+            "show_progress": "hidden",
+            **together,
+        }
         go.click(
             hear,
             [recording, file, example, negative, *sampling],
-            [heard, status, mixed, overview, download, *all_cards],
+            [heard, status, mixed, *all_cards],
             api_name="hear",
             show_progress_on=[status],
             **together,
-        )
-        changed = [status, mixed, overview, download]
+        ).then(**after)
         controls = [heard, *sampling, *weights, *mutes]
         # By pointer and by key, and not where the page itself sets a value.
         for part in (*weights, *mutes, seed, count):
-            part.input(redraw, controls, changed, show_progress="hidden", trigger_mode="always_last", **together)
+            part.input(
+                redraw, controls, [status, mixed], show_progress="hidden", trigger_mode="always_last", **together
+            ).then(**after)
         microphone.stream(
             live,
             [microphone, window, seed],
@@ -219,7 +229,7 @@ def plain(error: Exception, name: str) -> str:
     text = str(error)
     if "silent" in text:
         return f"{name}: this recording is silent."
-    if "no sound that the model knows" in text or text.startswith(NOTHING_KNOWN[:10]):
+    if "no sound that the model knows" in text:
         return f"{name}: nothing is heard in it that the model knows."
     if "weight of 0" in text:
         return "Every sound is muted, so nothing is left to draw."

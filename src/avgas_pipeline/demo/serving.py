@@ -1,6 +1,5 @@
 """The page, served: on this machine alone unless asked otherwise, and never more than it needs."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,21 +50,19 @@ def served(
     guard = Middleware(
         PageGuard, host=host, max_body_bytes=MAX_BODY_BYTES, max_upload_bytes=largest + MEGABYTE, any_host=share
     )
-    with tempfile.TemporaryDirectory(prefix="avgas-demo-") as folder:
-        page.GRADIO_CACHE = folder
-        try:
-            _, url, shared = page.launch(
-                server_name=host,
-                server_port=port or None,
-                share=share,
-                prevent_thread_lock=True,
-                quiet=True,
-                footer_links=[],
-                max_file_size=largest,
-                app_kwargs={"middleware": [guard]},
-                css_paths=[CSS],
-                theme=gr.themes.Soft(),
-            )
-            yield shared or url
-        finally:
-            page.close()
+    try:
+        _, url, shared = page.launch(
+            server_name=host,
+            server_port=port or None,
+            share=share,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            max_file_size=largest,
+            app_kwargs={"middleware": [guard]},
+            css_paths=[CSS],
+            theme=gr.themes.Soft(),
+        )
+        yield shared or url
+    finally:
+        page.close()

@@ -12,7 +12,6 @@ from tqdm.auto import tqdm
 
 from ..audio.loading import DEFAULT_MAX_DURATION_S, load_audio
 from ..files import atomic_files, write_text
-from ..layout import MOST_PLACED
 from ..pipeline_output import EncodedAudio, SoundSource
 from .captions import caption, captions, to_srt, to_vtt
 from .scenes import Scene, find_scenes
@@ -99,9 +98,7 @@ def _draw(
     pictures: dict[tuple[int, ...], PIL.Image.Image | None] = {(): None}
     count = len(encoded.sources[0])
     for chosen in tqdm([each for each in sets if each], desc="pictures"):
-        # The surest come first, and a picture has room for so many.
-        shown = chosen[:MOST_PLACED]
-        weights = [float(number in shown) for number in range(count)]
+        weights = [float(number in chosen) for number in range(count)]
         generator = torch.Generator().manual_seed(seed)
         pictures[chosen] = pipe(**encoded, source_weights=[weights], generator=generator, **call).images[0]
     return pictures

@@ -1,6 +1,8 @@
 """The sound of a film: that of the recording, as AAC."""
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import av
@@ -46,9 +48,9 @@ def _frame(block: np.ndarray, position: int) -> av.AudioFrame:
 
 def _stereo(audio: Any, audio_track: int | None) -> Iterator[np.ndarray] | None:
     """Blocks `(2, T)` of a file with one track in stereo whose time stamps begin at 0; `None` for anything else."""
-    if not isinstance(audio, str):
+    if not isinstance(audio, (str, os.PathLike)):
         return None
-    with av.open(audio) as container:
+    with av.open(os.fspath(audio)) as container:
         tracks = container.streams.audio
         if len(tracks) != 1 or tracks[0].channels != 2 or audio_track not in (None, 0):
             return None
@@ -58,11 +60,13 @@ def _stereo(audio: Any, audio_track: int | None) -> Iterator[np.ndarray] | None:
             return None
 
     def blocks() -> Iterator[np.ndarray]:
-        with av.open(audio) as container:
+        with av.open(os.fspath(audio)) as container:
             resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
-            for frame in container.decode(audio=0):
-                for resampled in resampler.resample(frame):
-                    yield resampled.to_ndarray()
+            # `load_audio`, which the pictures are from, has warned of damage: what can be decoded is heard.
+            with suppress(av.FFmpegError):
+                for frame in container.decode(audio=0):
+                    for resampled in resampler.resample(frame):
+                        yield resampled.to_ndarray()
             for resampled in resampler.resample(None):
                 yield resampled.to_ndarray()
 
