@@ -14,6 +14,7 @@ tools = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "resvg-py>=0.2",
     "ruff>=0.6",
     "selenium>=4.20",
     "torchsde>=0.2.6",

@@ -123,7 +123,7 @@ def test_labels_are_drawn_evenly_and_pictures_mirrored(pictures):
 @pytest.mark.parametrize(
     ("changed", "word"),
     [
-        ({"max_pictures_per_label": 0}, "max_pictures_per_label"),
+        ({"designs": "missing.csv"}, "missing.csv"),
         ({"num_examples": 0}, "num_examples"),
         ({"resolution": 33}, "resolution"),
         ({"resolution": 128, "new_unet": None}, "resolution"),

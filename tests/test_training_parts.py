@@ -1,9 +1,8 @@
 """Parts of the training library: random numbers, slots, noise, what is trained, which pictures are learnt."""
 
-import PIL.Image
 import pytest
 import torch
-from datasets import Dataset, Image
+from datasets import Dataset
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
@@ -22,7 +21,7 @@ from tiny import tiny_separator
 from transformers import ASTFeatureExtractor
 
 from avgas_pipeline import AVGASPipeline
-from avgas_training.data.selection import colourfulness, most_colourful
+from avgas_training.data.selection import choose_designs
 from avgas_training.models.generator import Generator, prepare_weights, set_generator_mode
 from avgas_training.models.latents import Noise
 from avgas_training.models.separation import SeparationModel, build_separation_model
@@ -143,19 +142,25 @@ def test_dropout_acts_on_what_is_trained_alone(pipe):
     assert not generator.separation.separator.training
 
 
-def test_most_colourful_pictures():
-    def picture(*colours):
-        image = PIL.Image.new("RGBA", (2 * len(colours), 4), (255, 255, 255, 0))
-        for number, colour in enumerate(colours):
-            image.paste((*colour, 255), (2 * number, 0, 2 * number + 2, 4))
-        return image
-
-    grey, dull, vivid = [(90, 90, 90)], [(90, 80, 70)], [(255, 0, 0), (0, 0, 255)]
-    assert colourfulness(picture(*grey)) == 0
-    assert colourfulness(picture(*dull)) < 20 < 100 < colourfulness(picture(*vivid))
-    rows = [("dog", "a", grey), ("dog", "b", dull), ("dog", "b", vivid), ("dog", "c", dull), ("cat", "d", grey)]
-    names = ("label", "source_group", "image")
-    pictures = Dataset.from_list([dict(zip(names, (*row[:2], picture(*row[2])), strict=True)) for row in rows])
-    pictures = pictures.cast_column("image", Image())
-    assert most_colourful(pictures, 2)["source_group"] == ["b", "c", "d"]
-    assert colourfulness(most_colourful(pictures, 1)[0]["image"]) > 100
+def test_designs_are_chosen_by_a_table(tmp_path):
+    rows = [("dog", "a"), ("dog", "b"), ("dog", "b"), ("cat", "b"), ("cat", "d")]
+    pictures = Dataset.from_list([{"label": label, "source_group": group} for label, group in rows])
+    table = tmp_path / "designs.csv"
+    table.write_text("label,source_group\ndog,b\ncat,d\n")
+    chosen = choose_designs(pictures, str(table))
+    assert list(zip(chosen["label"], chosen["source_group"], strict=True)) == [
+        ("dog", "b"),
+        ("dog", "b"),
+        ("cat", "d"),
+    ]
+    for text, word in (
+        ("label,source_group\ndog,c\n", "'c'"),
+        ("label,source_group\n", "no picture"),
+        ("label\ndog\n", "no CSV table"),
+        ("label,source_group\n\xff", "no CSV table"),
+    ):
+        table.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match=rf"designs\.csv.*{word}"):
+            choose_designs(pictures, str(table))
+    with pytest.raises(ValueError, match=r"missing\.csv"):
+        choose_designs(pictures, str(tmp_path / "missing.csv"))

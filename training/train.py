@@ -33,7 +33,7 @@ from avgas_training.card import create_repo, finish
 from avgas_training.checkpoints import save_trainable_only
 from avgas_training.command_line import parse_settings, run_script
 from avgas_training.data.example_cache import ExampleCache
-from avgas_training.data.selection import check_labels, most_colourful
+from avgas_training.data.selection import check_labels, choose_designs
 from avgas_training.data.soundscapes import Collator, SoundscapeDataset
 from avgas_training.losses.diffusion import diffusion_loss
 from avgas_training.losses.separation import losses_for
@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     clips, pictures = load_clips(settings.dataset)
     label2id = check_labels(clips["label"], pipe.separator.id2label, settings.pretrained_model_name_or_path)
-    if settings.max_pictures_per_label and pictures is not None:
-        pictures = most_colourful(pictures, settings.max_pictures_per_label)
+    if settings.designs is not None and pictures is not None:
+        pictures = choose_designs(pictures, settings.designs)
     extractor = pipe.audio_feature_extractor
     sampler = build_sampler(pipe, clips, pictures, settings)
     picture_embeds, picture_rows = load_picture_embeds(

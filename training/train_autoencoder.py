@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.max_train_steps * run.examples_per_step,
         settings.seed,
         settings.resolution,
+        (1, settings.max_objects),
         layout=settings.layout,
         augment=settings.augment,
     )
@@ -111,6 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.num_validation_scenes,
         settings.seed + 1,
         settings.resolution,
+        (1, settings.max_objects),
         layout=settings.layout,
     )
 
@@ -141,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         target = batch["pixel_values"]
         # Noise by step and process, so that going on draws the same.
         generator.manual_seed((settings.seed * 10**6 + step) * accelerator.num_processes + accelerator.process_index)
-        noise = torch.randn(latent_shape, generator=generator, device=accelerator.device)
+        noise = settings.latent_noise * torch.randn(latent_shape, generator=generator, device=accelerator.device)
         reconstruction, square = model(target, noise)
         losses = {
             "reconstruction": multiscale_mse(reconstruction, target),
@@ -180,8 +182,8 @@ class NoisyAutoencoder(torch.nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """
-        Reconstructions `(B, 3, H, W)` from latents plus unit noise, and the latents' mean square: what a posterior of
-        unit variance diverges from a standard normal one, but for a factor.
+        Reconstructions `(B, 3, H, W)` from latents plus noise, and the latents' mean square: what a posterior of the
+        noise's variance diverges from a normal one, but for a factor and a constant.
         """
         latents = self.autoencoder.encode(pixel_values).latent
         return self.autoencoder.decode(latents + noise).sample, latents.float().square().mean()

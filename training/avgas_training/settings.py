@@ -10,7 +10,7 @@ from typing import Any, Literal
 # Parts of the pictures, of which `holdout_fold` leaves out one.
 NUM_FOLDS = 5
 # Settings that may be paths, by any of which a folder is the same.
-PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "extra_clips", "extra_pictures")
+PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "extra_clips", "extra_pictures", "designs")
 # Beyond it, float32 overflows within a step.
 LARGEST = 1e30
 
@@ -170,9 +170,7 @@ class GeneratorSettings(MixtureRunSettings):
     cache_examples: bool = setting(
         False, "encode the examples once and keep them on disk; every epoch then has the same ones"
     )
-    max_pictures_per_label: int | None = setting(
-        None, "learn to draw so many pictures of each label, the most colourful; all if not given"
-    )
+    designs: str | None = setting(None, "CSV table of the designs to draw: label, source_group; all if not given")
     mixture_target: Literal["compose", "collage", "single"] = setting(
         "compose", "picture of a mixture: a scene of its sources, them side by side, or the loudest one"
     )
@@ -203,7 +201,7 @@ class GeneratorSettings(MixtureRunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("resolution", "max_pictures_per_label")
+        self._check_positive("resolution")
         together = "and train_separator do not go together"
         if self.train_separator and self.cache_examples:
             raise ValueError(f"cache_examples {together}: what the separator says changes every step.")
@@ -281,17 +279,21 @@ class AutoencoderSettings(ScheduledRunSettings):
     layout: Literal["compose", "collage"] = setting(
         "compose", "objects of a scene: anywhere, or side by side on white"
     )
+    max_objects: int = setting(3, "most objects of a scene")
     augment: bool = setting(True, "vary every object")
     max_train_steps: int = setting(20000, "optimiser steps")
     weight_decay: float = setting(1e-4, "of AdamW")
     edge_weight: float = setting(0.0, "weight of absolute errors of pixels and edges; blurs less, learns slower")
-    latent_weight: float = setting(1e-5, "weight of the latents' mean square, against which unit noise is set")
+    latent_weight: float = setting(1e-5, "weight of the latents' mean square, against which their noise is set")
+    latent_noise: float = setting(
+        1.0, "standard deviation of the noise on latents: more of it forgives a U-Net more of its errors"
+    )
     ema_decay: float = setting(0.999, "of the averaged weights that are saved")
     num_validation_scenes: int = setting(64, "new scenes to validate on", may_change=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("latent_channels", "resolution", "num_validation_scenes")
+        self._check_positive("latent_channels", "resolution", "num_validation_scenes", "max_objects")
         if self.decoder_only and self.pretrained_model_name_or_path is None:
             raise ValueError("decoder_only needs pretrained_model_name_or_path: whose latents to keep.")
 
@@ -328,9 +330,7 @@ class DrawingSettings(ScheduledRunSettings):
     autoencoder: str | None = setting(None, "folder of another AutoencoderDC than the checkpoint's")
     new_unet: list[int] = setting([], "channels of a new U-Net at every resolution; the checkpoint's if not given")
     resolution: int = setting(256, "side of the pictures, in pixels")
-    max_pictures_per_label: int | None = setting(
-        None, "learn to draw so many designs of each label, the most colourful; all if not given"
-    )
+    designs: str | None = setting(None, "CSV table of the designs to draw: label, source_group; all if not given")
     num_examples: int = setting(24000, "pictures in an epoch, which are encoded once")
     condition_dropout: float = setting(0.1, "share of examples that learn the null tokens, for guidance")
     snr_gamma: float | None = setting(None, "min-SNR weighting of the diffusion loss; 5 is usual")
@@ -341,7 +341,7 @@ class DrawingSettings(ScheduledRunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_positive("resolution", "num_examples", "num_inference_steps", "max_pictures_per_label")
+        self._check_positive("resolution", "num_examples", "num_inference_steps")
         if not 0 <= self.condition_dropout < 1:
             raise ValueError(f"condition_dropout has to be from 0, and below 1, but is {self.condition_dropout}.")
 
@@ -364,9 +364,7 @@ class DistillSettings(ScheduledRunSettings):
         ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2"],
         "layers of the U-Net that get them",
     )
-    max_pictures_per_label: int | None = setting(
-        None, "use so many designs of each label, the most colourful; all if not given"
-    )
+    designs: str | None = setting(None, "CSV table of the designs to draw: label, source_group; all if not given")
     num_examples: int = setting(20000, "examples in an epoch, which are encoded once")
     num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture, where mixtures are learnt from")
     mixture_target: Literal["compose", "collage", "single"] = setting(
@@ -387,7 +385,6 @@ class DistillSettings(ScheduledRunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_positive("num_inference_steps", "teacher_steps", "num_examples", "resolution", "rank")
-        self._check_positive("max_pictures_per_label")
         if len(self.num_sources) != 2 or not 1 <= self.num_sources[0] <= self.num_sources[1]:
             raise ValueError(f"num_sources has to be the fewest and the most, such as 1 3, but is {self.num_sources}.")
         for name in ("separated_fraction", "augment_fraction"):

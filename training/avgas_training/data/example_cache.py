@@ -28,7 +28,7 @@ EXAMPLE_SETTINGS = (
     "num_sources",
     "augment_fraction",
     "mixture_target",
-    "max_pictures_per_label",
+    "designs",
     "separated_fraction",
     "resolution",
 )

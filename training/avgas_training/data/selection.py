@@ -1,14 +1,13 @@
 """Which clips and pictures a run learns from, and which it is chosen by."""
 
+import csv
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 from datasets import concatenate_datasets
 
 from avgas_pipeline.data.clips import BACKGROUND_LABEL, load_clips
-from avgas_pipeline.data.scenes import open_picture
 
 
 CLIP_COLUMNS = ["id", "label", "source_group", "audio"]
@@ -74,37 +73,28 @@ def add_clips(clips: Any, folders: Sequence[str], labels: Collection[str]) -> An
     return clips
 
 
-def most_colourful(pictures: Any, count: int) -> Any:
+def choose_designs(pictures: Any, path: str) -> Any:
     """
-    Of every label `count` pictures, the most colourful ones of different source groups.
+    The pictures of designs that a table names.
 
     Args:
-        pictures (`datasets.Dataset`): With `label`, `image` and `source_group`.
-        count (`int`): Fewer where there are not so many groups.
-    """
-    best: dict[tuple[str, str], tuple[float, int]] = {}
-    for row, picture in enumerate(pictures):
-        key = (picture["label"], picture["source_group"])
-        found = (colourfulness(open_picture(picture["image"])), -row)
-        best[key] = max(best.get(key, found), found)
-    by_label: dict[str, list[tuple[float, int]]] = {}
-    for (label, _), found in best.items():
-        by_label.setdefault(label, []).append(found)
-    chosen = [-row for found in by_label.values() for _, row in sorted(found, reverse=True)[:count]]
-    return pictures.select(sorted(chosen))
+        pictures (`datasets.Dataset`): With `label` and `source_group`.
+        path (`str`): CSV table with the columns `label` and `source_group`.
 
-
-def colourfulness(picture: PIL.Image.Image) -> float:
+    Raises:
+        ValueError: If it is something else, or names a design that no picture has.
     """
-    Of a picture's opaque pixels: spread plus 0.3 times the distance of the mean from grey, of red - green and of
-    yellow - blue (Hasler and Süsstrunk, "Measuring colorfulness in natural images", 2003); from 0 on, above 100 is
-    vivid.
-    """
-    pixels = np.asarray(picture.convert("RGBA"), dtype=np.float32)
-    red, green, blue, _ = pixels[pixels[..., 3] >= 128].T
-    opponents = (red - green, (red + green) / 2 - blue)
-    spread = np.hypot(*(float(values.std()) for values in opponents))
-    return float(spread + 0.3 * np.hypot(*(float(values.mean()) for values in opponents)))
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            table = list(csv.DictReader(file))
+        named = {(row["label"], row["source_group"]) for row in table}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise ValueError(f"{path}: is no CSV table of label and source_group ({error!r}).") from None
+    designs = list(zip(pictures["label"], pictures["source_group"], strict=True))
+    unknown = sorted(named - set(designs), key=repr)
+    if unknown or not named:
+        raise ValueError(f"{path}: no picture has the design {unknown[0] if unknown else 'asked for'}.")
+    return pictures.select([number for number, design in enumerate(designs) if design in named])
 
 
 def check_labels(labels: Sequence[str], id2label: Mapping[int, str], checkpoint: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from avgas_pipeline.models.separator import AudioVisualSeparator
 
 from ..data.example_cache import EXAMPLE_SETTINGS, ExampleCache
 from ..data.objects import ObjectDataset
-from ..data.selection import check_labels, most_colourful
+from ..data.selection import check_labels, choose_designs
 from ..data.soundscapes import Collator, SoundscapeDataset, window_s
 from ..randomness import RowRandom
 from .drawing import DrawingModel
@@ -64,19 +64,19 @@ class LabelledPictures:
 
     Args:
         pipe ([`AVGASPipeline`]): Draws them.
-        settings (`RunSettings`): With `dataset`, `num_examples`, `max_pictures_per_label`, `resolution` and `seed`.
+        settings (`RunSettings`): With `dataset`, `num_examples`, `designs`, `resolution` and `seed`.
         length (`int`): How many are asked for in all.
     """
 
     fields = ("latents", "label")
-    example_settings = ("dataset", "seed", "num_examples", "max_pictures_per_label", "resolution")
+    example_settings = ("dataset", "seed", "num_examples", "designs", "resolution")
 
     def __init__(self, pipe: AVGASPipeline, settings: Any, length: int) -> None:
         separator = pipe.separator
         labels = [separator.id2label[number] for number in range(len(separator.id2label))]
         pictures = load_soundscapes_mini(settings.dataset, "train")[1]
-        if settings.max_pictures_per_label:
-            pictures = most_colourful(pictures, settings.max_pictures_per_label)
+        if settings.designs is not None:
+            pictures = choose_designs(pictures, settings.designs)
         side = settings.resolution or pipe.default_size[0]
         self.dataset = ObjectDataset(pictures, labels, settings.num_examples, length, settings.seed, side)
         self.labels = labels
