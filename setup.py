@@ -9,7 +9,10 @@ train = [*evaluation, "jsonargparse>=4.53", "pyyaml", "tensorboard", "threadpool
 demo = ["gradio>=5.0"]
 ray = ["ray[data]>=2.40", "datasets>=4.0"]
 tools = [
+    "axe-core-python>=0.1",
     "hypothesis>=6.100",
+    "ipykernel>=6.29",
+    "nbclient>=0.10",
     "psutil>=5.9",
     "pytest>=8.0",
     "pytest-timeout>=2.3",

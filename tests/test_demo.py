@@ -3,26 +3,27 @@
 import http.client
 import io
 import re
-import shutil
 import zipfile
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import PIL.Image
 import pytest
 import soundfile
-from selenium import webdriver
+from axe_core_python.selenium import Axe
+from browsers import open_browser, wait
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.wait import WebDriverWait
 from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
-from avgas_pipeline.demo.hearing import Listener, LiveWindow, Sampling
-from avgas_pipeline.demo.page import plain
-from avgas_pipeline.demo.serving import MAX_BODY_BYTES, served
+from avgas_pipeline.demo.hearing import Listener, Sampling
+from avgas_pipeline.demo.live_window import LiveWindow
+from avgas_pipeline.demo.serving import MAX_BODY_BYTES, find_examples, served
+from avgas_pipeline.demo.words import plain
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -37,28 +38,16 @@ def listener():
 
 @pytest.fixture(scope="module")
 def url(listener):
-    with served(listener, port=0, max_file_mb=2) as address:
+    with served(listener, find_examples(), port=0, max_file_mb=2) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if shutil.which("chromedriver") is None:
-        pytest.skip("needs Debian's chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1400"):
-        options.add_argument(argument)
     folder = tmp_path_factory.mktemp("downloads")
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.downloads = folder
-    yield driver
-    driver.quit()
-
-
-def wait(browser, condition, seconds=60):
-    return WebDriverWait(browser, seconds).until(condition)
+    with open_browser(downloads=folder) as driver:
+        driver.downloads = folder
+        yield driver
 
 
 def text_of(browser, name):
@@ -104,6 +93,33 @@ def test_a_recording_is_heard_once_and_drawn_again(listener, url, browser, monke
         assert {"mixed.png", "overview.png", "sources.json"} <= names
         sounds = [name for name in names if name.endswith(".wav")]
         assert sounds and soundfile.read(io.BytesIO(archive.read(sounds[0])))[0].size
+
+
+def test_each_picture_and_sound_is_saved_by_its_name(url, browser):
+    label = browser.find_element(By.CSS_SELECTOR, "#card-0 h2").text.split(",")[0].replace(" ", "-")
+    for button in browser.find_elements(By.CSS_SELECTOR, "#card-0 .avgas-save"):
+        button.click()
+    (picture,) = wait(browser, lambda page: list(page.downloads.glob(f"{label}*.png")))
+    (sound,) = wait(browser, lambda page: list(page.downloads.glob(f"{label}*.mp3")))
+    assert PIL.Image.open(picture).size == (256, 256)
+    assert np.abs(soundfile.read(sound)[0]).max() > 0.01
+
+
+def test_a_film_is_made(url, browser):
+    browser.find_element(By.ID, "make-film").click()
+    video = wait(browser, lambda page: page.find_elements(By.CSS_SELECTOR, "#film video"))[0]
+    wait(browser, lambda page: page.execute_script("return arguments[0].duration", video))
+    assert browser.execute_script("return arguments[0].duration", video) == pytest.approx(5, abs=0.1)
+    files = browser.find_element(By.ID, "film-files").text
+    assert all(part in files for part in ("captions", ".vtt", ".srt", "storyboard"))
+
+
+def test_axe_finds_no_serious_fault(url, browser):
+    for tab in ("Live", "A recording"):
+        browser.find_element(By.XPATH, f"//button[@role='tab'][contains(., '{tab}')]").click()
+        found = Axe().run(browser)["violations"]
+        serious = [each for each in found if each["impact"] in ("serious", "critical")]
+        assert not serious, [(each["id"], [node["html"][:200] for node in each["nodes"]]) for each in serious]
 
 
 def test_controls_have_labels_and_pictures_have_words(url, browser):

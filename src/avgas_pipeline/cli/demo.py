@@ -35,10 +35,12 @@ def demo(
         drawing = None if painter is None else load_text_to_image(painter, device, dtype)
 
         from ..demo.hearing import Listener
-        from ..demo.serving import served
+        from ..demo.serving import find_examples, served
 
         try:
-            with served(Listener(pipe, drawing, style, max_duration), host, port, share, max_file) as url:
+            with served(
+                Listener(pipe, drawing, style, max_duration), find_examples(), host, port, share, max_file
+            ) as url:
                 typer.echo(printable(f"{url} - Ctrl-C ends it."))
                 threading.Event().wait()
         except KeyboardInterrupt:

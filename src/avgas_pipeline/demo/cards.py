@@ -11,6 +11,7 @@ import PIL.Image
 import soundfile
 
 from ..pipeline_output import SoundSource
+from ..results.outputs import slug
 
 
 # Points of an activity's curve.
@@ -20,35 +21,37 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 
 
 def picture(image: PIL.Image.Image, description: str, name: str) -> str:
-    """A picture with its description, which can be saved under a name."""
+    """A picture with its description, and a button that saves it under a name."""
     file = io.BytesIO()
     image.save(file, "PNG")
     return (
-        f'<img class="avgas-picture" src="{_data("image/png", file.getvalue())}" alt="{html.escape(description)}"'
-        f' width="{image.width}" height="{image.height}" data-name="{html.escape(name)}">'
+        f'<figure class="avgas-figure"><img class="avgas-picture" src="{_data("image/png", file.getvalue())}"'
+        f' alt="{html.escape(description)}" width="{image.width}" height="{image.height}">'
+        f"{_save_button('picture', name)}</figure>"
     )
 
 
 def gallery(images: Sequence[PIL.Image.Image], names: Sequence[str]) -> str:
     """The mixed pictures."""
     shown = " and ".join(names) if names else "nothing"
-    parts = [picture(image, f"Drawing of {shown}", f"mixed-{number}.png") for number, image in enumerate(images)]
+    parts = [picture(image, f"Drawing of {shown}", f"mixed-{number}.png") for number, image in enumerate(images, 1)]
     return f'<div class="avgas-gallery">{"".join(parts)}</div>'
 
 
 def card(source: SoundSource, number: int, sampling_rate: int) -> str:
     """A source: picture, label, score, activity and sound."""
     name = html.escape(source.name)
-    parts = [f'<h3 class="avgas-label" style="border-color:{COLOURS[number % len(COLOURS)]}">{name}</h3>']
+    parts = [f'<h2 class="avgas-label" style="border-color:{COLOURS[number % len(COLOURS)]}">{name}</h2>']
     if len(source.images):
-        parts.append(picture(source.images[0], f"Drawing of {source.name}", f"source-{number}.png"))
+        parts.append(picture(source.images[0], f"Drawing of {source.name}", f"{slug(source.name)}.png"))
     else:
         parts.append('<p class="avgas-none">Not drawn: it is no sound that the model knows.</p>')
     parts.append(f'<p class="avgas-score">{source.score:.0%} sure that it is there</p>')
     if source.activity is not None:
         parts.append(activity(source, COLOURS[number % len(COLOURS)]))
     if source.audio is not None:
-        parts.append(player(source.audio, source.sampling_rate or sampling_rate, f"{source.name}, alone"))
+        rate = source.sampling_rate or sampling_rate
+        parts.append(player(source.audio, rate, f"{source.name}, alone", f"{slug(source.name)}.mp3"))
     return "".join(parts)
 
 
@@ -64,21 +67,27 @@ def activity(source: SoundSource, colour: str) -> str:
     )
 
 
-def player(samples: np.ndarray, sampling_rate: int, label: str) -> str:
-    """A player of a sound, MP3."""
+def player(samples: np.ndarray, sampling_rate: int, label: str, name: str) -> str:
+    """A player of a sound, MP3, and a button that saves it under a name."""
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1, 1), sampling_rate, format="MP3")
     source = _data("audio/mpeg", file.getvalue())
     return (
         f'<audio class="avgas-player" controls preload="metadata" aria-label="{html.escape(label)}" src="{source}">'
-        "</audio>"
+        f"</audio>{_save_button('sound', name)}"
     )
 
 
-def message(text: str, is_error: bool = False) -> str:
-    """A line that screen readers say at once."""
-    role = "alert" if is_error else "status"
-    return f'<p class="avgas-message" role="{role}">{html.escape(text)}</p>'
+def message(text: str, is_error: bool = False, is_said: bool = True) -> str:
+    """A line that screen readers say at once, unless it changes all the time."""
+    role = f' role="{"alert" if is_error else "status"}"' if is_said else ""
+    return f'<p class="avgas-message"{role}>{html.escape(text)}</p>'
+
+
+def _save_button(what: str, name: str) -> str:
+    """Saves the element before it."""
+    name = html.escape(name)
+    return f'<button type="button" class="avgas-save" data-name="{name}" aria-label="Save {name}">Save {what}</button>'
 
 
 def _data(kind: str, content: bytes) -> str:

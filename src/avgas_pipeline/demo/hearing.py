@@ -2,7 +2,6 @@
 
 import tempfile
 import threading
-import time
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import PIL.Image
 import torch
 
 from ..audio.loading import load_audio
+from ..film.make import draw_film, save_film
 from ..layout import MOST_PLACED
 from ..pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 from ..printable import printable
@@ -40,6 +40,12 @@ class Sampling:
     guidance_scale: float | None
     num_images: int = 1
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The pipeline's arguments that are not left to its defaults."""
+        names = ("num_inference_steps", "guidance_scale")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
 
 class Heard:
     """
@@ -47,13 +53,15 @@ class Heard:
 
     Args:
         name (`str`): Of the recording.
+        path (`str`): Where it lies.
         waveform (`np.ndarray` of shape `(samples,)`): Mono.
         sampling_rate (`int`): In Hz.
         encoded ([`EncodedAudio`]): Of one soundscape.
     """
 
-    def __init__(self, name: str, waveform: np.ndarray, sampling_rate: int, encoded: EncodedAudio) -> None:
+    def __init__(self, name: str, path: str, waveform: np.ndarray, sampling_rate: int, encoded: EncodedAudio) -> None:
         self.name = name
+        self.path = path
         self.waveform = waveform
         self.sampling_rate = sampling_rate
         self.encoded = encoded
@@ -63,21 +71,31 @@ class Heard:
         self.sampling: Sampling | None = None
         self._folder: tempfile.TemporaryDirectory | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Its own folder, which is there until this is closed."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="avgas-demo-")
+        return Path(self._folder.name)
+
+    @property
+    def duration_s(self) -> float:
+        """In seconds."""
+        return len(self.waveform) / self.sampling_rate
+
     def overview(self) -> PIL.Image.Image:
         """The figure that `avgas generate` makes."""
         return draw_overview(self.waveform, self.sampling_rate, self.images[0], self.sources, self.name)
 
     def archive(self) -> Path:
-        """A ZIP file with what `avgas generate` writes, which lies there until this is closed."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="avgas-demo-")
-        results = Path(self._folder.name) / "results"
+        """A ZIP file with what `avgas generate` writes."""
+        results = self.folder / "results"
         output = AVGASPipelineOutput(images=self.images, sources=[self.sources])
         sampling = {} if self.sampling is None else vars(self.sampling)
         weights = {source.name: weight for source, weight in zip(self.sources, self.weights, strict=True)}
         settings = {"audio": self.name, **sampling, "source_weights": weights}
         save_results(output, self.waveform, self.sampling_rate, results, self.name, settings)
-        path = Path(self._folder.name) / "avgas.zip"
+        path = self.folder / "avgas.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(results.iterdir()):
                 archive.write(file, file.name)
@@ -142,7 +160,7 @@ class Listener:
         audio = {"array": waveform, "sampling_rate": rate, "path": name}
         with self.lock, torch.no_grad():
             encoded = self.pipe.encode_audio(audio, max_duration_s=self.max_duration_s, **options)
-        heard = Heard(printable(name), waveform, rate, encoded)
+        heard = Heard(printable(name), path, waveform, rate, encoded)
         self.draw(heard, [1.0] * len(heard.sources), sampling, separate=True)
         return heard
 
@@ -154,9 +172,7 @@ class Listener:
             ValueError: If all sources have a weight of 0.
         """
         call: dict[str, Any] = {"separate": separate, "num_images_per_prompt": sampling.num_images}
-        for option in ("num_inference_steps", "guidance_scale"):
-            if getattr(sampling, option) is not None:
-                call[option] = getattr(sampling, option)
+        call |= sampling.options
         call["source_weights"] = [list(weights)]
         call["generator"] = [
             torch.Generator().manual_seed(sampling.seed + number) for number in range(sampling.num_images)
@@ -172,50 +188,16 @@ class Listener:
             heard.sources = output.sources[0]
             heard.encoded = replace(heard.encoded, sources=[heard.sources])
 
-
-class LiveWindow:
-    """
-    The last seconds of a microphone, drawn again and again. One visitor's own.
-
-    Args:
-        listener ([`Listener`]): Hears and draws.
-    """
-
-    def __init__(self, listener: Listener) -> None:
-        self.listener = listener
-        self.length_s = listener.pipe.window_s
-        self._samples = np.zeros(0, dtype=np.float32)
-        self._rate: int | None = None
-        self.drawn_at: list[float] = []
-
-    def add(self, rate: int, samples: np.ndarray) -> None:
-        """Take what was recorded since: int16 or float, `(T,)` or `(T, channels)`."""
-        if rate != self._rate:
-            self._samples, self._rate = np.zeros(0, dtype=np.float32), rate
-        block = samples.mean(axis=1) if samples.ndim == 2 else samples
-        if np.issubdtype(samples.dtype, np.integer):
-            block = block / np.iinfo(samples.dtype).max
-        self._samples = np.concatenate([self._samples, block.astype(np.float32)])[-round(rate * self.length_s) :]
-
-    def draw(self, seed: int) -> tuple[PIL.Image.Image | None, list[SoundSource]]:
+    def film(self, heard: Heard, sampling: Sampling) -> list[Path]:
         """
-        A picture of what was heard last, and its sources; none of less than half a second.
+        A recording's film, its captions and its storyboard.
 
         Raises:
-            ValueError: If it is silent, or nothing is heard in it that the model knows.
+            ValueError: If the recording can't be read any more.
         """
-        if self._rate is None or len(self._samples) < self._rate // 2:
-            return None, []
-        pipe = self.listener.pipe
-        audio = {"array": self._samples, "sampling_rate": self._rate, "path": "microphone"}
-        with self.listener.lock, torch.no_grad():
-            encoded = pipe.encode_audio(audio, return_audio=False)
-            output = pipe(**encoded, generator=torch.Generator().manual_seed(seed))
-        self.drawn_at = [*self.drawn_at[-20:], time.monotonic()]
-        return output.images[0], output.sources[0]
-
-    def pictures_per_second(self) -> float:
-        """Of late."""
-        if len(self.drawn_at) < 2:
-            return 0.0
-        return (len(self.drawn_at) - 1) / (self.drawn_at[-1] - self.drawn_at[0])
+        with self.lock:
+            film = draw_film(self.pipe, heard.encoded, heard.duration_s, sampling.seed, **sampling.options)
+        path = heard.folder / "film" / "film.mp4"
+        path.parent.mkdir(exist_ok=True)
+        save_film(film, heard.path, path, with_storyboard=True, max_duration_s=self.max_duration_s, name=heard.name)
+        return [path, *sorted(file for file in path.parent.iterdir() if file != path)]

@@ -17,38 +17,65 @@ MAX_BODY_BYTES = 4 << 20
 # Visitors that wait.
 QUEUE = 64
 MEGABYTE = 1_000_000
+# The visitor's own font, so that none is fetched from elsewhere; labels with the contrast that WCAG asks for.
+THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
+    block_label_text_color="*neutral_800",
+    block_label_text_color_dark="*neutral_100",
+    block_title_text_color="*neutral_800",
+    block_title_text_color_dark="*neutral_100",
+    block_label_background_fill="transparent",
+    block_label_background_fill_dark="transparent",
+    block_title_background_fill="transparent",
+    block_title_background_fill_dark="transparent",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_hover_dark="*primary_800",
+)
 EXAMPLES = Path(__file__).parents[3] / "examples"
 EXAMPLE_SUFFIXES = (".flac", ".ogg", ".wav")
 
 
-def find_examples() -> dict[str, Path]:
-    """The recordings that come with the source code, by name; none where only the package is."""
-    found = [path for path in sorted(EXAMPLES.glob("*")) if path.suffix in EXAMPLE_SUFFIXES]
+def find_examples(folder: Path = EXAMPLES) -> dict[str, Path]:
+    """Recordings in a folder, by name: those that come with the source code, and none where only the package is."""
+    found = [path for path in sorted(folder.glob("*")) if path.suffix in EXAMPLE_SUFFIXES]
     return {path.stem: path for path in found}
 
 
 @contextmanager
 def served(
-    listener: Listener, host: str = "127.0.0.1", port: int = 7860, share: bool = False, max_file_mb: float = 100.0
+    listener: Listener,
+    examples: dict[str, Path],
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    share: bool = False,
+    max_file_mb: float = 100.0,
+    any_host: bool = False,
 ) -> Iterator[str]:
     """
     Serve the page while the block runs; gives its URL.
 
     Args:
         listener ([`Listener`]): Hears and draws.
+        examples (`dict[str, Path]`): Recordings to try, by name.
         host (`str`, defaults to `"127.0.0.1"`): Address to serve on.
         port (`int`, defaults to 7860): 0 for any that is free.
         share (`bool`, defaults to `False`): Whether to ask gradio for a public address.
         max_file_mb (`float`, defaults to 100): Largest file accepted, in megabytes.
+        any_host (`bool`, defaults to `False`): Whether the page has names that are not known here, as a Hub Space has.
 
     Raises:
         OSError: If the address can't be had.
     """
-    page = build_page(listener, find_examples())
+    page = build_page(listener, examples)
     page.queue(max_size=QUEUE)
     largest = round(max_file_mb * MEGABYTE)
     guard = Middleware(
-        PageGuard, host=host, max_body_bytes=MAX_BODY_BYTES, max_upload_bytes=largest + MEGABYTE, any_host=share
+        PageGuard,
+        host=host,
+        max_body_bytes=MAX_BODY_BYTES,
+        max_upload_bytes=largest + MEGABYTE,
+        any_host=any_host or share,
     )
     try:
         _, url, shared = page.launch(
@@ -61,7 +88,7 @@ def served(
             max_file_size=largest,
             app_kwargs={"middleware": [guard]},
             css_paths=[CSS],
-            theme=gr.themes.Soft(),
+            theme=THEME,
         )
         yield shared or url
     finally:

@@ -81,10 +81,23 @@ def plan_film(
         name=name,
         audio_track=audio_track,
     )
-    duration_s = len(waveform) / pipe.sampling_rate
     value = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": name}
     with torch.no_grad():
         encoded = pipe.encode_audio(value, return_audio=False, max_duration_s=max_duration_s)
+    return draw_film(pipe, encoded, len(waveform) / pipe.sampling_rate, seed, **call)
+
+
+def draw_film(pipe: "AVGASPipeline", encoded: EncodedAudio, duration_s: float, seed: int = 0, **call: Any) -> Film:
+    """
+    Draw the scenes of a recording that is encoded already.
+
+    Args:
+        pipe ([`AVGASPipeline`]): Draws.
+        encoded ([`EncodedAudio`]): Of one soundscape.
+        duration_s (`float`): Its length, in seconds.
+        seed (`int`, defaults to 0): Of every picture's noise.
+        **call: Further arguments of `pipe`.
+    """
     sources = encoded.sources[0]
     scenes = find_scenes(sources, duration_s)
     pictures = _draw(pipe, encoded, sorted({scene.sources for scene in scenes}), seed, **call)

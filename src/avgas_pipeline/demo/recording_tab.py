@@ -1,0 +1,206 @@
+"""The tab in which a recording is heard and drawn."""
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import cards
+from .hearing import MOST_CARDS, Heard, Listener, Sampling
+from .words import plain
+
+
+# Seconds after which what was heard is forgotten.
+KEPT_S = 3600
+LARGEST_SEED = 2**31 - 1
+UNHEARD = "Record something, choose a file, or take an example first."
+
+
+def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[str, Any]) -> None:
+    """
+    Build it.
+
+    Args:
+        listener ([`Listener`]): Hears and draws.
+        examples (`dict[str, Path]`): Recordings to try, by name.
+        together (`dict`): How events that use the pipeline wait for each other.
+    """
+
+    def hear(
+        recording: str | None,
+        file: str | None,
+        example: str | None,
+        negative: str | None,
+        *sampling: float | None,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:
+        path = recording or file or (str(examples[example]) if example in examples else None)
+        if path is None:
+            return _nothing(UNHEARD)
+        name = example if path not in (recording, file) else Path(path).name
+        progress(0.1, desc="Listening and drawing")
+        try:
+            heard = listener.hear(path, name, _sampling(*sampling), negative)
+        except (OSError, ValueError) as error:
+            return _nothing(plain(error, name))
+        found = ", ".join(source.name for source in heard.sources)
+        more = len(heard.sources) - MOST_CARDS
+        text = f"Heard: {found}." + (f" The last {more} have no card." if more > 0 else "")
+        return [heard, cards.message(text), _mixed(heard), *_card_updates(heard)]
+
+    def redraw(heard: Heard | None, *controls: Any) -> list[Any]:
+        if heard is None:
+            return [gr.skip(), gr.skip()]
+        sampling, controls = controls[:4], controls[4:]
+        weights, mutes = controls[:MOST_CARDS], controls[MOST_CARDS:]
+        shown = [0.0 if mute else float(weight) for weight, mute in zip(weights, mutes, strict=True)]
+        shown = (shown + [1.0] * len(heard.sources))[: len(heard.sources)]
+        try:
+            listener.draw(heard, shown, _sampling(*sampling))
+        except ValueError as error:
+            return [cards.message(plain(error, heard.name), is_error=True), gr.skip()]
+        return [cards.message("Drawn again."), _mixed(heard)]
+
+    def make_film(
+        heard: Heard | None,
+        *sampling: float | None,
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+    ) -> list[Any]:
+        if heard is None:
+            return [cards.message(UNHEARD, is_error=True), gr.skip(), gr.skip()]
+        progress(0.0, desc="Making the film")
+        try:
+            files = [str(path) for path in listener.film(heard, _sampling(*sampling))]
+        except (OSError, ValueError) as error:
+            return [cards.message(plain(error, heard.name), is_error=True), gr.skip(), gr.skip()]
+        return [
+            cards.message("The film is below the sounds."),
+            gr.update(value=files[0], visible=True),
+            gr.update(value=files, visible=True),
+        ]
+
+    draws_itself = listener.painter is None
+    heard = gr.State(None, time_to_live=KEPT_S, delete_callback=lambda value: value and value.close())
+    with gr.Row():
+        with gr.Column(scale=1, min_width=300):
+            recording = gr.Audio(
+                sources=["upload", "microphone"], type="filepath", label="Recording", elem_id="recording"
+            )
+            file = gr.File(label="… or a video", file_types=["video"], type="filepath", elem_id="video", height=110)
+            example = gr.Dropdown(
+                list(examples), value=None, label="… or an example", elem_id="example", visible=bool(examples)
+            )
+            go = gr.Button("Show me", variant="primary", elem_id="go")
+            with gr.Accordion("More", open=False):
+                sampling = _sampling_controls(listener)
+                negative = gr.Audio(
+                    sources=["upload", "microphone"],
+                    type="filepath",
+                    label="A sound that should not show",
+                    visible=draws_itself,
+                )
+        with gr.Column(scale=2, min_width=300):
+            status = gr.HTML(elem_id="status")
+            mixed = gr.HTML(elem_id="mixed")
+            with gr.Row():
+                download = gr.DownloadButton("Download all (ZIP)", visible=False, elem_id="download")
+                film_button = gr.Button("Make a film", visible=False, elem_id="make-film")
+    boxes, htmls, weights, mutes = [], [], [], []
+    with gr.Row(equal_height=False):
+        for number in range(MOST_CARDS):
+            with gr.Column(visible=False, min_width=240, elem_classes="avgas-card") as box:
+                boxes.append(box)
+                htmls.append(gr.HTML(elem_id=f"card-{number}"))
+                weights.append(
+                    gr.Slider(0.25, 2, value=1, step=0.05, label="How much it shows", elem_id=f"weight-{number}")
+                )
+                mutes.append(gr.Checkbox(label="Mute", elem_id=f"mute-{number}"))
+    film = gr.Video(label="Film", visible=False, elem_id="film")
+    film_files = gr.File(label="Film, captions and storyboard", visible=False, elem_id="film-files")
+    overview = gr.HTML(elem_id="overview")
+
+    def summary(heard: Heard | None) -> list[Any]:
+        if heard is None:
+            return ["", gr.update(visible=False), gr.update(visible=False)]
+        picture = cards.picture(heard.overview(), f"Overview of {heard.name}", "overview.png")
+        return [picture, gr.update(value=str(heard.archive()), visible=True), gr.update(visible=draws_itself)]
+
+    # The overview and the archive take longer than the picture, so they come after it.
+    after = {
+        "fn": summary,
+        "inputs": [heard],
+        "outputs": [overview, download, film_button],
+        "show_progress": "hidden",
+        **together,
+    }
+    all_cards = [part for parts in zip(boxes, htmls, weights, mutes, strict=True) for part in parts]
+    go.click(
+        hear,
+        [recording, file, example, negative, *sampling],
+        [heard, status, mixed, *all_cards],
+        api_name="hear",
+        show_progress_on=[status],
+        **together,
+    ).then(**after)
+    # What was made of the recording before.
+    go.click(lambda: [gr.update(value=None, visible=False)] * 2, None, [film, film_files], show_progress="hidden")
+    seed, _, _, count = sampling
+    # By pointer and by key, and not where the page itself sets a value.
+    for part in (*weights, *mutes, seed, count):
+        part.input(
+            redraw,
+            [heard, *sampling, *weights, *mutes],
+            [status, mixed],
+            show_progress="hidden",
+            trigger_mode="always_last",
+            **together,
+        ).then(**after)
+    film_button.click(
+        make_film,
+        [heard, *sampling],
+        [status, film, film_files],
+        api_name="film",
+        show_progress_on=[status],
+        **together,
+    )
+
+
+def _sampling_controls(listener: Listener) -> list[gr.components.Component]:
+    """Seed, steps, guidance and number of mixed pictures."""
+    has_steps = listener.default_steps is not None
+    return [
+        gr.Slider(0, LARGEST_SEED, value=0, step=1, label="Seed: same seed, same pictures"),
+        gr.Slider(1, 50, value=listener.default_steps or 10, step=1, label="Denoising steps", visible=has_steps),
+        gr.Slider(1, 10, value=listener.default_guidance or 1, step=0.5, label="Guidance", visible=has_steps),
+        gr.Slider(1, 4, value=1, step=1, label="Mixed pictures"),
+    ]
+
+
+def _sampling(seed: float, steps: float | None, guidance: float | None, count: float) -> Sampling:
+    return Sampling(int(seed), None if steps is None else int(steps), guidance, int(count))
+
+
+def _mixed(heard: Heard) -> str:
+    names = [source.name for source, weight in zip(heard.sources, heard.weights, strict=True) if weight > 0]
+    return cards.gallery(heard.images, names)
+
+
+def _card_updates(heard: Heard | None) -> list[Any]:
+    """Of all cards' parts: box, HTML, weight and mute."""
+    updates: list[Any] = []
+    for number in range(MOST_CARDS):
+        source = heard.sources[number] if heard is not None and number < len(heard.sources) else None
+        if source is None:
+            updates += [gr.update(visible=False), "", gr.update(value=1.0), gr.update(value=False)]
+            continue
+        updates += [
+            gr.update(visible=True),
+            cards.card(source, number, heard.sampling_rate),
+            gr.update(value=1.0, label=f"How much {source.name} shows", interactive=source.is_drawn),
+            gr.update(value=False, label=f"Mute {source.name}", interactive=source.is_drawn),
+        ]
+    return updates
+
+
+def _nothing(text: str) -> list[Any]:
+    return [None, cards.message(text, is_error=True), "", *_card_updates(None)]

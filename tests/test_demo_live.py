@@ -1,0 +1,60 @@
+"""The microphone of a real browser, which hears a file, is drawn again and again."""
+
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from browsers import open_browser, wait
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.by import By
+from test_demo import DOG_AND_BIRD
+
+from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.demo.hearing import Listener
+from avgas_pipeline.demo.serving import served
+
+
+@pytest.fixture(scope="module")
+def url():
+    with served(Listener(AVGASPipeline.from_pretrained("avgas-mini")), {}, port=0) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    samples, rate = soundfile.read(DOG_AND_BIRD)
+    path = tmp_path_factory.mktemp("microphone") / "sound.wav"
+    soundfile.write(path, np.tile(samples, 6), rate, subtype="PCM_16")
+    with open_browser(microphone=path) as driver:
+        yield driver
+
+
+def text(browser):
+    return browser.find_element(By.ID, "live").text
+
+
+def test_the_microphone_is_drawn_again_and_again(url, browser):
+    browser.get(url)
+    tab = wait(browser, lambda page: page.find_elements(By.XPATH, "//button[@role='tab'][contains(., 'Live')]"))
+    tab[0].click()
+    wait(browser, lambda page: page.find_element(By.CSS_SELECTOR, "#live-microphone button.record-button")).click()
+    wait(browser, lambda page: page.find_elements(By.CSS_SELECTOR, "#live img"))
+    wait(browser, lambda page: "dog barking" in text(page) or "bird chirping" in text(page))
+    # Several pictures, and both of what the microphone hears.
+    rate = wait(browser, lambda page: re.search(r"(?!0\.0)[\d.]+ pictures a second", text(page)))[0]
+    wait(browser, lambda page: "dog barking" in text(page) and "bird chirping" in text(page))
+    print("live:", rate)
+    assert browser.find_element(By.CSS_SELECTOR, "#live img").get_attribute("alt").startswith("Drawing of ")
+
+
+def test_it_stops_when_nobody_looks(url, browser):
+    script = """
+        Object.defineProperty(document, "hidden", {value: true, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    """
+    browser.execute_script(script)
+    wait(browser, lambda page: page.find_elements(By.CSS_SELECTOR, "#live-microphone button.record-button"))
+    before = text(browser)
+    with pytest.raises(TimeoutException):
+        wait(browser, lambda page: text(page) != before, seconds=5)
