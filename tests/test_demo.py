@@ -3,13 +3,15 @@
 import http.client
 import io
 import re
+import socket
 import zipfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import PIL.Image
+import psutil
 import pytest
 import soundfile
 from axe_core_python.selenium import Axe
@@ -193,6 +195,27 @@ def test_what_is_too_much_is_refused(url):
     assert ask(url, "/") == 200
     for path in ("/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/file=../../etc/passwd"):
         assert ask(url, path) in (403, 404)
+
+
+def test_two_gigabytes_and_a_hundred_open_connections_do_no_harm(url):
+    parts = urlsplit(url)
+    memory = psutil.Process().memory_info().rss
+    two_gigabytes = {"Content-Type": "multipart/form-data; boundary=x", "Content-Length": str(2 << 30)}
+    for path in ("/gradio_api/upload", "/gradio_api/queue/join"):
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+        connection.putrequest("POST", path)
+        for name, value in two_gigabytes.items():
+            connection.putheader(name, value)
+        connection.endheaders(b"--x")
+        assert connection.getresponse().status == 413
+        connection.close()
+    with ExitStack() as stack:
+        for _ in range(100):
+            opened = stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=30))
+            opened.sendall(b"POST /gradio_api/queue/join HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n")
+        assert ask(url, "/") == 200
+    assert ask(url, "/gradio_api/queue/join", b"x" * 100_000_000) == 413
+    assert psutil.Process().memory_info().rss - memory < 300 << 20
 
 
 @pytest.mark.parametrize(
