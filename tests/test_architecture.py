@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "results": BOTTOM | OUTPUT | {"printable", "results"},
     "web": {"web"},
     "film": PIPELINE | {"film"},
-    "demo": PIPELINE | {"demo", "printable", "results", "web"},
+    "demo": PIPELINE | {"demo", "film", "printable", "results", "web"},
     "cli": PIPELINE | DATA | {"metrics", "evaluation", "film", "demo", "printable", "results", "cli"},
     # The package's own front door, and `python -m avgas_pipeline`.
     "__init__": PIPELINE,

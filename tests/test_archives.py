@@ -11,8 +11,9 @@ import pytest
 from vggsound_tree import GOOD, add
 
 from avgas_pipeline.data.archives import read_shard
+from avgas_pipeline.data.builder import VGGSound
+from avgas_pipeline.data.layouts.vggsound import find_shards, find_videos
 from avgas_pipeline.data.report import SkipReport
-from avgas_pipeline.data.vggsound import VGGSound, find_shards, find_videos
 from avgas_pipeline.data.video import MAX_VIDEO_BYTES, SkipClipError, read_video_clip
 
 

@@ -13,8 +13,8 @@ from test_cli import fails_with_one_line
 from test_prepare import prepare
 from vggsound_tree import GOOD, add
 
+from avgas_pipeline.data.builder import VGGSound
 from avgas_pipeline.data.report import read_report
-from avgas_pipeline.data.vggsound import VGGSound
 from avgas_pipeline.data.video import SkipClipError, read_video_clip
 
 

@@ -9,11 +9,12 @@ from test_prepare import prepare
 from vggsound_tree import GOOD, write_shards
 
 from avgas_pipeline.data.annotations import ClipEntry, merge_labels, read_vggsound
+from avgas_pipeline.data.builder import VGGSound
 from avgas_pipeline.data.clips import load_clips
+from avgas_pipeline.data.layouts.vggsound import vggsound_layout
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.prepare import PrepareSettings
 from avgas_pipeline.data.prepare import prepare as prepare_in_python
-from avgas_pipeline.data.vggsound import VGGSound
 
 
 FIRST, SECOND, THIRD, *_ = GOOD
@@ -57,7 +58,7 @@ def test_entries_given_in_python_are_merged_too(data, tmp_path):
     entries = [ClipEntry(name, (label,), "train") for name, label in ROWS]
     streamed = VGGSound(data_dir=str(data), entries=entries).as_streaming_dataset("train")
     assert {row["id"]: row["labels"] for row in streamed} == EXPECTED
-    prepare_in_python(entries, PrepareSettings(str(data)), tmp_path / "out", num_workers=1)
+    prepare_in_python(vggsound_layout(data, entries), PrepareSettings(), tmp_path / "out", num_workers=1)
     done = [json.loads(path.read_text())["written"] for path in (tmp_path / "out/done").glob("*.json")]
     assert sorted(name for part in done for name in part) == sorted(EXPECTED)
 

@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 from vggsound_tree import BAD, GOOD, write_folder, write_shards
 
 from avgas_pipeline.cli import app
+from avgas_pipeline.data.builder import VGGSound
+from avgas_pipeline.data.layouts.vggsound import vggsound_layout
 from avgas_pipeline.data.prepare import PrepareSettings
 from avgas_pipeline.data.prepare import prepare as prepare_in_python
 from avgas_pipeline.data.report import read_report
-from avgas_pipeline.data.vggsound import VGGSound
 
 
 def prepare(data, out, *options):
@@ -138,9 +139,11 @@ def test_unknown_choices_are_refused_with_the_known_ones(folder, tmp_path, optio
     result = prepare(folder, tmp_path / "out", f"--{option}", "steam")
     assert result.exit_code == 2
     assert f"--{option}" in result.stderr and all(choice in result.stderr for choice in choices)
-    settings = PrepareSettings(str(folder), **({"format": "steam"} if option == "format" else {}))
+    settings = PrepareSettings(**({"format": "steam"} if option == "format" else {}))
     with pytest.raises(ValueError, match=f"`{option}` .*one of .*{choices[1]}"):
-        prepare_in_python([], settings, tmp_path / "out", **({"engine": "steam"} if option == "engine" else {}))
+        prepare_in_python(
+            vggsound_layout(folder), settings, tmp_path / "out", **({"engine": "steam"} if option == "engine" else {})
+        )
     assert not (tmp_path / "out").exists()
 
 

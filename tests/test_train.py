@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
 from avgas_pipeline.cli import app
-from avgas_pipeline.data.annotations import read_vggsound
+from avgas_pipeline.data.layouts.vggsound import vggsound_layout
 from avgas_pipeline.data.prepare import PrepareSettings, prepare
 from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 from avgas_pipeline.models.encoder_adapters import token_layout
@@ -352,7 +352,7 @@ def test_slots_are_not_shuffled_where_they_alone_say_what_to_draw(inputs, tmp_pa
 
 
 def test_vggsound_with_clap_and_a_stable_diffusion_unet(folder, tmp_path):
-    prepare(read_vggsound(folder / "vggsound.csv"), PrepareSettings(str(folder)), tmp_path / "shards", num_workers=1)
+    prepare(vggsound_layout(folder), PrepareSettings(), tmp_path / "shards", num_workers=1)
     encoder, extractor = tiny_clap()
     components = tiny_components() | {"audio_encoder": encoder, "audio_feature_extractor": extractor}
     layout = token_layout(encoder)

@@ -23,10 +23,10 @@ from avgas_pipeline.data.annotations import (
     read_vggsound,
     read_vggsounder,
 )
+from avgas_pipeline.data.builder import VGGSound
 from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.report import read_report
-from avgas_pipeline.data.vggsound import VGGSound
 from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
 
@@ -167,7 +167,7 @@ def test_streaming_keeps_memory_flat(tmp_path):
     (tmp_path / "vggsound.csv").write_text("".join(f"{name[:11]},0,thunder,train\n" for name in names))
     script = textwrap.dedent(f"""
         import resource
-        from avgas_pipeline.data.vggsound import VGGSound
+        from avgas_pipeline.data.builder import VGGSound
         rows = iter(VGGSound(data_dir={str(tmp_path)!r}).as_streaming_dataset("train"))
         for _ in range(50):
             next(rows)

@@ -77,6 +77,17 @@ def check_is_folder(path: Path) -> None:
         raise FileNotFoundError(f"{path}: no such folder.")
 
 
+def check_data(data: str) -> None:
+    """
+    Raises:
+        FileNotFoundError: If it neither exists nor can be the name of a Hub repository.
+        ValueError: If it is a file.
+    """
+    check_sources(data)
+    if os.path.exists(data) and not os.path.isdir(data):
+        raise ValueError(f"{data}: is not a folder.")
+
+
 def check_painter(painter: str | None, style: str | None) -> None:
     """
     Raises:

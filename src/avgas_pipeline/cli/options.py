@@ -27,6 +27,18 @@ Style = Annotated[str | None, typer.Option(help="With --painter: what kind of pi
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
 AudioTrack = Annotated[int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")]
 MaxDuration = Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")]
+DataLayout = Annotated[
+    str | None,
+    typer.Option(
+        "--layout",
+        help="How the data lies: vggsound, metadata, class-folders, table, esc50 or fsd50k; found by its files if not"
+        " given.",
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(metavar="ROLE=COLUMN,…", help="Of a table, as labels=category,id=clip; or a YAML file of the same."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is if not given.")]
 
 

@@ -1,4 +1,4 @@
-"""`avgas prepare`: VGGSound's videos as shards for training and evaluation."""
+"""`avgas prepare`: clips of any layout as shards for training and evaluation."""
 
 from enum import Enum
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from ..data.annotations import read_vggsound
-from .checks import bad_input_exits, check_files, check_is_folder, check_writable
+from .checks import bad_input_exits, check_data, check_files, check_writable
+from .options import Columns, DataLayout
 
 
 class Format(str, Enum):
@@ -25,9 +26,13 @@ class Engine(str, Enum):
 
 
 def prepare(
-    data: Annotated[Path, typer.Argument(help="Folder of videos, or of tar archives of videos.")],
+    data: Annotated[str, typer.Argument(help="Folder of clips, or Hub repository; see docs/data.md.")],
     out: Annotated[Path, typer.Option(help="Folder for the shards.")],
-    csv: Annotated[Path | None, typer.Option(help="Annotations; vggsound.csv in the folder if not given.")] = None,
+    layout: DataLayout = None,
+    columns: Columns = None,
+    csv: Annotated[
+        Path | None, typer.Option(help="VGGSound's annotations; vggsound.csv in the folder if not given.")
+    ] = None,
     moments: Annotated[Path | None, typer.Option(help="Best moments (top1_boxes_top10_moments.json).")] = None,
     format: Annotated[Format, typer.Option(help="Kind of the shards.")] = Format.parquet,
     clips_per_shard: Annotated[int, typer.Option(min=1, help="Clips that go into a shard.")] = 512,
@@ -36,17 +41,24 @@ def prepare(
     engine: Annotated[Engine, typer.Option(help="This machine, or Ray for a cluster.")] = Engine.local,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; all cores if not given.")] = None,
 ) -> None:
-    """Turn VGGSound's videos into shards. They hold sound, frame and labels. Run again after an interruption."""
+    """Turn clips into shards. They hold sound, a picture and labels. Run again after an interruption."""
     with bad_input_exits():
-        check_is_folder(data)
-        csv = csv or data / "vggsound.csv"
+        check_data(data)
         check_files(csv, moments)
-        entries = read_vggsound(csv)
-        check_writable(out)
+        if csv is not None and layout not in (None, "vggsound"):
+            raise ValueError("--csv is for --layout vggsound.")
 
+        from ..data.layouts.columns import ColumnMap
+        from ..data.layouts.detect import read_layout
+        from ..data.layouts.vggsound import vggsound_layout
         from ..data.prepare import PrepareSettings
         from ..data.prepare import prepare as run
 
-        settings = PrepareSettings(str(data), format.value, clips_per_shard, sampling_rate, image_size)
-        report = run(entries, settings, out, moments, engine.value, workers)
+        if csv is not None:
+            clips = vggsound_layout(data, read_vggsound(csv), part_size=clips_per_shard)
+        else:
+            clips = read_layout(data, layout, ColumnMap.parse(columns), clips_per_shard)
+        check_writable(out)
+        settings = PrepareSettings(format.value, clips_per_shard, sampling_rate, image_size)
+        report = run(clips, settings, out, moments, engine.value, workers)
     typer.echo(f"{out}: {report}" + (f", named in {out / 'report.jsonl'}" if report.counts else ""))

@@ -1,34 +1,43 @@
 """Clips with labels, and their pictures, from whatever data set holds them."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 from datasets import get_dataset_config_names
 from datasets.exceptions import DatasetsError
+from huggingface_hub import HfApi
 
+from .builder import ClipDataset
 from .cached import folder_digest, load_cached
+from .layouts.columns import ColumnMap
+from .layouts.detect import find_layout
+from .layouts.tables import stream_table
 from .soundscapes_mini import load_soundscapes_mini
 from .tables import check_columns
-from .vggsound import VGGSound
 
 
 # Label of clips that are heard but are no source: rooms, hum, noise, beds of music.
 BACKGROUND_LABEL = "background"
 
 
-def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]:
+def load_clips(
+    data: str | os.PathLike, split: str = "train", layout: str | None = None, columns: str | None = None
+) -> tuple[Any, Any]:
     """
     Clips, and pictures where they are a configuration of their own.
 
     Args:
-        data (`str` or `os.PathLike`): soundscapes-mini or a data set of its shape, or one whose clips have pictures,
-            such as `avgas prepare`'s Parquet shards: a folder or a Hub repository. A folder with `vggsound.csv` and
-            videos or tar shards is read once, as a stream, into `datasets`' cache: mixing needs clips in any order.
+        data (`str` or `os.PathLike`): A folder or Hub repository: soundscapes-mini or a data set of its shape,
+            `avgas prepare`'s shards, or clips in any layout that [`~avgas_pipeline.data.layouts.detect.read_layout`]
+            knows. These are read once, as a stream, into `datasets`' cache: mixing needs clips in any order.
         split (`str`, defaults to `"train"`): Of the data.
+        layout (`str`, *optional*): The layout's name; found by the files if not given.
+        columns (`str`, *optional*): Which column says what, as of `ColumnMap.parse`.
 
     Returns:
-        Two `datasets.Dataset`; the second is `None` if clips have their pictures with them.
+        Two `datasets.Dataset`; the second is `None` if clips have their pictures with them, or there are none.
 
     Raises:
         ValueError: If it is a file, can't be read, has no rows, or rows without `id`, `label` and `audio`.
@@ -40,7 +49,7 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
     if path.is_dir() and not any(path.iterdir()):
         raise FileNotFoundError(f"{data}: the folder is empty.")
     try:
-        clips, pictures = _load(path, os.fspath(data), split)
+        clips, pictures = _load(path, os.fspath(data), split, layout, columns)
         if len(clips):
             check_columns(clips, "id", "label", "audio")
         if pictures is not None:
@@ -55,11 +64,30 @@ def load_clips(data: str | os.PathLike, split: str = "train") -> tuple[Any, Any]
     return clips, pictures
 
 
-def _load(path: Path, data: str, split: str) -> tuple[Any, Any]:
-    if (path / "vggsound.csv").exists():
-        builder = VGGSound(data_dir=data, hash=folder_digest(path))
-        builder.download_and_prepare()
-        return builder.as_dataset(split), None
-    if {"audio", "images"} <= set(get_dataset_config_names(data)):
-        return load_soundscapes_mini(data, split)
-    return load_cached(data, split=split), None
+def _load(path: Path, data: str, split: str, layout: str | None, columns: str | None) -> tuple[Any, Any]:
+    layout = layout or find_layout(data)
+    if layout == "table" and columns is None:
+        if {"audio", "images"} <= set(get_dataset_config_names(data)):
+            return load_soundscapes_mini(data, split)
+        if _is_ready(data, split):
+            return load_cached(data, split=split), None
+    version = folder_digest(path) if path.is_dir() else HfApi().dataset_info(data).sha
+    builder = ClipDataset(data_dir=data, layout=layout, columns=ColumnMap.parse(columns), hash=version)
+    builder.download_and_prepare()
+    if builder.skipped.counts:
+        warnings.warn(f"{data}: {builder.skipped}.", stacklevel=3)
+    if split not in builder.info.splits:
+        raise ValueError(f"{data}: has no split {split!r}, but {', '.join(map(repr, builder.info.splits))}.")
+    clips = builder.as_dataset(split)
+    missing = clips.data.column("image").null_count
+    if missing == 0:
+        return clips, None
+    if missing < len(clips):
+        warnings.warn(f"{data}: {missing} of {len(clips)} clips have no picture, so none is used.", stacklevel=3)
+    return clips.remove_columns(["image", "frame_s"]), None
+
+
+def _is_ready(data: str, split: str) -> bool:
+    """Whether a table has clips as they are used, their sounds not to be decoded by `datasets`."""
+    features = stream_table(data, split).features
+    return {"id", "label", "audio"} <= features.keys() and "decode" not in vars(features["audio"])

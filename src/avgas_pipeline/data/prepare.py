@@ -8,13 +8,14 @@ import multiprocessing
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,14 +23,16 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..files import remove_partial, write_bytes, write_text
-from .annotations import ClipEntry, merge_labels, read_best_moments
-from .archives import read_shard
+from .annotations import read_best_moments
+from .builder import DEFAULT_SPLIT, FEATURES
+from .layouts.clip import Clip, Layout, Part, make_example
 from .report import SkipReport
 from .text_files import read_json
-from .vggsound import FEATURES, find_shards, find_videos, make_example
 from .video import SkipClipError
 
 
+# A part's number, which is in the names of its shards, and the part.
+Unit = tuple[int, Part]
 FORMATS = ("parquet", "webdataset")
 ENGINES = ("local", "ray")
 # A run that was killed a moment ago may still hold the folder.
@@ -42,7 +45,6 @@ class PrepareSettings:
     What decides the contents of the shards.
 
     Attributes:
-        data_dir (`str`): Folder of videos, or of tar archives of videos.
         format (`str`): `"parquet"` or `"webdataset"`.
         clips_per_shard (`int`): Annotated clips that go into a shard, skipped ones included.
         sampling_rate (`int`): Of the sound, in Hz.
@@ -50,7 +52,6 @@ class PrepareSettings:
         min_duration_s (`float`): Shorter sounds are skipped.
     """
 
-    data_dir: str
     format: str = "parquet"
     clips_per_shard: int = 512
     sampling_rate: int = 16000
@@ -58,24 +59,8 @@ class PrepareSettings:
     min_duration_s: float = 1.0
 
 
-@dataclass(frozen=True)
-class Unit:
-    """
-    Work for one process: a run of clips with their files, or a whole archive.
-
-    Attributes:
-        number (`int`): Its place, which is in the names of its shards.
-        clips (`tuple`): Clips with their files; for an archive, all clips that may be in it.
-        archive (`str`, *optional*): Path of the archive.
-    """
-
-    number: int
-    clips: tuple[tuple[ClipEntry, tuple[str, ...]], ...]
-    archive: str | None = None
-
-
 def prepare(
-    entries: Iterable[ClipEntry],
+    layout: Layout,
     settings: PrepareSettings,
     output_dir: str | os.PathLike,
     moments: str | os.PathLike | None = None,
@@ -90,7 +75,8 @@ def prepare(
     without one. `report.jsonl` names every skipped clip.
 
     Args:
-        entries (`Iterable[ClipEntry]`): The annotated clips; of several of one clip, it has all labels.
+        layout ([`Layout`]): Where the clips lie, as of [`~avgas_pipeline.data.layouts.detect.read_layout`]; a part
+            is one process's work.
         settings (`PrepareSettings`): What the shards hold.
         output_dir (`str` or `os.PathLike`): Folder to write to; on a cluster one that all nodes see.
         moments (`str` or `os.PathLike`, *optional*): Best moments, which choose the frames.
@@ -102,30 +88,31 @@ def prepare(
         [`SkipReport`]: What was skipped.
 
     Raises:
-        FileNotFoundError: If the data is not there.
-        ValueError: If no video is an annotated clip, the folder holds shards made with other settings or from other
-            data, another run is at work there, a worker process died, or an argument does not fit.
+        ValueError: If there is no clip, the folder holds shards made with other settings or from other data, another
+            run is at work there, a worker process died, or an argument does not fit.
     """
     if settings.format not in FORMATS or engine not in ENGINES:
         raise ValueError(f"`format` has to be one of {FORMATS} and `engine` one of {ENGINES}.")
     output_dir = Path(output_dir)
-    entries = merge_labels(entries)
     best_moments = {} if moments is None else read_best_moments(moments)
-    if not entries:
+    if not layout.parts or layout.entries == ():
         raise ValueError("There is not one annotated clip.")
-    units = _units(entries, settings)
-    with _claimed(output_dir, settings, _fingerprint(entries, best_moments, units)):
+    units = list(enumerate(layout.parts))
+    with _claimed(output_dir, settings, _fingerprint(layout, best_moments)):
         work = _Worker(settings, output_dir, best_moments)
-        total = sum(len(unit.clips) for unit in units if unit.archive is None) or len(entries)
+        sizes = [part.size for part in layout.parts]
+        total = None if None in sizes else sum(sizes)
+        if total is None and layout.entries is not None:
+            total = len(layout.entries)
         with tqdm(total=total, unit="clip", smoothing=0.05) as progress:
             for seen in (_run_ray if engine == "ray" else _run_local)(work, units, num_workers):
                 progress.update(seen)
             progress.total = progress.n
-        return _finish(output_dir, settings.format, entries)
+        return _finish(output_dir, settings.format, layout)
 
 
 class _Worker:
-    """Writes the shards of one unit; returns how many clips it went through."""
+    """Writes the shards of one part; returns how many clips it went through."""
 
     def __init__(self, settings: PrepareSettings, output_dir: Path, moments: Mapping[str, list[float]]) -> None:
         self.settings = settings
@@ -133,23 +120,20 @@ class _Worker:
         self.moments = moments
 
     def __call__(self, unit: Unit) -> int:
-        damage = SkipReport()
-        clips: Iterator[tuple[ClipEntry, Any]] = iter(unit.clips)
-        if unit.archive is not None:
-            wanted = {entry.id: entry for entry, _ in unit.clips}
-            clips = ((wanted[clip], (video,)) for clip, video in read_shard(unit.archive, wanted, damage))
+        (number, source), damage = unit, SkipReport()
+        clips = source.read(damage)
         seen = 0
         for part in itertools.count():
-            in_part = self._write_part(f"{unit.number:05d}-{part:05d}", clips)
+            in_part = self._write_part(f"{number:05d}-{part:05d}", clips)
             seen += in_part
             if in_part < self.settings.clips_per_shard:
                 break
         if damage.entries:
             done = {"written": [], "skipped": damage.entries}
-            write_text(self.output_dir / "done" / f"{unit.number:05d}-damage.json", json.dumps(done))
+            write_text(self.output_dir / "done" / f"{number:05d}-damage.json", json.dumps(done))
         return seen
 
-    def _write_part(self, name: str, clips: Iterator[tuple[ClipEntry, Any]]) -> int:
+    def _write_part(self, name: str, clips: Iterator[Clip]) -> int:
         """Takes a shard's share of clips, one after the other, and writes it unless that is done; tells how many."""
         batch = itertools.islice(clips, self.settings.clips_per_shard)
         done = self.output_dir / "done" / f"{name}.json"
@@ -158,21 +142,15 @@ class _Worker:
         skipped = SkipReport()
         examples: dict[str, list[dict[str, Any]]] = {}
         seen = 0
-        for entry, videos in batch:
+        how = (self.settings.sampling_rate, self.settings.image_size, self.settings.min_duration_s)
+        for clip in batch:
             seen += 1
             try:
-                example = make_example(
-                    entry,
-                    videos,
-                    self.moments.get(entry.id, ()),
-                    self.settings.sampling_rate,
-                    self.settings.image_size,
-                    self.settings.min_duration_s,
-                )
+                example = make_example(clip, self.moments.get(clip.entry.id, ()), *how)
             except SkipClipError as error:
-                skipped.add(entry.id, error.reason, str(error))
+                skipped.add(clip.entry.id, error.reason, str(error))
             else:
-                examples.setdefault(entry.split or "train", []).append(example)
+                examples.setdefault(clip.entry.split or DEFAULT_SPLIT, []).append(example)
         if seen == 0:
             return 0
         for split, rows in examples.items():
@@ -183,36 +161,11 @@ class _Worker:
         return seen
 
 
-def _units(entries: list[ClipEntry], settings: PrepareSettings) -> list[Unit]:
-    if archives := find_shards(settings.data_dir):
-        clips = tuple((entry, ()) for entry in entries)
-        return [Unit(number, clips, archive) for number, archive in enumerate(archives)]
-    files = find_videos(settings.data_dir)
-    if files.keys().isdisjoint(entry.id for entry in entries):
-        raise ValueError(f"{settings.data_dir}: holds {len(files)} clips, none of those annotated.")
-    # Shards of one split each, so that splits can be loaded alone.
-    by_split: dict[str, list[tuple[ClipEntry, tuple[str, ...]]]] = {}
-    for entry in entries:
-        by_split.setdefault(entry.split or "train", []).append((entry, tuple(files.get(entry.id, ()))))
-    size = settings.clips_per_shard
-    runs = [
-        tuple(clips[start : start + size])
-        for _, clips in sorted(by_split.items())
-        for start in range(0, len(clips), size)
-    ]
-    return [Unit(number, run) for number, run in enumerate(runs)]
-
-
-def _fingerprint(entries: list[ClipEntry], moments: Mapping[str, list[float]], units: list[Unit]) -> str:
+def _fingerprint(layout: Layout, moments: Mapping[str, list[float]]) -> str:
     """Of all that decides which clips go into which shard, and with what; not of where the data lies."""
-    files = [
-        [[Path(unit.archive).name, os.path.getsize(unit.archive)]]
-        if unit.archive is not None
-        else [[entry.id, [os.path.getsize(path) for path in paths]] for entry, paths in unit.clips]
-        for unit in units
-    ]
-    annotations = [[entry.id, entry.labels, entry.split] for entry in entries]
-    content = json.dumps([annotations, dict(moments), files], sort_keys=True)
+    annotations = [[entry.id, entry.labels, entry.split] for entry in layout.entries or ()]
+    parts = [part.fingerprint() for part in layout.parts]
+    content = json.dumps([annotations, dict(moments), parts], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -220,7 +173,6 @@ def _fingerprint(entries: list[ClipEntry], moments: Mapping[str, list[float]], u
 def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> Iterator[None]:
     """Begins a folder, or checks that an earlier run had the same settings and data; keeps other runs out."""
     wanted = {**asdict(settings), "inputs": fingerprint}
-    del wanted["data_dir"]
     (output_dir / "done").mkdir(parents=True, exist_ok=True)
     try:
         held = FileLock(output_dir / ".lock").acquire(timeout=LOCK_TIMEOUT_S)
@@ -285,12 +237,12 @@ def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Itera
         import ray
     except ImportError:
         raise ValueError("The Ray engine needs Ray: pip install '.[ray]' in a checkout of avgas-pipeline.") from None
-    dataset = ray.data.from_items([{"unit": unit.number} for unit in units], override_num_blocks=len(units))
+    dataset = ray.data.from_items([{"unit": number} for number, _ in units], override_num_blocks=len(units))
     for row in dataset.map(lambda row: {"seen": work(units[row["unit"]])}).iter_rows():
         yield row["seen"]
 
 
-def _finish(output_dir: Path, format_name: str, entries: list[ClipEntry]) -> SkipReport:
+def _finish(output_dir: Path, format_name: str, layout: Layout) -> SkipReport:
     """Gathers what was skipped, writes the report and a card, and clears away what a crash left behind."""
     report = SkipReport()
     parts = [read_json(path) for path in sorted((output_dir / "done").glob("*.json"))]
@@ -300,7 +252,9 @@ def _finish(output_dir: Path, format_name: str, entries: list[ClipEntry]) -> Ski
         if entry["clip"] not in written:
             report.add(**entry)
     skipped = {entry["clip"] for entry in report.entries}
-    for clip in dict.fromkeys(entry.id for entry in entries):
+    # Clips of a table are known only when they are read.
+    expected = written if layout.entries is None else (entry.id for entry in layout.entries)
+    for clip in dict.fromkeys(expected):
         if clip not in written and clip not in skipped:
             report.add(clip, "missing")
         elif written[clip] > 1:
@@ -334,10 +288,14 @@ def _encode_webdataset(rows: list[dict[str, Any]]) -> bytes:
         for row in rows:
             table = {key: value for key, value in row.items() if key not in ("audio", "image")}
             files = {"flac": row["audio"], "jpg": row["image"], "json": json.dumps(table).encode()}
+            # A dot would end the name, and a slash is a folder.
+            key = quote(row["id"], safe="").replace(".", "%2E")
             for suffix, content in files.items():
+                if content is None:
+                    continue
                 # Readers leave out names that begin with `__`, as some YouTube ids do. No owner and no date: the bytes
                 # are the same every time.
-                member = tarfile.TarInfo(f"clip_{row['id']}.{suffix}")
+                member = tarfile.TarInfo(f"clip_{key}.{suffix}")
                 member.size = len(content)
                 archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()

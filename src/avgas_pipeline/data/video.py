@@ -95,14 +95,7 @@ def _read_clip(
     image_size: int,
     min_duration_s: float,
 ) -> VideoExample:
-    size = len(video) if isinstance(video, bytes) else os.path.getsize(video)
-    if size > MAX_VIDEO_BYTES:
-        raise SkipClipError("too large", f"{size} bytes")
-    waveform = _read_sound(video, sampling_rate)
-    if len(waveform) < min_duration_s * sampling_rate:
-        raise SkipClipError("too short", f"{len(waveform) / sampling_rate:.2f} s")
-    if active_rms(waveform, sampling_rate) < _QUIETEST_RMS:
-        raise SkipClipError("silent")
+    waveform = _useful_sound(video, sampling_rate, min_duration_s)
     frame, frame_s = _read_frame(video, moments, len(waveform) / sampling_rate)
     frame.thumbnail((image_size, image_size), PIL.Image.Resampling.LANCZOS)
     return VideoExample(
@@ -111,6 +104,55 @@ def _read_clip(
         duration=len(waveform) / sampling_rate,
         frame_s=frame_s,
     )
+
+
+def read_sound(
+    audio: str | os.PathLike | bytes, sampling_rate: int = 16000, min_duration_s: float = 1.0
+) -> tuple[bytes, float]:
+    """
+    Decode a clip of sound alone: FLAC, mono, 16 bit, and how long it is, in seconds. Arguments are as of
+    [`read_video_clip`].
+
+    Raises:
+        SkipClipError: If it is broken, too large, silent or too short.
+    """
+    try:
+        waveform = _useful_sound(audio, sampling_rate, min_duration_s)
+    except FileNotFoundError:
+        raise SkipClipError("missing") from None
+    return encode_flac(waveform, sampling_rate), len(waveform) / sampling_rate
+
+
+def encode_picture(picture: str | os.PathLike | bytes, image_size: int = 256) -> bytes:
+    """
+    A picture as JPEG, its longest side at most `image_size` pixels; what is transparent becomes white.
+
+    Raises:
+        SkipClipError: If it is missing or broken.
+    """
+    try:
+        opened = PIL.Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture).convert("RGBA")
+    except FileNotFoundError:
+        raise SkipClipError("missing") from None
+    # Damage makes decoders raise nearly anything.
+    except Exception as error:
+        raise SkipClipError("broken", repr(error)) from None
+    white = PIL.Image.new("RGBA", opened.size, "white")
+    white.alpha_composite(opened)
+    white.thumbnail((image_size, image_size), PIL.Image.Resampling.LANCZOS)
+    return _encode_jpeg(white)
+
+
+def _useful_sound(source: str | os.PathLike | bytes, sampling_rate: int, min_duration_s: float) -> np.ndarray:
+    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    if size > MAX_VIDEO_BYTES:
+        raise SkipClipError("too large", f"{size} bytes")
+    waveform = _read_sound(source, sampling_rate)
+    if len(waveform) < min_duration_s * sampling_rate:
+        raise SkipClipError("too short", f"{len(waveform) / sampling_rate:.2f} s")
+    if active_rms(waveform, sampling_rate) < _QUIETEST_RMS:
+        raise SkipClipError("silent")
+    return waveform
 
 
 def encode_flac(waveform: np.ndarray, sampling_rate: int) -> bytes:

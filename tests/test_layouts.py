@@ -1,0 +1,152 @@
+"""Every layout gives the same clips and labels as a stream, whole, prepared, and to training."""
+
+import io
+
+import PIL.Image
+import pytest
+import soundfile
+from dataset_layouts import LAYOUTS, class_folders, esc50, folder_per_clip, make_sound, parquet_with_pictures
+from typer.testing import CliRunner
+
+from avgas_pipeline.cli import app
+from avgas_pipeline.data.builder import ClipDataset
+from avgas_pipeline.data.clips import load_clips
+from avgas_pipeline.data.layouts.columns import ColumnMap
+from avgas_pipeline.data.layouts.detect import find_layout, read_layout
+from avgas_pipeline.data.report import read_report
+
+
+# Those whose clips all have pictures.
+WITH_PICTURES = {"folder per clip", "Parquet with video", "Parquet with pictures", "WebDataset"}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def written(request, tmp_path_factory):
+    """Name, folder, expected labels by id, columns. Read-only by convention."""
+    write, layout, columns = LAYOUTS[request.param]
+    folder = tmp_path_factory.mktemp("layout") / "data"
+    folder.mkdir()
+    expected = write(folder)
+    assert find_layout(folder) == layout
+    return request.param, folder, expected, columns
+
+
+def prepare(folder, out, columns, *options):
+    arguments = ["prepare", str(folder), "--out", str(out), *options]
+    return CliRunner().invoke(app, arguments + ([] if columns is None else ["--columns", columns]))
+
+
+def splits_of(folder, columns):
+    return sorted({part.split or "train" for part in read_layout(folder, None, ColumnMap.parse(columns)).parts})
+
+
+def test_as_a_stream(written):
+    name, folder, expected, columns = written
+    builder = ClipDataset(data_dir=str(folder), columns=ColumnMap.parse(columns))
+    rows = [row for split in splits_of(folder, columns) for row in builder.as_streaming_dataset(split)]
+    assert {row["id"]: row["labels"] for row in rows} == expected and len(rows) == len(expected)
+    assert not builder.skipped.counts
+    for row in rows:
+        samples, rate = soundfile.read(io.BytesIO(row["audio"]))
+        assert rate == 16000 and row["duration"] == pytest.approx(len(samples) / rate) and row["duration"] > 1.9
+        assert row["label"] == row["labels"][0]
+        if name in WITH_PICTURES:
+            assert max(PIL.Image.open(io.BytesIO(row["image"])).size) <= 256
+
+
+def test_whole_for_training(written):
+    name, folder, expected, columns = written
+    found = {}
+    for split in splits_of(folder, columns):
+        clips, pictures = load_clips(folder, split, columns=columns)
+        assert pictures is None and ("image" in clips.column_names) == (name in WITH_PICTURES)
+        found |= dict(zip(clips["id"], clips["labels"], strict=True))
+    assert found == expected
+
+
+def test_prepared(written, tmp_path):
+    _, folder, expected, columns = written
+    found = {}
+    for kind in ("parquet", "webdataset"):
+        result = prepare(folder, tmp_path / kind, columns, "--workers", "1", "--format", kind)
+        assert result.exit_code == 0 and "nothing skipped" in result.stdout, result.output
+    for split in splits_of(folder, columns):
+        clips, _ = load_clips(tmp_path / "parquet", split)
+        found |= dict(zip(clips["id"], clips["labels"], strict=True))
+    assert found == expected
+    # Which is read as any other WebDataset.
+    again = [load_clips(tmp_path / "webdataset", split)[0] for split in splits_of(folder, columns)]
+    assert {
+        name: labels for clips in again for name, labels in zip(clips["id"], clips["labels"], strict=True)
+    } == expected
+
+
+def test_a_clip_that_can_not_be_read_is_named(tmp_path):
+    folder = tmp_path / "data"
+    class_folders(folder)
+    (folder / "dog barking/broken.wav").write_bytes(b"RIFF nothing")
+    (folder / "dog barking/short.wav").write_bytes(make_sound(0, seconds=0.2))
+    result = prepare(folder, tmp_path / "out", None, "--workers", "1")
+    assert result.exit_code == 0 and "2 skipped: broken 1, too short 1" in result.stdout
+    named = {entry["clip"]: entry["reason"] for entry in read_report(tmp_path / "out/report.jsonl")}
+    assert named == {"dog barking/broken": "broken", "dog barking/short": "too short"}
+
+
+def test_a_damaged_archive_and_a_missing_file(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "clips.zip").write_bytes(b"PK nothing")
+    with pytest.raises(ValueError, match=r"clips\.zip: can't be read"):
+        read_layout(folder)
+    folder_per_clip(tmp_path / "clips")
+    gone = tmp_path / "clips/video/a_b_c_d_e_f_000120/video.mp4"
+    gone.unlink()
+    result = prepare(tmp_path / "clips", tmp_path / "out", None, "--workers", "1")
+    assert result.exit_code == 0 and "1 skipped: missing 1" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("label=nothing", "has no column 'nothing'"),
+        ("labels", "has to be like"),
+        ("colour=what", "'colour' is none of"),
+        ("missing.yaml", r"missing\.yaml: can't be read"),
+        (None, "which column has the labels"),
+        ("labels=what", "neither sound nor video"),
+    ],
+)
+def test_columns_that_do_not_fit(tmp_path, columns, words):
+    parquet_with_pictures(tmp_path / "data")
+    with pytest.raises(ValueError, match=words):
+        load_clips(tmp_path / "data", columns=columns)
+
+
+def test_columns_from_a_file(tmp_path):
+    expected = parquet_with_pictures(tmp_path / "data")
+    (tmp_path / "columns.yaml").write_text("id: name\naudio: sound\nimage: photo\nlabel: what\n")
+    clips, _ = load_clips(tmp_path / "data", columns=str(tmp_path / "columns.yaml"))
+    assert dict(zip(clips["id"], clips["labels"], strict=True)) == expected
+
+
+def test_a_layout_that_does_not_fit(tmp_path):
+    esc50(tmp_path / "data")
+    with pytest.raises(ValueError, match="layout has to be one of vggsound, metadata"):
+        read_layout(tmp_path / "data", "esc")
+    result = prepare(tmp_path / "data", tmp_path / "out", None, "--layout", "fsd50k")
+    assert result.exit_code == 2 and "FSD50K.ground_truth" in result.output and "Traceback" not in result.output
+    with pytest.raises(ValueError, match="has no split 'test', but 'train'"):
+        load_clips(tmp_path / "data", "test")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/notes.txt").write_text("nothing")
+    with pytest.raises(ValueError, match="holds no sounds or videos"):
+        load_clips(tmp_path / "empty")
+
+
+def test_nothing_outside_of_the_folder_is_read(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (tmp_path / "secret.wav").write_bytes(make_sound(0))
+    (folder / "metadata.csv").write_text("file_name,label\n../secret.wav,dog\n")
+    with pytest.raises(ValueError, match="is outside of"):
+        read_layout(folder)
