@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"slot_shuffle: {settings.pretrained_model_name_or_path} draws by slots alone, not by labels."
         )
-    clips, pictures = load_clips(settings.dataset)
+    clips, pictures = load_clips(**settings.clips_of_dataset())
     label2id = check_labels(clips["label"], pipe.separator.id2label, settings.pretrained_model_name_or_path)
     if settings.designs is not None and pictures is not None:
         pictures = choose_designs(pictures, settings.designs)

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipe = AVGASPipeline.from_pretrained(settings.pretrained_model_name_or_path, dtype=torch.float32)
     extractor, separation = build_separation_model(settings, pipe)
     encoder, separator = separation.audio_encoder, separation.separator
-    clips, pictures = load_clips(settings.dataset)
+    clips, pictures = load_clips(**settings.clips_of_dataset())
     label2id = check_labels(clips["label"], separator.id2label, settings.pretrained_model_name_or_path)
     known, held_out = hold_out_groups(clips, settings.validation_fraction, settings.seed)
     known = add_clips(known, settings.extra_clips, label2id)

@@ -10,7 +10,15 @@ from typing import Any, Literal
 # Parts of the pictures, of which `holdout_fold` leaves out one.
 NUM_FOLDS = 5
 # Settings that may be paths, by any of which a folder is the same.
-PATHS = ("dataset", "image_encoder", "pretrained_model_name_or_path", "extra_clips", "extra_pictures", "designs")
+PATHS = (
+    "dataset",
+    "dataset_columns",
+    "image_encoder",
+    "pretrained_model_name_or_path",
+    "extra_clips",
+    "extra_pictures",
+    "designs",
+)
 # Beyond it, float32 overflows within a step.
 LARGEST = 1e30
 
@@ -116,13 +124,33 @@ class ScheduledRunSettings(RunSettings):
 
 
 @dataclass
-class MixtureRunSettings(ScheduledRunSettings):
-    """Settings of runs that begin with a pipeline and learn from mixtures."""
+class ClipRunSettings(ScheduledRunSettings):
+    """Settings of runs that learn from clips, however they lie."""
 
-    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
     dataset: str = setting(
         "data/soundscapes-mini", "clips: folder or Hub repository; see docs/data.md", may_change=True
     )
+    dataset_split: str = setting("train", "which of its splits to learn from")
+    dataset_layout: str | None = setting(None, "how it lies; found by its files if not given")
+    dataset_columns: str | None = setting(
+        None, "which column of a table says what, as labels=category,id=clip, or a YAML file of the same"
+    )
+
+    def clips_of_dataset(self) -> dict[str, Any]:
+        """The arguments of `load_clips`."""
+        return {
+            "data": self.dataset,
+            "split": self.dataset_split,
+            "layout": self.dataset_layout,
+            "columns": self.dataset_columns,
+        }
+
+
+@dataclass
+class MixtureRunSettings(ClipRunSettings):
+    """Settings of runs that begin with a pipeline and learn from mixtures."""
+
+    pretrained_model_name_or_path: str | None = setting(None, "checkpoint to begin with: folder or Hub repository")
     num_sources: list[int] = setting([1, 2], "fewest and most sources of a mixture")
     num_examples: int = setting(10000, "mixtures in an epoch")
     augment_fraction: float = setting(1.0, "share of mixtures whose clips are varied")
@@ -347,14 +375,11 @@ class DrawingSettings(ScheduledRunSettings):
 
 
 @dataclass
-class DistillSettings(ScheduledRunSettings):
+class DistillSettings(ClipRunSettings):
     """Settings of `distill.py`."""
 
     output_dir: str = setting("runs/distilled", "the run's folder", may_change=True)
     pretrained_model_name_or_path: str = setting("avgas-mini", "the teacher: folder or Hub repository")
-    dataset: str = setting(
-        "data/soundscapes-mini", "clips: folder or Hub repository; see docs/data.md", may_change=True
-    )
     num_inference_steps: int = setting(4, "denoising steps of the student")
     teacher_steps: int = setting(12, "those of the teacher, a multiple")
     guidance_scale: float | None = setting(None, "the teacher's; its default if not given")

@@ -9,7 +9,7 @@ from ..loaders.folders import locate
 from ..printable import printable
 from .checks import bad_input_exits, check_files, check_is_folder, check_number, check_sources, new_folder
 from .models import check_device, quieten
-from .options import MAX_GUIDANCE, MAX_SEED, Device, Guidance, Steps
+from .options import MAX_GUIDANCE, MAX_SEED, Columns, DataLayout, Device, Guidance, Steps
 
 
 def evaluate(
@@ -36,6 +36,8 @@ def evaluate(
         Path | None, typer.Option(help="Mixtures to evaluate on; chosen at random, by the seed, if not given.")
     ] = None,
     split: Annotated[str, typer.Option(help="Of the dataset.")] = "test",
+    layout: DataLayout = None,
+    columns: Columns = None,
     num_mixtures: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="How many mixtures to make without a manifest.")
     ] = 500,
@@ -88,7 +90,9 @@ def evaluate(
         target = device or str(state.device)
         if state.num_processes > 1 and state.is_main_process:
             typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
-        dataset = load_evaluation_set(data, out, manifest, split, num_mixtures, num_sources, seed, image_size)
+        dataset = load_evaluation_set(
+            data, out, manifest, split, num_mixtures, num_sources, seed, image_size, layout, columns
+        )
         referee = None if judge is None else load_judge(judge, dataset.labels, target)
         given = {"num_inference_steps": steps, "guidance_scale": guidance}
         sampling = {name: value for name, value in given.items() if value is not None}

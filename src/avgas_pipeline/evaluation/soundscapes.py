@@ -265,13 +265,14 @@ def load_evaluation_set(
     num_sources: int = 2,
     seed: int = 0,
     image_size: int = 128,
+    layout: str | None = None,
+    columns: str | None = None,
 ) -> MixtureSet | RecordingSet:
     """
     The soundscapes to evaluate on.
 
     Args:
-        data (`str` or `os.PathLike`): A JSON-lines file of recordings, a folder of `avgas prepare`'s Parquet shards,
-            or a folder or Hub repository of soundscapes-mini's shape.
+        data (`str` or `os.PathLike`): A JSON-lines file of recordings, or what `load_clips` takes.
         out (`Path`): The report's folder: a manifest made here is written there, as `manifest.jsonl`.
         manifest (`str` or `os.PathLike`, *optional*): Mixtures, as [`write_manifest`] writes them. Without it they
             are drawn.
@@ -280,6 +281,7 @@ def load_evaluation_set(
         num_sources (`int`, defaults to 2): In each.
         seed (`int`, defaults to 0): Of the draw, which is even over source groups.
         image_size (`int`, defaults to 128): Side of the real pictures, in pixels.
+        layout, columns (`str`, *optional*): As of `load_clips`.
 
     Raises:
         ValueError: If the manifest does not fit the data.
@@ -292,7 +294,7 @@ def load_evaluation_set(
         return RecordingSet(path, image_size=image_size)
     if path.is_file():
         raise ValueError(f"{data}: is neither a folder nor a .jsonl file of recordings.")
-    clips, pictures = load_clips(data, split)
+    clips, pictures = load_clips(data, split, layout, columns)
     sampler = MixtureSampler(
         clips,
         pictures,

@@ -23,6 +23,9 @@ BATCH_SIZE = 16
 # Settings that decide what the examples are.
 EXAMPLE_SETTINGS = (
     "dataset",
+    "dataset_split",
+    "dataset_layout",
+    "dataset_columns",
     "seed",
     "num_examples",
     "num_sources",

@@ -119,7 +119,7 @@ class EncodedSoundscapes:
     """
 
     def __init__(self, pipe: AVGASPipeline, settings: Any, length: int) -> None:
-        clips, pictures = load_clips(settings.dataset)
+        clips, pictures = load_clips(**settings.clips_of_dataset())
         label2id = check_labels(clips["label"], pipe.separator.id2label, settings.pretrained_model_name_or_path)
         extractor = pipe.audio_feature_extractor
         sampler = build_sampler(pipe, clips, pictures, settings)
