@@ -35,7 +35,7 @@ setup(
     package_dir={"": "src", "avgas_pipeline.model_card": "model_card"},
     packages=[*find_packages("src"), "avgas_pipeline.model_card"],
     package_data={
-        "avgas_pipeline": ["checkpoints/*/*", "checkpoints/*/*/*", "demo/*.css"],
+        "avgas_pipeline": ["checkpoints/*/*", "checkpoints/*/*/*", "demo/*.css", "data/*.csv"],
         "avgas_pipeline.model_card": ["*.md", "*.csv"],
     },
     python_requires=">=3.10",

@@ -42,7 +42,7 @@ def _to_parquet(rows, features, path):
     stored = {"bytes": Value("binary"), "path": Value("string")}
     media = (Audio, Video, Image)
     plain = {name: stored if isinstance(feature, media) else feature for name, feature in features.items()}
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     Dataset.from_dict(rows, features=Features(plain)).cast(Features(features)).to_parquet(path)
 
 

@@ -10,10 +10,16 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def _entry(path, name):
+    """A file as the Hub lists it."""
+    oid = hashlib.sha1(path.read_bytes()).hexdigest()
+    return {"type": "file", "oid": oid, "size": path.stat().st_size, "path": name}
 
 
 class HubHandler(BaseHTTPRequestHandler):
@@ -41,6 +47,10 @@ class HubHandler(BaseHTTPRequestHandler):
             self._json({"url": f"{self.server.url}/{repo_id}", "name": repo_id, "id": repo_id})
         elif parts[:2] == ["api", "validate-yaml"]:
             self._json({"errors": [], "warnings": []})
+        elif parts[4:5] == ["paths-info"]:
+            repo, asked = self.server.root / parts[2] / parts[3], parse_qs(body.decode())
+            names = asked["paths"] if asked else json.loads(body)["paths"]
+            self._json([_entry(repo / name, name) for name in names if (repo / name).is_file()])
         elif parts[4:5] == ["preupload"]:
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
@@ -67,7 +77,10 @@ class HubHandler(BaseHTTPRequestHandler):
         parts = self._parts()
         if parts[:2] == ["api", "whoami-v2"]:
             return self._json({"name": "user", "type": "user", "orgs": []})
-        is_api = parts[:2] == ["api", "models"]
+        is_api = parts[:2] in (["api", "models"], ["api", "datasets"])
+        if parts[0] == "datasets":
+            # Their files, and nothing else, are under this name.
+            parts = parts[1:]
         repo_parts = parts[2:4] if is_api else parts[:2]
         repo = self.server.root.joinpath(*repo_parts)
         if len(repo_parts) < 2 or not repo.is_dir():
@@ -76,11 +89,9 @@ class HubHandler(BaseHTTPRequestHandler):
             files = sorted(path for path in repo.rglob("*") if path.is_file())
             names = [path.relative_to(repo).as_posix() for path in files]
             if parts[4:5] == ["tree"]:
-                entries = [
-                    {"type": "file", "oid": hashlib.sha1(path.read_bytes()).hexdigest(), "size": path.stat().st_size}
-                    for path in files
-                ]
-                return self._json([{**entry, "path": name} for entry, name in zip(entries, names, strict=True)])
+                under = "/".join(parts[6:])
+                entries = [_entry(path, name) for path, name in zip(files, names, strict=True)]
+                return self._json([entry for entry in entries if entry["path"].startswith(under)])
             siblings = [{"rfilename": name} for name in names]
             repo_id = "/".join(repo_parts)
             return self._json({"id": repo_id, "sha": COMMIT, "private": False, "tags": [], "siblings": siblings})

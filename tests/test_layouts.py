@@ -1,13 +1,20 @@
 """Every layout gives the same clips and labels as a stream, whole, prepared, and to training."""
 
 import io
+import textwrap
 
+import numpy as np
 import PIL.Image
 import pytest
 import soundfile
+import train_separator
+import training_runs as runs
 from dataset_layouts import LAYOUTS, class_folders, esc50, folder_per_clip, make_sound, parquet_with_pictures
+from hub_server import run_hub, run_python
+from tiny import tiny_components, tiny_separator
 from typer.testing import CliRunner
 
+from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.builder import ClipDataset
 from avgas_pipeline.data.clips import load_clips
@@ -150,3 +157,34 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path):
     (folder / "metadata.csv").write_text("file_name,label\n../secret.wav,dog\n")
     with pytest.raises(ValueError, match="is outside of"):
         read_layout(folder)
+
+
+@pytest.mark.slow
+def test_training_learns_from_it(written, tmp_path):
+    _, folder, expected, columns = written
+    labels = sorted({label for names in expected.values() for label in names})
+    components = tiny_components() | {"separator": tiny_separator(id2label=dict(enumerate(labels)))}
+    AVGASPipeline(**components).save_pretrained(tmp_path / "untrained")
+    settings = {
+        **runs.mixture_settings(tmp_path, tmp_path / "run", {}),
+        "dataset": folder,
+        "dataset_split": splits_of(folder, columns)[-1],
+        "dataset_columns": columns,
+        "num_sources": "1 1",
+        "validation_fraction": 0.0,
+    }
+    runs.run(train_separator.main, settings)
+    losses = runs.curve(tmp_path / "run", "loss")
+    assert len(losses) == 20 and all(np.isfinite(list(losses.values())))
+
+
+def test_from_a_hub(tmp_path):
+    expected = parquet_with_pictures(tmp_path / "hub/user/clips")
+    code = """
+        from avgas_pipeline.data.clips import load_clips
+        clips, _ = load_clips("user/clips", columns="id=name,audio=sound,image=photo,label=what")
+        print(sorted(zip(clips["id"], clips["label"])))
+    """
+    with run_hub(tmp_path / "hub") as url:
+        said = run_python(textwrap.dedent(code), tmp_path, url)
+    assert said.strip() == str(sorted((name, labels[0]) for name, labels in expected.items()))

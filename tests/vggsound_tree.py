@@ -26,8 +26,8 @@ BAD = {
 }
 
 
-def make_clip(seed, seconds=3.0, sound="tones", picture="moving"):
-    """An mp4 with H.264-like video (mpeg4) at 10 frames/s and AAC sound at 44.1 kHz."""
+def make_clip(seed, seconds=3.0, sound="tones", picture="moving", wave=None):
+    """An mp4 with H.264-like video (mpeg4) at 10 frames/s and AAC sound at 44.1 kHz, or a waveform at that rate."""
     rng = np.random.default_rng(seed)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as file:
@@ -45,7 +45,8 @@ def make_clip(seed, seconds=3.0, sound="tones", picture="moving"):
         if audio is not None:
             time = np.arange(round(44100 * seconds)) / 44100
             level = 0.0 if sound == "silence" else 0.3
-            wave = (level * np.sin(2 * np.pi * (200 + 100 * (seed % 20)) * time)).astype(np.float32)
+            if wave is None:
+                wave = (level * np.sin(2 * np.pi * (200 + 100 * (seed % 20)) * time)).astype(np.float32)
             frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
             frame.sample_rate = 44100
             audio.codec_context.open(strict=False)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from .benchmark import benchmark
 from .demo import demo
 from .evaluate import evaluate
 from .export_remote_code import export_remote_code
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (generate, demo, film, info, export_remote_code, prepare, evaluate, study):
+for command in (generate, demo, film, info, export_remote_code, prepare, evaluate, benchmark, study):
     app.command()(command)
 
 # How OpenMP's threads wait for work: the standard variable, GNU's and Intel's.

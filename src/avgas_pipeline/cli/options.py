@@ -27,6 +27,22 @@ Style = Annotated[str | None, typer.Option(help="With --painter: what kind of pi
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
 AudioTrack = Annotated[int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")]
 MaxDuration = Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")]
+Judge = Annotated[
+    str | None, typer.Option(help="Image classifier or CLIP: a folder or a Hub repository. Needed for pictures.")
+]
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME[=MODEL]", help="oracle, prompts, single-embedding or paper. Can be given again."),
+]
+PresenceThreshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0, max=1.0, help="From which probability on a source is present; the expected number if not given."
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")]
+ImageSize = Annotated[int, typer.Option(min=8, max=4096, help="Side of the real pictures to compare with.")]
+Draw = Annotated[bool, typer.Option("--draw/--no-draw", help="Whether to draw, or only to find the sources.")]
 DataLayout = Annotated[
     str | None,
     typer.Option(

@@ -110,6 +110,7 @@ def evaluate(
         "systems": fingerprints,
         **identity,
         "settings": {**identity["settings"], "top_k": top_k},
+        "num_sources": {str(count): int((num_sources == count).sum()) for count in sorted(set(num_sources.tolist()))},
         **summarise(scores.values, columns, list(fingerprints), num_sources),
         "sets": {name: {key: plain(value) for key, value in row.items()} for name, row in scores.sets.items()},
         "reliability": {

@@ -69,7 +69,36 @@ def summarise(
                 for name, row in rows.items()
                 if name != first
             }
-    return {"results": results, "differences": differences, "gate": _gate(values.get("mixed", {}), num_sources)}
+    return {
+        "results": results,
+        "differences": differences,
+        "by_num_sources": _by_num_sources(values, columns, systems, num_sources),
+        "gate": _gate(values.get("mixed", {}), num_sources),
+    }
+
+
+def _by_num_sources(
+    values: Values, columns: Mapping[str, Sequence[Column]], systems: Sequence[str], num_sources: np.ndarray
+) -> dict[str, Any]:
+    """Every system's metrics of soundscapes with one, two, … sources; nothing if all have the same number."""
+    counts = sorted(set(num_sources.tolist()))
+    if len(counts) < 2:
+        return {}
+    return {
+        task: {
+            str(count): {
+                name: {
+                    column.key: _interval(rows[name][column.key][num_sources == count], column.statistic)
+                    for column in columns[task]
+                    if column.unit == "soundscape" and column.key in rows[name]
+                }
+                for name in systems
+                if name in rows
+            }
+            for count in counts
+        }
+        for task, rows in values.items()
+    }
 
 
 def _interval(values: np.ndarray, statistic: str) -> dict[str, Any]:
@@ -171,6 +200,7 @@ def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]])
         + (f" ({data['manifest']})" if "manifest" in data else "")
         + f", {data['num_labels']} labels."
         + (f" Judge: {judge['type']} {judge['checkpoint']}." if judge else ""),
+        *_selection(data),
         f"In brackets: {CONFIDENCE:.0%} intervals from {NUM_RESAMPLES} resamples of soundscapes (where said,",
         "of source groups); one without width means that all have the same value. Differences are paired; that of a",
         "median is the median difference. All but SI-SDRi and numbers of false labels in per cent. Definitions:",
@@ -188,10 +218,38 @@ def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]])
         if others:
             first = next(iter(report["systems"]))
             lines += ["", f"{first} minus the others, paired by soundscape:", "", *_table(others, columns[task], "+")]
+        if split := report["by_num_sources"].get(task):
+            lines += ["", "By number of sources:", "", *_table(_by_count(split, report["num_sources"]), columns[task])]
         if task == "mixed" and report["gate"]:
             lines += ["", *_gate_lines(report["gate"], columns[task])]
     lines += _extras(report)
     return "\n".join(lines) + "\n"
+
+
+def _selection(data: Mapping[str, Any]) -> list[str]:
+    """Which clips of a benchmark count, and which do not."""
+    if "selection" not in data:
+        return []
+    flags = ", ".join(f"{name} {_said(value)}" for name, value in data["selection"].items() if value is not None)
+    lines = [f"Selection: {flags}."]
+    if data["left_out"]:
+        lines.append("Left out: " + ", ".join(f"{reason} {count}" for reason, count in data["left_out"].items()) + ".")
+    if data["unmapped"]:
+        names = ", ".join(f"{name} ({count} clips)" for name, count in data["unmapped"].items())
+        lines.append(f"Names that VGGSound has no word for: {names}.")
+    return lines
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "+".join(value) if isinstance(value, list) else str(value)
+
+
+def _by_count(split: Mapping[str, Mapping[str, Any]], counted: Mapping[str, int]) -> dict[str, Mapping[str, Any]]:
+    """Rows of one table: a system's, number of sources by number."""
+    names = list(dict.fromkeys(name for rows in split.values() for name in rows))
+    return {f"{name}, {count} of {counted[count]}": split[count][name] for name in names for count in split}
 
 
 def _origin(system: Mapping[str, Any]) -> str:

@@ -1,0 +1,117 @@
+"""`avgas benchmark`: natural recordings with several labels, by published annotations."""
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..loaders.folders import DEFAULT_CHECKPOINT, locate
+from ..printable import printable
+from .checks import bad_input_exits, check_files, check_is_folder, check_number, check_sources, new_folder
+from .comparison import Drawn, Systems, compare
+from .models import load_pipeline
+from .options import (
+    MAX_GUIDANCE,
+    Baselines,
+    BatchSize,
+    Device,
+    Draw,
+    Guidance,
+    ImageSize,
+    Judge,
+    PresenceThreshold,
+    Seed,
+    Steps,
+)
+
+
+if TYPE_CHECKING:
+    from ..evaluation.soundscapes import EvaluationSet
+
+
+class BenchmarkName(str, Enum):
+    """Published annotations."""
+
+    vggsounder = "vggsounder"
+    llp = "llp"
+    audioset_strong = "audioset-strong"
+    esc50 = "esc50"
+
+
+class Modality(str, Enum):
+    """What VGGSounder's labels are."""
+
+    audible = "A"
+    visible = "V"
+    both = "AV"
+
+
+def benchmark(
+    name: Annotated[BenchmarkName, typer.Argument(help="Whose annotations.")],
+    videos: Annotated[
+        Path, typer.Option(help="Folder of videos or of tar archives of videos; of ESC-50 as it is given out.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the report. Run again to go on after an interruption.")],
+    annotations: Annotated[
+        Path | None, typer.Option(help="File of annotations; where it usually lies in the folder if not given.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Of AudioSet strong: table of machine ids and display names.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = DEFAULT_CHECKPOINT,
+    judge: Judge = None,
+    baseline: Baselines = None,
+    min_labels: Annotated[
+        int | None, typer.Option(min=1, help="Clips with fewer labels are left out; 2, of ESC-50 1, if not given.")
+    ] = None,
+    modality: Annotated[
+        list[Modality] | None, typer.Option(help="VGGSounder's labels that count; AV if not given.")
+    ] = None,
+    background_music: Annotated[
+        bool, typer.Option("--background-music", help="Count VGGSounder's clips with music that is not seen, too.")
+    ] = False,
+    static_image: Annotated[
+        bool, typer.Option("--static-image", help="Count VGGSounder's clips of one still picture, too.")
+    ] = False,
+    voice_over: Annotated[
+        bool, typer.Option("--voice-over", help="Count VGGSounder's clips with a commentator, too.")
+    ] = False,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    presence_threshold: PresenceThreshold = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 4,
+    image_size: ImageSize = 128,
+    draw: Draw = True,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that decode the videos; all cores if not given.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Measure systems on natural recordings with several labels, and say what is missing."""
+    with bad_input_exits(), new_folder(out):
+        if judge is None and draw:
+            raise ValueError("pictures need a --judge; use --no-draw to measure only which sources are found.")
+        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_is_folder(videos)
+        check_files(annotations, names)
+        check_sources(judge)
+        locate(model)
+
+        def load() -> "EvaluationSet":
+            from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips
+
+            chosen_modalities = tuple(each.value for each in modality or [Modality.both])
+            flags = (background_music, static_image, voice_over)
+            selection = Selection(min_labels, chosen_modalities, *flags, None if names is None else str(names))
+            known = load_pipeline(model, "cpu", None).separator.id2label.values()
+            chosen = choose_clips(name.value, videos, annotations, selection, known)
+            clips = LabelledClips(name.value, videos, out, chosen, selection, image_size, workers)
+            counted = f"{len(clips)} clips count, {len(chosen.layout.entries) - len(clips)} can't be used"
+            details = f" ({clips.skipped}, named in {out / 'clips' / 'report.jsonl'})" if clips.skipped.counts else ""
+            typer.echo(printable(f"avgas: {name.value}: {counted}{details}"), err=True)
+            return clips
+
+        how = Drawn(steps, guidance, presence_threshold, seed, draw, batch_size=batch_size)
+        compare(load, Systems(model, baseline=baseline or []), how, judge, out, device)

@@ -1,0 +1,122 @@
+"""Systems compared on soundscapes: what `avgas evaluate` and `avgas benchmark` do alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ..loaders.folders import locate
+from ..printable import printable
+from .models import check_device, quieten
+
+
+if TYPE_CHECKING:
+    from ..evaluation.soundscapes import EvaluationSet
+
+
+@dataclass
+class Systems:
+    """
+    Which systems are compared.
+
+    Attributes:
+        model, lora (`str`, *optional*): Checkpoint, and LoRA weights of it.
+        baseline, ablate, images (`Sequence[str]`): Others, as `NAME=WHERE`.
+    """
+
+    model: str | None
+    lora: str | None = None
+    baseline: Sequence[str] = ()
+    ablate: Sequence[str] = ()
+    images: Sequence[str] = ()
+
+
+@dataclass
+class Drawn:
+    """
+    How they draw.
+
+    Attributes:
+        steps, guidance: What is given; the checkpoint's if not.
+        presence_threshold (`float`, *optional*): From which probability on a source is present.
+        seed (`int`): Of the pictures.
+        draw (`bool`): Whether to draw at all.
+        closed_set (`bool`): Whether models give no labels but those of the data.
+        batch_size (`int`): Soundscapes at a time.
+        top_k (`int`, *optional*): K of R@K*.
+    """
+
+    steps: int | None
+    guidance: float | None
+    presence_threshold: float | None
+    seed: int
+    draw: bool
+    closed_set: bool = False
+    batch_size: int = 4
+    top_k: int | None = None
+
+
+def compare(
+    load: "Callable[[], EvaluationSet]",
+    systems: Systems,
+    how: Drawn,
+    judge: str | None,
+    out: Path,
+    device: str | None,
+) -> None:
+    """
+    Load the soundscapes, evaluate, and print the report.
+
+    Raises:
+        ValueError: If anything that was given does not fit.
+    """
+    quieten()
+
+    import torch
+    from accelerate import PartialState
+
+    from ..evaluation import DrawingSettings, build_systems, evaluate
+    from ..metrics import load_judge
+
+    if device is not None:
+        check_device(device)
+    # Several processes without an accelerator are found only if asked for.
+    state = PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
+    target = device or str(state.device)
+    if state.num_processes > 1 and state.is_main_process:
+        typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
+    dataset = load()
+    referee = None if judge is None else load_judge(judge, dataset.labels, target)
+    given = {"num_inference_steps": how.steps, "guidance_scale": how.guidance}
+    sampling = {name: value for name, value in given.items() if value is not None}
+    steps, guidance = _sampling(systems.model, how.steps, how.guidance)
+    labels = tuple(dataset.labels) if how.closed_set else None
+    settings = DrawingSettings(steps, guidance, how.presence_threshold, how.seed, how.draw, labels)
+    built = build_systems(
+        systems.model,
+        systems.baseline,
+        systems.ablate,
+        systems.images,
+        dataset,
+        settings,
+        target,
+        systems.lora,
+        sampling,
+    )
+    evaluate(built, dataset, referee, out, settings, how.batch_size, how.top_k)
+    if state.is_main_process:
+        for line in (out / "report.md").read_text(encoding="utf-8").split("\n"):
+            typer.echo(printable(line))
+        typer.echo(printable(f"-> {out / 'report.md'}"))
+
+
+def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:
+    """Steps and guidance that were given, or else those of the checkpoint."""
+    from ..pipeline_avgas import AVGASPipeline
+    from ..settings import DEFAULT_SETTINGS
+
+    config = DEFAULT_SETTINGS if model is None else {**DEFAULT_SETTINGS, **AVGASPipeline.load_config(locate(model))}
+    steps = config["default_num_inference_steps"] if steps is None else steps
+    return steps, config["default_guidance_scale"] if guidance is None else guidance

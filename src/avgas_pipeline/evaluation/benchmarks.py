@@ -1,0 +1,247 @@
+"""Natural recordings with several labels, by the annotations that others have published."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+
+from ..audio.loading import load_audio
+from ..data.annotations import ClipEntry, read_audioset_strong, read_llp, read_vggsounder
+from ..data.clips import load_clips
+from ..data.label_names import vggsound_labels
+from ..data.layouts.clip import Layout
+from ..data.layouts.corpora import ESC50_TABLE, esc50_layout
+from ..data.layouts.parts import ListedPart
+from ..data.layouts.vggsound import vggsound_layout
+from ..data.prepare import PrepareSettings, prepare
+from ..data.scenes import collage, open_picture
+from ..loaders.sounds import VGGSOUND_LABELS
+from .soundscapes import Soundscape
+
+
+# All clips of a benchmark are of one split here.
+SPLIT = "test"
+CLIPS_PER_SHARD = 64
+
+
+@dataclass(frozen=True)
+class Selection:
+    """
+    Which clips of a benchmark count.
+
+    Attributes:
+        min_labels (`int`, *optional*): Clips with fewer labels are left out; what the benchmark is for if not given.
+        modalities (`tuple[str, ...]`): Of VGGSounder's labels: `A` audible, `V` visible, `AV` both.
+        background_music, static_image, voice_over (`bool`): Whether VGGSounder's clips with these flags count.
+        names (`str`, *optional*): Of AudioSet strong: table of machine ids and display names.
+    """
+
+    min_labels: int | None = None
+    modalities: tuple[str, ...] = ("AV",)
+    background_music: bool = False
+    static_image: bool = False
+    voice_over: bool = False
+    names: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """
+    One set of annotations.
+
+    Attributes:
+        table (`str`, *optional*): Where its file lies in the folder of recordings, if it is not given.
+        vocabulary (`str`): Of its labels.
+        min_labels (`int`): Fewest labels of a clip, by default.
+        read (`Callable`): Clips from file and selection.
+        group (`Callable`): What a clip's id says of its origin: clips of one origin count together.
+    """
+
+    table: str
+    vocabulary: str
+    min_labels: int
+    read: Callable[[Path, Selection], list[ClipEntry]]
+    group: Callable[[str], str] = field(default=lambda clip: clip[:11])
+
+
+def _vggsounder(path: Path, selection: Selection) -> list[ClipEntry]:
+    flags = {name: getattr(selection, name) for name in ("background_music", "static_image", "voice_over")}
+    return read_vggsounder(path, selection.modalities, **flags)
+
+
+def _esc50(path: Path, selection: Selection) -> list[ClipEntry]:
+    return list(esc50_layout(path.parent.parent).entries)
+
+
+BENCHMARKS = {
+    "vggsounder": Benchmark("vggsounder.csv", "vggsound", 2, _vggsounder),
+    "llp": Benchmark("AVVP_test_pd.csv", "llp", 2, lambda path, _: read_llp(path, SPLIT)),
+    "audioset-strong": Benchmark(
+        "audioset_eval_strong.tsv", "audioset", 2, lambda path, chosen: read_audioset_strong(path, chosen.names)
+    ),
+    # The number of the recording on Freesound is the second part of a clip's name.
+    "esc50": Benchmark(ESC50_TABLE, "esc50", 1, _esc50, lambda clip: clip.split("-")[1] if "-" in clip else clip),
+}
+
+
+@dataclass
+class Chosen:
+    """
+    The clips of a benchmark that count.
+
+    Attributes:
+        layout ([`Layout`]): Where they lie.
+        left_out (`dict[str, int]`): Annotated clips that do not count, by reason.
+        unmapped (`dict[str, int]`): Names without a label of VGGSound, and how many clips have them.
+    """
+
+    layout: Layout
+    left_out: dict[str, int]
+    unmapped: dict[str, int]
+
+
+def choose_clips(
+    name: str,
+    recordings: Path,
+    annotations: Path | None = None,
+    selection: Selection = Selection(),
+    known: Collection[str] = VGGSOUND_LABELS,
+) -> Chosen:
+    """
+    The clips of a benchmark in a folder, with VGGSound's labels. Left out are clips with a label that VGGSound has no
+    word for, or that models do not know: what they rightly hear would count as false, or never be found.
+
+    Args:
+        name (`str`): One of `BENCHMARKS`.
+        recordings (`Path`): Folder of videos or tar archives of videos; of ESC-50 as it is given out.
+        annotations (`Path`, *optional*): Its file; where it usually lies in that folder if not given.
+        selection ([`Selection`], *optional*): Which clips count.
+        known (`Collection[str]`, *optional*): Labels that models know.
+
+    Raises:
+        FileNotFoundError: If the folder, or a file, is missing.
+        ValueError: If a file is something else, no clip counts, or none of those is in the folder.
+    """
+    benchmark = BENCHMARKS[name]
+    if not recordings.is_dir():
+        raise FileNotFoundError(f"{recordings}: no such folder.")
+    path = annotations or recordings / benchmark.table
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it has {name}'s annotations.")
+    annotated = benchmark.read(path, selection)
+    if not annotated:
+        raise ValueError(f"{path}: has not one clip that counts.")
+    min_labels = benchmark.min_labels if selection.min_labels is None else selection.min_labels
+    left_out, unmapped, entries = Counter(), Counter(), []
+    for entry in annotated:
+        labels, foreign = vggsound_labels(entry.labels, benchmark.vocabulary)
+        unmapped.update(foreign)
+        if foreign:
+            left_out["a label that VGGSound has no word for"] += 1
+        elif len(labels) < min_labels:
+            left_out[f"fewer than {min_labels} labels"] += 1
+        elif not set(labels) <= set(known):
+            left_out["a label that the model does not know"] += 1
+        else:
+            entries.append(replace(entry, labels=labels, split=SPLIT))
+    if not entries:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        raise ValueError(f"{path}: no clip counts ({reasons}).")
+    layout = _esc50_layout(recordings, entries) if name == "esc50" else vggsound_layout(recordings, entries)
+    return Chosen(layout, dict(left_out), dict(unmapped.most_common()))
+
+
+def _esc50_layout(folder: Path, entries: list[ClipEntry]) -> Layout:
+    by_id = {entry.id: entry for entry in entries}
+    parts = esc50_layout(folder, CLIPS_PER_SHARD).parts
+    chosen = [
+        ListedPart(
+            tuple(replace(clip, entry=by_id[clip.entry.id]) for clip in part.clips if clip.entry.id in by_id), SPLIT
+        )
+        for part in parts
+    ]
+    return Layout(tuple(part for part in chosen if part.clips), tuple(entries))
+
+
+class LabelledClips:
+    """
+    A benchmark's clips as soundscapes to evaluate on. They are decoded once, into `clips` in the report's folder.
+
+    Args:
+        name (`str`): The benchmark's.
+        recordings (`Path`): Folder of the recordings.
+        out (`Path`): The report's folder.
+        chosen ([`Chosen`]): Of [`choose_clips`].
+        selection ([`Selection`]): As there, for the report.
+        image_size (`int`, defaults to 128): Side of the real pictures, in pixels.
+        num_workers (`int`, *optional*): Processes that decode; all cores if not given.
+
+    Raises:
+        ValueError: If no clip is of use.
+    """
+
+    has_stems = False
+
+    def __init__(
+        self,
+        name: str,
+        recordings: Path,
+        out: Path,
+        chosen: Chosen,
+        selection: Selection,
+        image_size: int = 128,
+        num_workers: int | None = None,
+    ) -> None:
+        self.name = name
+        self.labels = list(VGGSOUND_LABELS)
+        self.image_size = image_size
+        self._recordings, self._chosen, self._selection = recordings, chosen, selection
+        settings = PrepareSettings(clips_per_shard=CLIPS_PER_SHARD, image_size=max(image_size, 256))
+        self.skipped = prepare(chosen.layout, settings, out / "clips", num_workers=num_workers)
+        if not list((out / "clips").glob(f"{SPLIT}-*.parquet")):
+            raise ValueError(f"{recordings}: not one clip is of use ({self.skipped}).")
+        self.clips, _ = load_clips(out / "clips", SPLIT)
+        self._labels = [list(labels) for labels in self.clips["labels"]]
+        self._ids = list(self.clips["id"])
+        self.has_pictures = "image" in self.clips.column_names
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, number: int) -> Soundscape:
+        row = self.clips[number]
+        waveform = load_audio(row["audio"], target_sampling_rate=16000, name=row["id"])
+        return Soundscape(row["id"], waveform, 16000, self._labels[number])
+
+    def true_labels(self, number: int) -> list[str]:
+        """A clip's labels."""
+        return self._labels[number]
+
+    def groups(self, number: int) -> list[str]:
+        """Clips of one video count together."""
+        return [BENCHMARKS[self.name].group(self._ids[number])] * len(self._labels[number])
+
+    def image(self, number: int) -> PIL.Image.Image:
+        """A clip's frame, cut to a square."""
+        return collage([open_picture(self.clips[number]["image"]).convert("RGB")], self.image_size)
+
+    def describe(self) -> dict[str, Any]:
+        """What a report has to say of the data."""
+        text = f"{self.image_size} {self._ids} {self._labels}"
+        return {
+            "data": f"{self.name}: {self._recordings}",
+            "sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "num_soundscapes": len(self),
+            "num_labels": len({label for labels in self._labels for label in labels}),
+            "image_size": self.image_size,
+            "selection": {**asdict(self._selection), "modalities": list(self._selection.modalities)},
+            "left_out": {**self._chosen.left_out, **dict(self.skipped.counts)},
+            "unmapped": self._chosen.unmapped,
+        }
+
+    def write_manifest(self, path: Path) -> None:
+        """Nothing: the clips are their own manifest."""
