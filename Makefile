@@ -18,6 +18,13 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	$(PIP) -e ".[dev]"
 	touch $@
 
+# Drawing alone needs neither training nor tests.
+$(VENV)/.drawing: setup.py pyproject.toml constraints.txt
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e .
+	touch $@
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
@@ -32,7 +39,7 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.drawing
 	$(BIN)/avgas generate examples/*.wav examples/*.ogg examples/*.flac --separate --out $(OUT)
 
 clean:

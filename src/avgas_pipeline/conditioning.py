@@ -77,7 +77,9 @@ def weights_of_sources(
     if isinstance(weights, dict):
         absent = sorted(set(weights) - {source.name for source in sources})
         if absent:
-            warnings.warn(f"{where}: {', '.join(absent)} is not present, so it has no weight.", stacklevel=3)
+            there = ", ".join(dict.fromkeys(source.name for source in sources))
+            message = f"{where}: {', '.join(absent)} is not present, so it has no weight; what is: {there}."
+            warnings.warn(message, stacklevel=3)
         values = [float(weights.get(source.name, 1.0)) for source in sources]
     elif weights is None:
         values = [1.0] * len(sources)

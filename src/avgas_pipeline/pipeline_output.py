@@ -1,12 +1,21 @@
 """What `AVGASPipeline` gives back."""
 
+import importlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
 from diffusers.utils import BaseOutput
+
+
+# Names with a lower certainty are said with a "perhaps".
+DOUBTFUL = 0.5
 
 
 @dataclass
@@ -18,9 +27,9 @@ class SoundSource:
         label (`str`, *optional*):
             Its most probable label; `None` if that is not certain enough, and when only embeddings were given.
         score (`float`):
-            Probability that it is present, in [0, 1].
+            Probability that something is there, in [0, 1], whatever it is. Which name to trust `certainty` says.
         label_score (`float`):
-            Probability of the label, in [0, 1].
+            Probability of the label if something is there, in [0, 1].
         label_probs (`torch.Tensor` of shape `(num_labels,)`, *optional*):
             Probability of every label, in the order of the separator's `id2label`.
         activity (`np.ndarray` of shape `(frames,)`, *optional*):
@@ -31,7 +40,10 @@ class SoundSource:
         audio (`np.ndarray` of shape `(samples,)`, *optional*):
             Its separated sound, mono float32, as long as the soundscape. `None` if not asked for or without masks.
         sampling_rate (`int`, *optional*):
-            Rate of `audio`, in Hz.
+            Rate of `audio` and `soundscape`, in Hz.
+        soundscape (`np.ndarray` of shape `(samples,)`, *optional*):
+            The recording that it was found in, as it was heard: mono float32, the same array for all its sources.
+            `None` with `return_audio=False`.
         audio_embed (`torch.Tensor` of shape `(audio_embed_dim,)`, *optional*):
             Its audio embedding, a unit vector.
         is_drawn (`bool`):
@@ -51,6 +63,7 @@ class SoundSource:
     activity_hop_s: float | None = None
     audio: np.ndarray | None = None
     sampling_rate: int | None = None
+    soundscape: np.ndarray | None = None
     audio_embed: torch.Tensor | None = None
     is_drawn: bool = True
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor = field(default_factory=list)
@@ -60,6 +73,32 @@ class SoundSource:
     def name(self) -> str:
         """What to call it: its label, or "unknown sound", or "source" where nothing was heard."""
         return self.label or ("unknown sound" if self.is_unknown else "source")
+
+    @property
+    def certainty(self) -> float:
+        """
+        Probability that this name is right, in [0, 1]: `score * label_score`, and `score` of what has no label. It is
+        the number that the command line, overviews and pages show.
+        """
+        return self.score * self.label_score if self.label is not None else self.score
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the name is rather wrong than right."""
+        return self.certainty < DOUBTFUL
+
+    def __repr__(self) -> str:
+        parts = [f"{self.name!r}", f"certainty={self.certainty:.2f}"]
+        if self.audio is not None:
+            parts.append(f"audio={len(self.audio) / self.sampling_rate:.2f} s at {self.sampling_rate} Hz")
+        if self.activity is not None:
+            parts.append(f"activity={len(self.activity)} frames")
+        if len(self.images):
+            parts.append(f"images={_describe_images(self.images)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        return _of_package("results.html").source_html(self)
 
     def nearest(self, id2label: Mapping[int, str], count: int = 3) -> dict[str, float]:
         """The most probable labels with their probabilities; none if it has no `label_probs`."""
@@ -102,6 +141,11 @@ class EncodedAudio(BaseOutput):
     negative_audio_attention_mask: torch.Tensor | None = None
     null_audio_embeds: torch.Tensor | None = None
     sources: list[list[SoundSource]] | None = None
+
+    def __repr__(self) -> str:
+        shapes = [f"{name}={tuple(value.shape)}" for name, value in self.items() if isinstance(value, torch.Tensor)]
+        found = [] if self.sources is None else [f"sources={self.sources}"]
+        return f"{type(self).__name__}({', '.join(shapes + found)})"
 
     @property
     def batch_size(self) -> int | None:
@@ -169,6 +213,56 @@ class AVGASPipelineOutput(BaseOutput):
     images: list[PIL.Image.Image] | np.ndarray | torch.Tensor
     sources: list[list[SoundSource]]
     prompts: list[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(images={_describe_images(self.images)}, sources={self.sources})"
+
+    def _repr_html_(self) -> str:
+        return _of_package("results.html").output_html(self)
+
+    def overview(self, number: int = 0, title: str | None = None) -> PIL.Image.Image:
+        """
+        The figure that the command line makes: spectrogram, activity of the sources, mixed and separated images.
+
+        Args:
+            number (`int`, defaults to 0): Which soundscape.
+            title (`str`, *optional*): Put above the figure.
+
+        Raises:
+            ValueError: If images are not PIL images, or the recording is not known: only embeddings were given, or it
+                was encoded with `return_audio=False`.
+        """
+        return _of_package("results.outputs").output_overview(self, number, title)
+
+    def save(self, output_dir: str | os.PathLike) -> list[Path]:
+        """
+        Write what the command line writes: images, separated audio, `sources.json` and `overview.png`. Several
+        soundscapes get a folder each, `0`, `1` and so on.
+
+        Args:
+            output_dir (`str` or `os.PathLike`): Made if missing; what an earlier call wrote there is replaced.
+
+        Returns:
+            `list[Path]`: The files.
+
+        Raises:
+            ValueError: As [`AVGASPipelineOutput.overview`].
+            OSError: If they can't be written; then none of a soundscape is.
+        """
+        return _of_package("results.outputs").save_output(self, output_dir)
+
+
+def _of_package(module: str) -> ModuleType:
+    # Not an import statement, which would take it into remote code, where what draws figures is not needed.
+    return importlib.import_module(f"avgas_pipeline.{module}")
+
+
+def _describe_images(images: Any) -> str:
+    """Number and size of images, whatever holds them."""
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return f"{type(images).__name__} {tuple(images.shape)}"
+    sizes = " ".join(dict.fromkeys(f"{image.width}x{image.height}" for image in images))
+    return f"{len(images)} of {sizes}" if len(images) else "none"
 
 
 def _count_sources(name: str, width: int, embeds: torch.Tensor, mask: torch.Tensor | None) -> list[int]:

@@ -98,7 +98,9 @@ def training_section(run: Run, script: str, values: dict[str, float], has_curves
             f"![Pictures drawn in training]({grids[-1].name})",
             "",
         ]
-    options = "--model FOLDER"
-    if (Path(settings.output_dir) / LORA_WEIGHT_NAME_SAFE).exists():
-        options += " --lora FOLDER"
-    return "\n".join([*lines, f"Evaluate it with `avgas evaluate {options}`."])
+    with_lora = (Path(settings.output_dir) / LORA_WEIGHT_NAME_SAFE).exists()
+    lines.append(
+        "Draw with `avgas generate recording.wav --model FOLDER`, and evaluate with `avgas evaluate --model FOLDER`."
+        + (" Both load the LoRA that lies in the folder." if with_lora else "")
+    )
+    return "\n".join(lines)

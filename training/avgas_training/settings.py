@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -121,6 +122,12 @@ class ScheduledRunSettings(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_positive("validation_steps")
+        if self.max_train_steps <= self.lr_warmup_steps:
+            warnings.warn(
+                f"The run ends within its warm-up: lr_warmup_steps is {self.lr_warmup_steps} of {self.max_train_steps}"
+                " steps, so the learning rate is never reached.",
+                stacklevel=2,
+            )
 
 
 @dataclass

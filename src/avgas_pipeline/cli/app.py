@@ -13,6 +13,7 @@ from .export_remote_code import export_remote_code
 from .film import film
 from .generate import generate
 from .info import info
+from .labels import labels
 from .prepare import prepare
 from .signals import end_on_signals
 from .study import study
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (generate, demo, film, info, export_remote_code, prepare, evaluate, benchmark, study):
+for command in (generate, demo, film, info, labels, export_remote_code, prepare, evaluate, benchmark, study):
     app.command()(command)
 
 # How OpenMP's threads wait for work: the standard variable, GNU's and Intel's.

@@ -93,7 +93,7 @@ def benchmark(
     with bad_input_exits(), new_folder(out):
         if judge is None and draw:
             raise ValueError("pictures need a --judge; use --no-draw to measure only which sources are found.")
-        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--guidance", guidance, 0.0, MAX_GUIDANCE)
         check_is_folder(videos)
         check_files(annotations, names)
         check_sources(judge)

@@ -20,6 +20,20 @@ _SHOWN = (
     "(?s).*(damaged or truncated|is not present|audio tracks|in its time stamps|cancel each other out|has no room for"
     "|safety checker|the mixed picture shows)"
 )
+# Options by the pipeline's arguments, as its messages write these.
+_OPTIONS = {
+    "audio_track": "--audio-track",
+    "draw_unknown": "--draw-unknown",
+    "guidance_scale": "--guidance",
+    "max_batch_rows": "--max-batch-rows",
+    "max_duration_s": "--max-duration",
+    "negative_audio": "--negative-audio",
+    "num_images_per_prompt": "--num-images",
+    "num_inference_steps": "--steps",
+    "num_sources": "--num-sources",
+    "source_weights": "--weight",
+}
+_ARGUMENT = re.compile(rf"`({'|'.join(_OPTIONS)})(?:=True)?`( = )?")
 # What bad input raises; anything else is a fault of ours and shows its traceback.
 BAD_INPUT = (ValueError, OSError)
 # Which extra brings a library that not everybody needs.
@@ -30,7 +44,9 @@ _EXTRAS = {"datasets": "eval", "gradio": "demo", "ray": "ray", "torchmetrics": "
 def bad_input_exits() -> Iterator[None]:
     """Bad input ends with one line and exit code 2; warnings become one line each."""
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_: typer.echo(f"avgas: warning: {printable(message)}", err=True)
+        warnings.showwarning = lambda message, *_: typer.echo(
+            f"avgas: warning: {printable(as_options(str(message)))}", err=True
+        )
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", message=_SHOWN)
         try:
@@ -53,7 +69,12 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror and error.filename:
         text = f"{error.filename}: {error.strerror}"
-    return printable(text)
+    return printable(as_options(text))
+
+
+def as_options(text: str) -> str:
+    """A message about the pipeline's arguments as one about the command's options."""
+    return _ARGUMENT.sub(lambda match: _OPTIONS[match[1]] + (" " if match[2] else ""), text)
 
 
 def check_files(*paths: str | Path | None) -> None:

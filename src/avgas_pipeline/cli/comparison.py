@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..loaders.folders import locate
+from ..loaders.folders import locate, lora_of_run
 from ..printable import printable
-from .models import check_device, quieten
+from .models import asking_hub, check_device, quieten
 
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def compare(
     from accelerate import PartialState
 
     from ..evaluation import DrawingSettings, build_systems, evaluate
+    from ..evaluation.columns import table_columns
+    from ..evaluation.report import short_table
     from ..metrics import load_judge
 
     if device is not None:
@@ -88,12 +90,16 @@ def compare(
     if state.num_processes > 1 and state.is_main_process:
         typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
     dataset = load()
-    referee = None if judge is None else load_judge(judge, dataset.labels, target)
+    referee = None
+    if judge is not None:
+        with asking_hub(judge):
+            referee = load_judge(judge, dataset.labels, target)
     given = {"num_inference_steps": how.steps, "guidance_scale": how.guidance}
     sampling = {name: value for name, value in given.items() if value is not None}
     steps, guidance = _sampling(systems.model, how.steps, how.guidance)
     labels = tuple(dataset.labels) if how.closed_set else None
     settings = DrawingSettings(steps, guidance, how.presence_threshold, how.seed, how.draw, labels)
+    own_lora = None if systems.model is None else lora_of_run(systems.model)
     built = build_systems(
         systems.model,
         systems.baseline,
@@ -102,14 +108,14 @@ def compare(
         dataset,
         settings,
         target,
-        systems.lora,
+        systems.lora or own_lora,
         sampling,
     )
-    evaluate(built, dataset, referee, out, settings, how.batch_size, how.top_k)
+    report = evaluate(built, dataset, referee, out, settings, how.batch_size, how.top_k)
     if state.is_main_process:
-        for line in (out / "report.md").read_text(encoding="utf-8").split("\n"):
+        for line in short_table(report, table_columns(report["settings"]["top_k"])):
             typer.echo(printable(line))
-        typer.echo(printable(f"-> {out / 'report.md'}"))
+        typer.echo(printable(f"-> {out / 'report.md'}, which has all of it, with intervals"))
 
 
 def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:

@@ -71,7 +71,7 @@ def evaluate(
     with bad_input_exits(), new_folder(out):
         if judge is None and (draw or images):
             raise ValueError("pictures need a --judge; use --no-draw to evaluate only which sources are found.")
-        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--guidance", guidance, 0.0, MAX_GUIDANCE)
         check_number("--presence-threshold", presence_threshold, 0.0, 1.0)
         check_sources(data, judge, lora)
         check_files(manifest)

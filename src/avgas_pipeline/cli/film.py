@@ -37,7 +37,7 @@ def film(
     with bad_input_exits():
         if out.suffix.lower() != FILM_SUFFIX:
             raise ValueError(f"--out {out}: has to end with {FILM_SUFFIX}.")
-        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--guidance", guidance, 0.0, MAX_GUIDANCE)
         check_number("--max-duration", max_duration, 1e-3, math.inf)
         (recording,) = recording_arguments([audio])
         check_is_file(recording)

@@ -2,6 +2,9 @@
 
 import math
 import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +23,7 @@ from .checks import (
     new_folder,
     one_line,
 )
-from .models import load_pipeline, load_text_to_image
+from .models import asking_hub, load_pipeline, load_text_to_image
 from .options import (
     MAX_GUIDANCE,
     MAX_WEIGHT,
@@ -37,6 +40,9 @@ from .options import (
 from .recordings import RecordingArgument, recording_arguments, result_folders
 
 
+# How the pipeline's messages call a recording that is alone, and its name of what it does not know.
+ONLY_SOUNDSCAPE, UNKNOWN_SOUND = "Soundscape 0", "unknown sound"
+
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
 
@@ -46,9 +52,12 @@ if TYPE_CHECKING:
 
 def generate(
     audio: Annotated[
-        list[str], typer.Argument(help="Audio or video files; - for standard input.", show_default=False)
+        list[str],
+        typer.Argument(help="Audio or video files, or folders of them; - for standard input.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; several files get a folder each.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the results; several files get a folder each.")
+    ] = Path("out"),
     model: Annotated[str, typer.Option(help="Checkpoint: a folder or a Hub repository.")] = DEFAULT_CHECKPOINT,
     lora: Annotated[str | None, typer.Option(help="LoRA weights to add: a folder, file or Hub repository.")] = None,
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
@@ -65,7 +74,8 @@ def generate(
         bool, typer.Option("--draw-unknown", help="Draw unknown sounds, too, as what they are most like.")
     ] = False,
     weight: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL=W", help="How strongly a source shows; 0 leaves it out.")
+        list[str] | None,
+        typer.Option(metavar="LABEL=W", help="How large a source is: dog-barking=0.5; 0 leaves it out."),
     ] = None,
     negative_audio: Annotated[str | None, typer.Option(help="Recording of what pictures should not show.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Text to add, if the model has a text encoder.")] = None,
@@ -85,7 +95,7 @@ def generate(
     """Draw recordings. Each has a mixed picture, and with --separate one for each source, with its sound."""
     with bad_input_exits(), new_folder(out):
         weights = _parse_weights(weight or [])
-        check_number("--guidance (guidance_scale)", guidance, 0.0, MAX_GUIDANCE)
+        check_number("--guidance", guidance, 0.0, MAX_GUIDANCE)
         check_number("--max-duration", max_duration, 1e-3, math.inf)
         recordings = recording_arguments(audio)
         check_files(negative_audio)
@@ -97,9 +107,12 @@ def generate(
             for option, value in refused.items():
                 if value is not None:
                     raise ValueError(f"{option} does not go with --painter, which is told what is heard in words.")
-        pipe = load_pipeline(model, device, dtype, offload)
+        typer.echo(printable(f"avgas: loading {model}"), err=True)
+        pipe = load_pipeline(model, device, dtype, offload, with_own_lora=lora is None)
+        weights = _by_label(weights, pipe.separator.id2label.values())
         if lora is not None:
-            pipe.load_lora_weights(lora)
+            with asking_hub(lora):
+                pipe.load_lora_weights(lora)
         call = {
             "separate": separate,
             "num_images_per_prompt": num_images,
@@ -119,6 +132,7 @@ def generate(
         # What is not given is as the painter has it.
         call |= {name: value for name, value in sampling.items() if value is not None}
         settings = {"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance}
+        settings["weights"] = weights or {}
         if painter is not None:
             settings |= {"painter": painter, "style": call["style"]}
 
@@ -132,7 +146,9 @@ def generate(
                 failures.append(one_line(error))
                 typer.echo(f"avgas: skipped: {failures[-1]}", err=True)
                 continue
-            found = ", ".join(f"{source.name} {source.score:.2f}" for source in sources)
+            found = ", ".join(
+                f"{'perhaps ' * source.is_doubtful}{source.name} {source.certainty:.2f}" for source in sources
+            )
             typer.echo(printable(f"{recording.name}: {found} -> {folder / 'overview.png'}"))
         if failures:
             typer.echo(f"avgas: {len(failures)} of {len(recordings)} files failed:", err=True)
@@ -156,7 +172,7 @@ def _generate_one(
     from accelerate.utils.memory import should_reduce_batch_size
 
     from ..audio.loading import load_audio
-    from ..results.outputs import save_results
+    from ..results.outputs import INDEX, save_results
 
     waveform = load_audio(
         recording.source(),
@@ -170,9 +186,12 @@ def _generate_one(
     title = printable(recording.path.name)
     (painter or pipe).set_progress_bar_config(desc=title, file=sys.stderr)
     audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": recording.name}
+    if (folder / INDEX).exists():
+        typer.echo(printable(f"avgas: {folder}: what was drawn there before is replaced."), err=True)
     try:
         call |= {"max_duration_s": max_duration_s, "generator": generators}
-        output = pipe(audio, **call) if painter is None else pipe.paint(audio, painter, **call)
+        with _named(recording.name):
+            output = pipe(audio, **call) if painter is None else pipe.paint(audio, painter, **call)
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
         if not is_memory:
@@ -181,9 +200,42 @@ def _generate_one(
     settings = {"audio": str(recording.path), **settings}
     if output.prompts is not None:
         settings["prompt"] = output.prompts[0]
+    given = call["source_weights"] or {}
+    weights = [given.get(source.name, 1.0) for source in output.sources[0]]
     id2label = pipe.separator.id2label
-    save_results(output, waveform, pipe.sampling_rate, folder, title=title, settings=settings, id2label=id2label)
+    save_results(output, waveform, pipe.sampling_rate, folder, title, settings, id2label, weights)
     return output.sources[0]
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors and warnings name the recording, where the pipeline counts its soundscapes."""
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(str(error).replace(ONLY_SOUNDSCAPE, name)) from None
+    for warning in caught:
+        warnings.warn(str(warning.message).replace(ONLY_SOUNDSCAPE, name), stacklevel=2)
+
+
+def _by_label(weights: dict[str, float] | None, labels: Iterable[str]) -> dict[str, float] | None:
+    """Weights by labels as the model has them, where files spell them otherwise."""
+    if weights is None:
+        return None
+
+    from ..data.vocabulary import nearest_labels
+    from ..results.outputs import slug
+
+    labels = [*labels, UNKNOWN_SOUND]
+    spelt = {slug(label): label for label in labels} | {label: label for label in labels}
+    found = {}
+    for label, value in weights.items():
+        name = spelt.get(label, spelt.get(slug(label)))
+        if name is None:
+            raise ValueError(f"--weight {label}: the model has no such label{nearest_labels(label, labels)}.")
+        found[name] = value
+    return found
 
 
 def _parse_weights(pairs: list[str]) -> dict[str, float] | None:

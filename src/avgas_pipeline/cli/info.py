@@ -2,7 +2,7 @@
 
 import typer
 
-from ..loaders.folders import locate
+from ..loaders.folders import locate, lora_of_run
 from ..printable import printable
 from .checks import bad_input_exits
 from .models import load_pipeline
@@ -13,7 +13,7 @@ def info(model: ModelArgument) -> None:
     """Print what a checkpoint is made of."""
     with bad_input_exits():
         locate(model)
-        pipe = load_pipeline(model, "cpu", None)
+        pipe = load_pipeline(model, "cpu", None, with_own_lora=False)
     separator = pipe.separator
     height, width = pipe.default_size or ("?", "?")
     typer.echo(f"model       {model}")
@@ -21,6 +21,8 @@ def info(model: ModelArgument) -> None:
         size = f" {part.num_parameters() / 1e6:8.2f} M parameters" if hasattr(part, "num_parameters") else ""
         typer.echo(f"  {name:<24}{type(part).__name__ if part is not None else '-':<28}{size}".rstrip())
     typer.echo(f"images      {width} x {height} pixels")
+    if (own_lora := lora_of_run(model)) is not None:
+        typer.echo(f"LoRA        {own_lora}, which `avgas generate` loads")
     config = pipe.config
     typer.echo(f"sampling    {config.default_num_inference_steps} steps, guidance {config.default_guidance_scale:g}")
     typer.echo(f"audio       {pipe.sampling_rate} Hz, windows of {pipe.window_s:.2f} s")

@@ -10,6 +10,11 @@ from .checks import check_files
 
 
 _STANDARD_INPUT = "-"
+# Of what is taken from a folder.
+SUFFIXES = (
+    *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac"),
+    *(".mp4", ".mkv", ".webm", ".mov", ".avi"),
+)
 # Of a folder's name, in bytes: file systems allow 255, and a number may follow.
 _LONGEST_NAME = 240
 
@@ -56,18 +61,28 @@ class RecordingArgument:
 
 def recording_arguments(arguments: list[str]) -> list[RecordingArgument]:
     """
-    Recordings as they were given.
+    Recordings as they were given; of a folder, the sound and video files in it.
 
     Raises:
         FileNotFoundError: If there is none of them; if some are there, the others can be skipped.
-        ValueError: If standard input is among them more than once.
+        ValueError: If standard input is among them more than once, or a folder has no such file.
     """
-    recordings = [RecordingArgument(argument) for argument in arguments]
+    recordings = [RecordingArgument(file) for argument in arguments for file in _files_of(argument)]
     if sum(recording.is_standard_input for recording in recordings) > 1:
         raise ValueError("standard input: can be read only once, so give `-` once.")
     if not any(recording.is_standard_input or os.path.exists(recording.argument) for recording in recordings):
         check_files(*arguments)
     return recordings
+
+
+def _files_of(argument: str) -> list[str]:
+    """The recordings in a folder, sorted; anything else is itself."""
+    if argument == _STANDARD_INPUT or not os.path.isdir(argument):
+        return [argument]
+    files = [path for path in sorted(Path(argument).iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    if not files:
+        raise ValueError(f"{argument}: has no sound or video files ({', '.join(SUFFIXES)}).")
+    return list(map(str, files))
 
 
 def result_folders(recordings: list[RecordingArgument], out: Path) -> list[Path]:

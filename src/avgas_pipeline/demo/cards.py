@@ -1,16 +1,14 @@
 """Pictures, sounds and activity as HTML: with words for those who can't see, and everything in the page itself."""
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 import PIL.Image
-import soundfile
 
 from ..pipeline_output import SoundSource
+from ..results.html import picture_html, player_html
 from ..results.outputs import slug
 
 
@@ -22,13 +20,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 
 def picture(image: PIL.Image.Image, description: str, name: str) -> str:
     """A picture with its description, and a button that saves it under a name."""
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    return (
-        f'<figure class="avgas-figure"><img class="avgas-picture" src="{_data("image/png", file.getvalue())}"'
-        f' alt="{html.escape(description)}" width="{image.width}" height="{image.height}">'
-        f"{_save_button('picture', name)}</figure>"
-    )
+    shown = picture_html(image, description)
+    return f'<figure class="avgas-figure">{shown}{_save_button("picture", name)}</figure>'
 
 
 def gallery(images: Sequence[PIL.Image.Image], names: Sequence[str]) -> str:
@@ -46,13 +39,20 @@ def card(source: SoundSource, number: int, sampling_rate: int) -> str:
         parts.append(picture(source.images[0], f"Drawing of {source.name}", f"{slug(source.name)}.png"))
     else:
         parts.append('<p class="avgas-none">Not drawn: it is no sound that the model knows.</p>')
-    parts.append(f'<p class="avgas-score">{source.score:.0%} sure that it is there</p>')
+    parts.append(f'<p class="avgas-score">{certainty(source)}</p>')
     if source.activity is not None:
         parts.append(activity(source, COLOURS[number % len(COLOURS)]))
     if source.audio is not None:
         rate = source.sampling_rate or sampling_rate
         parts.append(player(source.audio, rate, f"{source.name}, alone", f"{slug(source.name)}.mp3"))
     return "".join(parts)
+
+
+def certainty(source: SoundSource) -> str:
+    """How sure the name is, in words."""
+    if source.label is None:
+        return f"Something is there ({source.score:.0%} sure), which the model does not know."
+    return f"{'Perhaps: only ' if source.is_doubtful else ''}{source.certainty:.0%} sure"
 
 
 def activity(source: SoundSource, colour: str) -> str:
@@ -68,14 +68,8 @@ def activity(source: SoundSource, colour: str) -> str:
 
 
 def player(samples: np.ndarray, sampling_rate: int, label: str, name: str) -> str:
-    """A player of a sound, MP3, and a button that saves it under a name."""
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1, 1), sampling_rate, format="MP3")
-    source = _data("audio/mpeg", file.getvalue())
-    return (
-        f'<audio class="avgas-player" controls preload="metadata" aria-label="{html.escape(label)}" src="{source}">'
-        f"</audio>{_save_button('sound', name)}"
-    )
+    """A player of a sound, and a button that saves it under a name."""
+    return player_html(samples, sampling_rate, label) + _save_button("sound", name)
 
 
 def message(text: str, is_error: bool = False, is_said: bool = True) -> str:
@@ -88,7 +82,3 @@ def _save_button(what: str, name: str) -> str:
     """Saves the element before it."""
     name = html.escape(name)
     return f'<button type="button" class="avgas-save" data-name="{name}" aria-label="Save {name}">Save {what}</button>'
-
-
-def _data(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -85,16 +85,17 @@ class Heard:
 
     def overview(self) -> PIL.Image.Image:
         """The figure that `avgas generate` makes."""
-        return draw_overview(self.waveform, self.sampling_rate, self.images[0], self.sources, self.name)
+        return draw_overview(
+            self.waveform, self.sampling_rate, self.images, self.sources, self.name, weights=self.weights
+        )
 
     def archive(self) -> Path:
         """A ZIP file with what `avgas generate` writes."""
         results = self.folder / "results"
         output = AVGASPipelineOutput(images=self.images, sources=[self.sources])
         sampling = {} if self.sampling is None else vars(self.sampling)
-        weights = {source.name: weight for source, weight in zip(self.sources, self.weights, strict=True)}
-        settings = {"audio": self.name, **sampling, "source_weights": weights}
-        save_results(output, self.waveform, self.sampling_rate, results, self.name, settings)
+        settings = {"audio": self.name, **sampling}
+        save_results(output, self.waveform, self.sampling_rate, results, self.name, settings, weights=self.weights)
         path = self.folder / "avgas.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(results.iterdir()):

@@ -11,13 +11,14 @@ from accelerate.utils import broadcast_object_list
 
 from ..data.vocabulary import nearest_labels
 from ..files import atomic_path, remove_partial
+from ..metrics.fidelity import fewest_images
 from ..metrics.judges import Judge
 from .columns import table_columns
 from .drawing_folder import DrawingFolder, check_settings, draw_all
 from .image_folder import ImageFolderSystem
 from .pipeline_system import DrawingSettings, PipelineSystem
 from .reliability import draw_reliability
-from .report import plain, summarise, versions, write_report
+from .report import GATE_FEWEST, plain, summarise, versions, write_report
 from .samples import draw_samples
 from .scoreboard import Scoreboard
 from .soundscapes import MANIFEST, EvaluationSet
@@ -118,6 +119,7 @@ def evaluate(
             for name, bins in scores.reliability.items()
         },
         "no_source": scores.no_source,
+        "too_few": _too_few(scores, judge, num_sources),
         "versions": versions(),
     }
     write_report(out, report, scores.values, columns)
@@ -130,6 +132,17 @@ def evaluate(
         with atomic_path(out / name) as path:
             picture.save(path)
     return report
+
+
+def _too_few(scores: Scoreboard, judge: Judge | None, num_sources: np.ndarray) -> dict[str, int]:
+    """What was not measured for want of soundscapes, and how many it needs."""
+    if judge is None or "mixed" not in scores.values:
+        return {}
+    needed = {name.upper(): fewest_images(name, judge.num_features) for name in ("fid", "kid")}
+    found = {name: count for name, count in needed.items() if len(num_sources) < count}
+    if 0 < (num_sources > 1).sum() < GATE_FEWEST:
+        found["the validity gate"] = GATE_FEWEST
+    return found
 
 
 def _check_known(true: set[str], known: Iterable[str], complaint: str) -> None:

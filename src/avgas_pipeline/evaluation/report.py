@@ -31,8 +31,16 @@ GATE = (
 )
 # And if it does not put either of two pictures of all classes far below the other.
 GATE_ALIKE = ("real scene", "collage")
+# Below so many soundscapes with several sources its intervals say nothing.
+GATE_FEWEST = 30
 GATE_MARGIN = 0.2
 _ABSENT = "-"
+# Metrics that a terminal shows.
+SHORT = {
+    "sound": ("label_recall", "label_precision", "false_labels", "count_accuracy"),
+    "mixed": ("crs", "recall_strict"),
+    "separated": ("sep_recall",),
+}
 # The file of all numbers, in a report's folder.
 REPORT = "report.json"
 LIBRARIES = ("avgas-pipeline", "diffusers", "numpy", "scipy", "torch", "torchmetrics", "transformers")
@@ -118,7 +126,7 @@ def _gate(rows: Mapping[str, Mapping[str, np.ndarray]], num_sources: np.ndarray)
     gate = []
 
     def add(key: str, first: str, second: str, wanted: str) -> None:
-        if first in rows and second in rows and several.sum() > 1:
+        if first in rows and second in rows and several.sum() >= GATE_FEWEST:
             interval = bootstrap_interval((rows[first][key] - rows[second][key])[several])
             holds = interval.low > 0 if wanted == "above" else abs(interval.value) <= GATE_MARGIN
             entry = {"metric": key, "first": first, "second": second, "wanted": wanted, "holds": bool(holds)}
@@ -252,6 +260,34 @@ def _by_count(split: Mapping[str, Mapping[str, Any]], counted: Mapping[str, int]
     return {f"{name}, {count} of {counted[count]}": split[count][name] for name in names for count in split}
 
 
+def short_table(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]]) -> list[str]:
+    """What a terminal shows: a row for every system, the main metrics alone, without intervals."""
+    shown = [
+        (task, column)
+        for task, keys in SHORT.items()
+        for column in columns[task]
+        if column.key in keys and any(_is_given(row.get(column.key)) for row in _rows(report, task).values())
+    ]
+    cells = [["", *(f"{column.title}" for _, column in shown)]]
+    for name in report["systems"]:
+        row = [name]
+        for task, column in shown:
+            interval = _rows(report, task).get(name, {}).get(column.key)
+            row.append(f"{interval['value'] * column.scale:.{column.digits}f}" if _is_given(interval) else _ABSENT)
+        cells.append(row)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in cells
+    ]
+
+
+def _rows(report: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    return report["results"].get(task, {})
+
+
 def _origin(system: Mapping[str, Any]) -> str:
     """What a system is, in a line."""
     if "images" in system:
@@ -328,6 +364,9 @@ def _extras(report: Mapping[str, Any]) -> list[str]:
                 for key, (_, scale, digits) in shown.items()
             ]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    if report["too_few"]:
+        needed = ", ".join(f"{name} needs {count}" for name, count in report["too_few"].items())
+        lines += ["", f"Too few soundscapes, {report['data']['num_soundscapes']}, for some numbers: {needed}."]
     without = {name: count for name, count in report["no_source"].items() if count}
     if without:
         named = ", ".join(f"{name} {count}" for name, count in without.items())

@@ -31,10 +31,12 @@ def draw_samples(dataset: EvaluationSet, drawings: Mapping[str, Sequence[Drawing
         drawings (`Mapping[str, Sequence[Drawing]]`): By system, the first one first; of [`sample_numbers`].
     """
     numbers = sample_numbers(dataset)
-    first = next(iter(drawings.values()))
+    name, first = next(iter(drawings.items()))
     most = max(len(drawing.separated) for drawing in first)
     columns = (
-        (["real"] if dataset.has_pictures else []) + list(drawings) + [f"source {place + 1}" for place in range(most)]
+        (["real"] if dataset.has_pictures else [])
+        + list(drawings)
+        + [f"{name}:\nsource {place + 1}" for place in range(most)]
     )
 
     figure = Figure(figsize=(1.75 * len(columns) + 0.2, 2.15 * len(numbers) + 0.4), dpi=_DPI, layout="constrained")

@@ -14,6 +14,8 @@ from .weight_files import check_weight_files
 # Checkpoints that come with the package, by name.
 CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 DEFAULT_CHECKPOINT = "avgas-mini"
+# diffusers' name of a LoRA's file.
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 
 # Components that a pipeline is loaded with, unless they are passed; all others are optional.
 _NEEDED = ("vae", "unet", "scheduler", "audio_encoder", "audio_feature_extractor", "separator")
@@ -61,8 +63,14 @@ def locate(name: str | os.PathLike, passed: Collection[str] = ()) -> str:
     elif os.path.exists(path):
         raise ValueError(f"{path}: is a file; a pipeline is loaded from a folder or a Hub repository.")
     elif not may_be_repository(path):
-        raise FileNotFoundError(f"{path}: no such folder.")
+        raise FileNotFoundError(f"{path}: no such folder. {DEFAULT_CHECKPOINT} comes with the package.")
     return path
+
+
+def lora_of_run(name: str | os.PathLike) -> str | None:
+    """The LoRA weights that `train.py` left in a run's folder, beside the pipeline that they belong to."""
+    path = Path(name, LORA_WEIGHTS)
+    return str(path) if path.is_file() and Path(name, "model_index.json").is_file() else None
 
 
 def may_be_repository(path: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import PIL.Image
 import torch
 from torch import nn
+from torchmetrics import Metric
 
 # torchmetrics.image itself names these only where torch-fidelity is installed, which Inception's features need.
 from torchmetrics.image.fid import FrechetInceptionDistance
@@ -91,8 +92,9 @@ def set_scores(judgement: Judgement, reference_features: torch.Tensor | None = N
         reference_features (`torch.Tensor` of shape `(M, D)`, *optional*): The same judge's, of real images.
 
     Returns:
-        `dict[str, float]`: `inception_score`, and with references `fid` and `kid` (over subsets of at most 100,
-        always the same ones).
+        `dict[str, float]`: `inception_score`, and with references `kid` (over subsets of 100, always the same ones)
+        where there are so many of both, and `fid` where there are as many as features, without which covariances
+        have directions that nothing is known of.
     """
     # IS and KID draw subsets.
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
@@ -103,18 +105,26 @@ def set_scores(judgement: Judgement, reference_features: torch.Tensor | None = N
         score = InceptionScore(feature=GivenFeatures(judgement.class_mass.shape[1] + 1), splits=1, **options)
         score.update(_log_mass(judgement))
         result = {"inception_score": float(score.compute()[0])}
-        if reference_features is None or min(len(judgement.features), len(reference_features)) < 2:
+        if reference_features is None:
             return result
         given = GivenFeatures(judgement.features.shape[1])
-        subset_size = min(KID_SUBSET_SIZE, len(judgement.features), len(reference_features))
-        fid = FrechetInceptionDistance(given, **options)
-        kid = KernelInceptionDistance(given, subset_size=subset_size, **options)
-        for metric in (fid, kid):
+        distances: dict[str, Metric] = {
+            "fid": FrechetInceptionDistance(given, **options),
+            "kid": KernelInceptionDistance(given, subset_size=KID_SUBSET_SIZE, **options),
+        }
+        for name, metric in distances.items():
+            if min(len(judgement.features), len(reference_features)) < fewest_images(name, given.num_features):
+                continue
             metric.update(reference_features, real=True)
             metric.update(judgement.features, real=False)
-        result["fid"] = float(fid.compute())
-        result["kid"] = float(kid.compute()[0])
+            value = metric.compute()
+            result[name] = float(value if name == "fid" else value[0])
     return result
+
+
+def fewest_images(name: str, num_features: int) -> int:
+    """Of a set, that `fid` or `kid` is measured of."""
+    return num_features if name == "fid" else KID_SUBSET_SIZE
 
 
 def _log_mass(judgement: Judgement) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 import math
 import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import PIL.Image
@@ -19,41 +21,58 @@ from ..printable import printable
 # Okabe and Ito's colours, which colour-blind people can tell apart; brown for their yellow, which is too light.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
 _TEXT_COLOUR = "#222222"
+# Of what belongs to a name that is rather wrong than right.
+_DOUBTFUL_OPACITY = 0.45
 _CAPTION_WIDTH = 24
 _CAPTION_LINES = 3
 _TITLE_WIDTH = 80
 _MEL_BANDS = 96
 _MAX_COLUMNS = 1600
 _DPI = 150
+# Below the figure, in pixels.
+_MARGIN = 15
 
 
 def draw_overview(
     waveform: np.ndarray,
     sampling_rate: int,
-    mixed_image: PIL.Image.Image,
+    mixed_images: Sequence[PIL.Image.Image],
     sources: list[SoundSource],
     title: str | None = None,
+    id2label: Mapping[int, str] | None = None,
+    weights: Sequence[float] | None = None,
 ) -> PIL.Image.Image:
     """
-    A figure of a soundscape: its log-mel spectrogram, each source's activity under it, then the mixed image and the
-    separated ones with labels and scores.
+    A figure of a soundscape: its log-mel spectrogram, each source's activity under it, then the mixed images and the
+    separated ones with names and certainties. Names that are rather wrong than right are paler, with a "perhaps".
 
     Args:
         waveform (`np.ndarray` of shape `(samples,)`): The soundscape, mono.
         sampling_rate (`int`): Its rate, in Hz.
-        mixed_image (`PIL.Image.Image`): The mixed image.
+        mixed_images (`Sequence[PIL.Image.Image]`): All of them. That of a single source is not shown beside its own.
         sources (`list[SoundSource]`): The sources; their first images are shown, if they have any.
         title (`str`, *optional*): Put above the figure.
+        id2label (`Mapping[int, str]`, *optional*): The model's labels, to say what a doubtful source may be instead.
+        weights (`Sequence[float]`, *optional*): Of the sources in the mixed image; said where they are not 1.
 
     Returns:
         `PIL.Image.Image`, RGB, 150 dots per inch.
     """
-    separated = [(number, source) for number, source in enumerate(sources) if len(source.images)]
+    names = [_named(source, id2label or {}) for source in sources]
+    weights = [1.0] * len(sources) if weights is None else weights
     bands = [(number, source) for number, source in enumerate(sources) if source.activity is not None]
-    num_pictures = 1 + len(separated)
-    picture_rows = math.ceil(num_pictures / 5)
+    separated = [
+        _Picture(source.images[0], f"{names[number]}\n{_numbers(source, weights[number])}", _colour(number), source)
+        for number, source in enumerate(sources)
+        if len(source.images)
+    ]
+    num_drawn = sum(source.is_drawn and weight > 0 for source, weight in zip(sources, weights, strict=True))
+    said = f"{num_drawn} source{'s' * (num_drawn != 1)}"
+    mixed = [_Picture(image, f"mixed image\n{said}", _TEXT_COLOUR) for image in mixed_images]
+    shown = separated if len(mixed) == num_drawn == len(separated) == 1 else [*mixed, *separated]
+    picture_rows = math.ceil(len(shown) / 5)
     # A single picture stands in the middle of three cells rather than as large as the figure.
-    columns = 3 if num_pictures == 1 else math.ceil(num_pictures / picture_rows)
+    columns = 3 if len(shown) == 1 else math.ceil(len(shown) / picture_rows)
     width = 2.3 * max(columns, 3) + 0.6
     picture_height = (width - 0.6) / columns + 0.7
     heights = [2.2, *([0.34] * len(bands)), *([picture_height] * picture_rows)]
@@ -70,25 +89,42 @@ def draw_overview(
     ).flatten()
     duration = len(waveform) / sampling_rate
     _draw_spectrogram(axes[0], waveform, sampling_rate, duration)
-    top = max((float(source.activity.max()) for _, source in bands), default=1.0) or 1.0
     for axis, (number, source) in zip(axes[1:], bands, strict=True):
-        _draw_activity(axis, source, _colour(number), duration, top)
+        _draw_activity(axis, source, f"{names[number]}  {source.certainty:.2f}", _colour(number), duration)
     if bands:
-        axes[1].set_title(f"share of the energy, 0 to {top:.2g}", fontsize=8, loc="left")
+        axes[1].set_title("share of the energy, 0 to 1", fontsize=8, loc="left")
     axes[-1].set_xlabel("time (s)", fontsize=8)
     axes[-1].tick_params(axis="x", labelbottom=True, labelsize=8)
 
     cells = pictures.subplots(picture_rows, columns, squeeze=False).flatten()
     for cell in cells:
         cell.axis("off")
-    if num_pictures == 1:
+    if len(shown) == 1:
         cells = cells[1:]
-    num_drawn = sum(source.is_drawn for source in sources)
-    _draw_picture(cells[0], mixed_image, f"mixed image\n{num_drawn} source{'s' * (num_drawn != 1)}", _TEXT_COLOUR)
-    for cell, (number, source) in zip(cells[1:], separated, strict=False):
-        _draw_picture(cell, source.images[0], f"{_wrapped(source)}\n{source.score:.2f}", _colour(number))
+    for cell, picture in zip(cells, shown, strict=False):
+        _draw_picture(cell, picture)
     figure.canvas.draw()
-    return PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+    return _without_band(PIL.Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB"))
+
+
+@dataclass
+class _Picture:
+    """A picture in the figure; of a source, unless it is mixed."""
+
+    image: PIL.Image.Image
+    caption: str
+    colour: str
+    source: SoundSource | None = None
+
+    @property
+    def opacity(self) -> float:
+        return _DOUBTFUL_OPACITY if self.source is not None and self.source.is_doubtful else 1.0
+
+
+def _without_band(figure: PIL.Image.Image) -> PIL.Image.Image:
+    """A figure without the white below what is in it, but for a margin."""
+    used = np.flatnonzero((np.asarray(figure) < 255).any(axis=(1, 2)))
+    return figure.crop((0, 0, figure.width, min(int(used[-1]) + 1 + _MARGIN, figure.height)))
 
 
 def _draw_spectrogram(axis: Axes, waveform: np.ndarray, sampling_rate: int, duration: float) -> None:
@@ -109,27 +145,27 @@ def _draw_spectrogram(axis: Axes, waveform: np.ndarray, sampling_rate: int, dura
     axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
 
 
-def _draw_activity(axis: Axes, source: SoundSource, colour: str, duration: float, top: float) -> None:
+def _draw_activity(axis: Axes, source: SoundSource, label: str, colour: str, duration: float) -> None:
     time = np.arange(len(source.activity)) * source.activity_hop_s
-    axis.fill_between(time, source.activity, color=colour, linewidth=0)
+    opacity = _DOUBTFUL_OPACITY if source.is_doubtful else 1.0
+    axis.fill_between(time, source.activity, color=colour, linewidth=0, alpha=opacity)
     axis.set_xlim(0, duration)
-    axis.set_ylim(0, top)
+    axis.set_ylim(0, 1)
     axis.set_yticks([])
     axis.tick_params(axis="x", labelbottom=False, length=2)
-    label = f"{_wrapped(source)}  {source.score:.2f}"
     axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8, color=_TEXT_COLOUR)
     for side in ("top", "right", "left"):
         axis.spines[side].set_visible(False)
 
 
-def _draw_picture(cell: Axes, image: PIL.Image.Image, caption: str, colour: str) -> None:
+def _draw_picture(cell: Axes, picture: _Picture) -> None:
     cell.axis("on")
     cell.set_xticks([])
     cell.set_yticks([])
-    cell.imshow(np.asarray(image.convert("RGB")), interpolation="lanczos")
-    cell.set_title(caption, fontsize=9, color=_TEXT_COLOUR)
+    cell.imshow(np.asarray(picture.image.convert("RGB")), interpolation="lanczos", alpha=picture.opacity)
+    cell.set_title(picture.caption, fontsize=9, color=_TEXT_COLOUR)
     for spine in cell.spines.values():
-        spine.set_color(colour)
+        spine.set_color(picture.colour)
         spine.set_linewidth(2.5)
 
 
@@ -142,9 +178,19 @@ def _colour(number: int) -> str:
     return _COLOURS[number % len(_COLOURS)]
 
 
-def _wrapped(source: SoundSource) -> str:
-    label = _cut(source.name, _CAPTION_LINES * _CAPTION_WIDTH)
+def _named(source: SoundSource, id2label: Mapping[int, str]) -> str:
+    """A source's name, in lines; of a doubtful one, what it may be instead."""
+    name = source.name
+    if source.is_doubtful and source.label is not None:
+        others = [label for label in source.nearest(id2label) if label != source.label] if id2label else []
+        name = f"perhaps {name}" + (f", or {others[0]}" if others else "")
+    label = _cut(name, _CAPTION_LINES * _CAPTION_WIDTH)
     return "\n".join(_plain(line) for line in textwrap.wrap(label, _CAPTION_WIDTH)[:_CAPTION_LINES])
+
+
+def _numbers(source: SoundSource, weight: float) -> str:
+    """A source's certainty, and its weight where it is not 1."""
+    return f"{source.certainty:.2f}" + ("" if weight == 1 else f", weight {weight:g}")
 
 
 def _cut(text: str, length: int) -> str:

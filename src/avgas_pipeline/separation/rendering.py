@@ -54,6 +54,7 @@ def render(
                 label_score=float(label_probs[label]),
                 label_probs=label_probs,
                 sampling_rate=sampling_rate,
+                soundscape=waveform if return_audio else None,
                 audio_embed=F.normalize(torch.from_numpy(track.audio_embed), dim=-1),
             )
         )
