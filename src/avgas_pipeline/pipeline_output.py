@@ -234,22 +234,24 @@ class AVGASPipelineOutput(BaseOutput):
         """
         return _of_package("results.outputs").output_overview(self, number, title)
 
-    def save(self, output_dir: str | os.PathLike) -> list[Path]:
+    def save(self, output_dir: str | os.PathLike, recording: str | os.PathLike | None = None) -> list[Path]:
         """
         Write what the command line writes: images, separated audio, `sources.json` and `overview.png`. Several
         soundscapes get a folder each, `0`, `1` and so on.
 
         Args:
             output_dir (`str` or `os.PathLike`): Made if missing; what an earlier call wrote there is replaced.
+            recording (`str` or `os.PathLike`, *optional*): The file that it was drawn of, if it is one: separated
+                audio then has its rate and channels, and adds up to it with `rest.wav`.
 
         Returns:
             `list[Path]`: The files.
 
         Raises:
-            ValueError: As [`AVGASPipelineOutput.overview`].
+            ValueError: As [`AVGASPipelineOutput.overview`], or if there are several soundscapes and a `recording`.
             OSError: If they can't be written; then none of a soundscape is.
         """
-        return _of_package("results.outputs").save_output(self, output_dir)
+        return _of_package("results.outputs").save_output(self, output_dir, recording)
 
 
 def _of_package(module: str) -> ModuleType:

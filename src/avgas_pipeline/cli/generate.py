@@ -84,6 +84,9 @@ def generate(
     offload: Annotated[
         bool, typer.Option("--offload", help="Keep on the accelerator only what is at work, to save its memory.")
     ] = False,
+    model_rate: Annotated[
+        bool, typer.Option("--model-rate", help="Write separated audio as the model hears: mono, at its rate.")
+    ] = False,
     max_batch_rows: Annotated[
         int | None, typer.Option(min=1, help="Most pictures to draw at a time, to save memory; all if not given.")
     ] = None,
@@ -120,6 +123,7 @@ def generate(
             "draw_unknown": draw_unknown,
             "source_weights": weights,
             "audio_track": audio_track,
+            "model_rate": model_rate,
             "max_batch_rows": max_batch_rows,
         }
         if painter is None:
@@ -165,6 +169,7 @@ def _generate_one(
     settings: dict[str, Any],
     max_duration_s: float,
     audio_track: int | None,
+    model_rate: bool,
     painter: "DiffusionPipeline | None" = None,
     **call: Any,
 ) -> "list[SoundSource]":
@@ -172,6 +177,7 @@ def _generate_one(
     from accelerate.utils.memory import should_reduce_batch_size
 
     from ..audio.loading import load_audio
+    from ..audio.original import plain_track
     from ..results.outputs import INDEX, save_results
 
     waveform = load_audio(
@@ -203,7 +209,10 @@ def _generate_one(
     given = call["source_weights"] or {}
     weights = [given.get(source.name, 1.0) for source in output.sources[0]]
     id2label = pipe.separator.id2label
-    save_results(output, waveform, pipe.sampling_rate, folder, title, settings, id2label, weights)
+    track = None
+    if not model_rate and not recording.is_standard_input:
+        track = plain_track(recording.argument, audio_track, len(waveform) / pipe.sampling_rate)
+    save_results(output, waveform, pipe.sampling_rate, folder, title, settings, id2label, weights, track)
     return output.sources[0]
 
 

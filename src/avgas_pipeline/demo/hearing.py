@@ -13,6 +13,7 @@ import PIL.Image
 import torch
 
 from ..audio.loading import load_audio
+from ..audio.original import plain_track
 from ..film.make import draw_film, save_film
 from ..layout import MOST_PLACED
 from ..pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
@@ -95,7 +96,9 @@ class Heard:
         output = AVGASPipelineOutput(images=self.images, sources=[self.sources])
         sampling = {} if self.sampling is None else vars(self.sampling)
         settings = {"audio": self.name, **sampling}
-        save_results(output, self.waveform, self.sampling_rate, results, self.name, settings, weights=self.weights)
+        track = plain_track(self.path, duration_s=self.duration_s)
+        sound = (self.waveform, self.sampling_rate)
+        save_results(output, *sound, results, self.name, settings, weights=self.weights, recording=track)
         path = self.folder / "avgas.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(results.iterdir()):

@@ -1,14 +1,13 @@
 """The sound of a film: that of the recording, as AAC."""
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import av
 import numpy as np
 
 from ..audio.loading import load_audio
+from ..audio.original import plain_track
 
 
 # What AAC takes, in Hz, and samples of each frame that is encoded.
@@ -47,30 +46,9 @@ def _frame(block: np.ndarray, position: int) -> av.AudioFrame:
 
 
 def _stereo(audio: Any, audio_track: int | None) -> Iterator[np.ndarray] | None:
-    """Blocks `(2, T)` of a file with one track in stereo whose time stamps begin at 0; `None` for anything else."""
-    if not isinstance(audio, (str, os.PathLike)):
-        return None
-    with av.open(os.fspath(audio)) as container:
-        tracks = container.streams.audio
-        if len(tracks) != 1 or tracks[0].channels != 2 or audio_track not in (None, 0):
-            return None
-        begins = (container.start_time or 0) / av.time_base
-        first = (tracks[0].start_time or 0) * float(tracks[0].time_base)
-        if abs(first - begins) > 1 / RATE:
-            return None
-
-    def blocks() -> Iterator[np.ndarray]:
-        with av.open(os.fspath(audio)) as container:
-            resampler = av.AudioResampler(format="fltp", layout="stereo", rate=RATE)
-            # `load_audio`, which the pictures are from, has warned of damage: what can be decoded is heard.
-            with suppress(av.FFmpegError):
-                for frame in container.decode(audio=0):
-                    for resampled in resampler.resample(frame):
-                        yield resampled.to_ndarray()
-            for resampled in resampler.resample(None):
-                yield resampled.to_ndarray()
-
-    return blocks()
+    """Blocks `(2, T)` of a plain file in stereo; `None` for anything else."""
+    track = plain_track(audio, audio_track)
+    return track.blocks(RATE) if track is not None and track.channels == 2 else None
 
 
 def _mono(audio: Any, audio_track: int | None, max_duration_s: float, name: str) -> Iterator[np.ndarray]:

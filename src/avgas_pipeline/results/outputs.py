@@ -14,9 +14,11 @@ import numpy as np
 import PIL.Image
 import soundfile
 
+from ..audio.original import PlainTrack, plain_track
 from ..files import atomic_files
 from ..pipeline_output import AVGASPipelineOutput, SoundSource
 from .overview import draw_overview
+from .stems import REST, save_stems
 
 
 INDEX = "sources.json"
@@ -35,6 +37,7 @@ def save_results(
     settings: dict[str, Any] | None = None,
     id2label: Mapping[int, str] | None = None,
     weights: Sequence[float] | None = None,
+    recording: PlainTrack | None = None,
 ) -> list[Path]:
     """
     Write the pipeline's output for one soundscape: `mixed.png`, `source-<n>-<label>.png` and `.wav`, `sources.json`
@@ -53,6 +56,8 @@ def save_results(
         settings (`dict`, *optional*): How the pictures were made, for `sources.json`.
         id2label (`Mapping[int, str]`, *optional*): The model's labels, for what else sounds may be.
         weights (`Sequence[float]`, *optional*): Of the sources in the mixed image, 1 if not given.
+        recording ([`~avgas_pipeline.audio.original.PlainTrack`], *optional*): The soundscape's file: separated audio
+            then has its rate and channels, and `rest.wav` is what the sources leave, so that all add up to it.
 
     Returns:
         `list[Path]`: The files.
@@ -68,7 +73,7 @@ def save_results(
         mixed = _save_images(folder, "mixed", output.images)
         entries, activities = [], {}
         for number, (source, weight) in enumerate(zip(sources, weights, strict=True), start=1):
-            entry, activity = _save_source(folder, number, source, id2label or {})
+            entry, activity = _save_source(folder, number, source, id2label or {}, recording is None)
             entries.append({**entry, "weight": weight})
             activities |= activity
         report = {
@@ -79,6 +84,9 @@ def save_results(
             "mixed": mixed,
             "sources": entries,
         }
+        if recording is not None and any(source.audio is not None for source in sources):
+            report["rest"] = REST
+            save_stems(folder, recording, sources, [entry.get("audio") for entry in entries])
         _save_index(folder, report, activities)
         overview = draw_overview(waveform, sampling_rate, output.images, sources, title, id2label, weights)
         overview.save(folder / "overview.png")
@@ -86,11 +94,17 @@ def save_results(
     return [output_dir / name for name in names]
 
 
-def save_output(output: AVGASPipelineOutput, output_dir: str | os.PathLike) -> list[Path]:
+def save_output(
+    output: AVGASPipelineOutput, output_dir: str | os.PathLike, recording: str | os.PathLike | None = None
+) -> list[Path]:
     """As of [`AVGASPipelineOutput.save`]."""
     _check_images(output)
     if len(output.sources) == 1:
-        return save_results(output, *_soundscape(output, 0), output_dir)
+        waveform, rate = _soundscape(output, 0)
+        track = plain_track(recording, duration_s=len(waveform) / rate)
+        return save_results(output, waveform, rate, output_dir, recording=track)
+    if recording is not None:
+        raise ValueError("`recording` is one file, and the output is of several soundscapes.")
     return [
         file
         for number in range(len(output.sources))
@@ -127,7 +141,7 @@ def _check_images(output: AVGASPipelineOutput) -> None:
 
 
 def _save_source(
-    folder: Path, number: int, source: SoundSource, id2label: Mapping[int, str]
+    folder: Path, number: int, source: SoundSource, id2label: Mapping[int, str], with_audio: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Writes a source's pictures and sound; gives its entry in the index, and its activity by its name there."""
     stem = f"source-{number}-{slug(source.name)}"
@@ -143,8 +157,9 @@ def _save_source(
     if (source.is_unknown or source.is_doubtful) and id2label:
         entry["nearest"] = {label: round(prob, 6) for label, prob in source.nearest(id2label).items()}
     if source.audio is not None:
-        _save_audio(folder / f"{stem}.wav", source)
         entry["audio"] = f"{stem}.wav"
+        if with_audio:
+            _save_audio(folder / entry["audio"], source)
     if source.activity is None:
         return entry, {}
     entry["activity_hop_s"] = source.activity_hop_s
@@ -186,7 +201,7 @@ def _listed(index: Path) -> set[str]:
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return set()
     own = {name for name in names if isinstance(name, str) and re.fullmatch(r"(mixed|source-)[a-z0-9.-]*", name)}
-    return own | {ACTIVITY}
+    return own | {ACTIVITY, REST}
 
 
 def _save_audio(path: Path, source: SoundSource) -> None:

@@ -1,0 +1,72 @@
+"""Recordings as they are: at their own rate and with all their channels, where their file is that simple."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+
+
+# Time stamps that begin later than the file have silence before the sound, which mono loading puts there.
+_LATEST_START_S = 1 / 48000
+# What encoders add at both ends is shorter.
+_MOST_APART_S = 0.1
+
+
+@dataclass(frozen=True)
+class PlainTrack:
+    """
+    A file with one sound track, whose time stamps begin with the file.
+
+    Attributes:
+        path (`str`): The file.
+        channels (`int`): Of the track.
+        sampling_rate (`int`): Its own, in Hz.
+    """
+
+    path: str
+    channels: int
+    sampling_rate: int
+
+    def blocks(self, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
+        """Block after block `(channels, T)`, float32, at its own rate or another, in Hz; up to where it is damaged."""
+        with av.open(self.path) as container:
+            layout = container.streams.audio[0].layout
+            resampler = av.AudioResampler(format="fltp", layout=layout, rate=sampling_rate or self.sampling_rate)
+            # `load_audio`, which is asked first, has warned of damage: what can be decoded is heard.
+            with suppress(av.FFmpegError):
+                for frame in container.decode(audio=0):
+                    for resampled in resampler.resample(frame):
+                        yield resampled.to_ndarray()
+            for resampled in resampler.resample(None):
+                yield resampled.to_ndarray()
+
+
+def plain_track(audio: Any, audio_track: int | None = None, duration_s: float | None = None) -> PlainTrack | None:
+    """
+    The track of a file; `None` for anything else, and for files of several tracks, of late time stamps or with gaps.
+
+    Args:
+        audio (`Any`): As of `load_audio`.
+        audio_track (`int`, *optional*): The track that was asked for.
+        duration_s (`float`, *optional*): How long `load_audio` found it, in seconds: with gaps it is longer than its
+            sound, and damaged it is shorter.
+    """
+    if not isinstance(audio, (str, os.PathLike)):
+        return None
+    path = os.fspath(audio)
+    with av.open(path) as container:
+        tracks = container.streams.audio
+        if len(tracks) != 1 or audio_track not in (None, 0):
+            return None
+        begins = (container.start_time or 0) / av.time_base
+        first = (tracks[0].start_time or 0) * float(tracks[0].time_base)
+        if abs(first - begins) > _LATEST_START_S:
+            return None
+        length_s = float((tracks[0].duration or 0) * tracks[0].time_base)
+        if duration_s is not None and length_s and abs(length_s - duration_s) > _MOST_APART_S:
+            return None
+        return PlainTrack(path, tracks[0].channels, tracks[0].rate)
