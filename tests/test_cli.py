@@ -55,7 +55,7 @@ def test_generate_writes_pictures_sounds_report_and_overview(checkpoint, recordi
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "out/sources.json").read_text())
     assert report["duration_s"] == 2.0 and report["seed"] == 0 and report["mixed"] == ["mixed.png"]
-    expected = {"mixed.png", "overview.png", "sources.json"}
+    expected = {"mixed.png", "overview.png", "sources.json", "rest.wav"}
     for number, source in enumerate(report["sources"], start=1):
         stem = f"source-{number}-{source['label'].replace(' ', '-')}"
         assert source["images"] == [f"{stem}.png"] and source["audio"] == f"{stem}.wav"
@@ -170,7 +170,7 @@ def test_bad_options(checkpoint, recording, tmp_path):
         ("--prompt", "a photo"): "text encoder",
         ("--device", "abacus"): "abacus",
         ("--device", "meta"): "meta",
-        ("--guidance", "nan"): "guidance_scale",
+        ("--guidance", "nan"): "--guidance",
         ("--num-sources", "9"): "from 1 to 4",
         ("--max-duration", "1"): "max_duration_s",
         ("--negative-audio", str(tmp_path / "gone.wav")): "gone.wav",
@@ -329,14 +329,14 @@ def test_overview_shows_any_number_of_sources(num_sources):
         SoundSource(label=f"$label {n}", activity=np.ones(101, np.float32), activity_hop_s=0.02, images=[image])
         for n in range(num_sources)
     ]
-    overview = draw_overview(tone(2.0, 16000), 16000, image, sources, title="cost: $5 & more")
+    overview = draw_overview(tone(2.0, 16000), 16000, [image], sources, title="cost: $5 & more")
     assert overview.mode == "RGB" and min(overview.size) > 500
 
 
 def test_overview_takes_any_length_and_sources_without_masks(pipe):
     image = PIL.Image.new("RGB", (64, 64))
     for seconds in (0.001, 0.3, 600.0):
-        assert draw_overview(tone(seconds, 16000), 16000, image, [SoundSource(label="x")]).size[0] > 500
+        assert draw_overview(tone(seconds, 16000), 16000, [image], [SoundSource(label="x")]).size[0] > 500
 
 
 def test_overview_is_deterministic(checkpoint):
@@ -344,5 +344,5 @@ def test_overview_is_deterministic(checkpoint):
     pipe.set_progress_bar_config(disable=True)
     audio = tiny_audio(1.0)[0]
     out = pipe(audio, 16000, separate=True, num_inference_steps=2, generator=torch.manual_seed(0))
-    first, second = (draw_overview(audio, 16000, out.images[0], out.sources[0]) for _ in range(2))
+    first, second = (draw_overview(audio, 16000, out.images, out.sources[0]) for _ in range(2))
     assert first.tobytes() == second.tobytes()

@@ -37,7 +37,7 @@ def two_tones(rate, seconds=3.0):
 
 @pytest.fixture
 def recording(tmp_path):
-    """The example, 48 kHz and in stereo: left as it is, right softer, and with something above what the model hears."""
+    """The example, 48 kHz and in stereo: right softer, left with something above what the model hears."""
     sound, rate = soundfile.read(MIXTURE, dtype="float32")
     sound = soxr.resample(sound, rate, 48000)
     hiss = 0.01 * np.sin(2 * np.pi * 15000 * np.arange(len(sound)) / 48000) * (np.abs(sound) > 0.02)
