@@ -172,7 +172,7 @@ def test_bad_options(checkpoint, recording, tmp_path):
         ("--device", "meta"): "meta",
         ("--guidance", "nan"): "--guidance",
         ("--num-sources", "9"): "from 1 to 4",
-        ("--max-duration", "1"): "max_duration_s",
+        ("--max-duration", "1"): "--max-duration",
         ("--negative-audio", str(tmp_path / "gone.wav")): "gone.wav",
     }.items():
         fails_with_one_line(generate(checkpoint, recording, "--out", out, *arguments), word)

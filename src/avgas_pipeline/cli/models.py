@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -46,6 +47,10 @@ def load_pipeline(
 
     from ..pipeline_avgas import AVGASPipeline
 
+    if (Path(model) / "pipeline.py").is_file():
+        raise ValueError(
+            f"{model}: carries its own code, which this command never runs; it needs the checkpoint that was exported."
+        )
     options = {} if dtype is None else {"dtype": getattr(torch, dtype.value)}
     device = _checked_device(device)
     with asking_hub(model):

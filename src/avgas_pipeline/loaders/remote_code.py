@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,21 @@ from .folders import check_folder, locate, read_components
 
 _PACKAGE = Path(__file__).parents[1]
 _PIPELINE = "pipeline_avgas"
+_CARD = """# With its code inside
+
+This copy of the checkpoint carries the code that runs it, so that `avgas-pipeline` need not be installed. diffusers
+runs that code only if you say so, after you have read it:
+
+```python
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("THIS_REPOSITORY_OR_FOLDER", trust_remote_code=True)
+out = pipe("recording.wav", separate=True)
+```
+
+It needs what the code imports: `pip install diffusers transformers av soundfile soxr scipy`. It can't be saved again,
+and the command `avgas` does not load it; both need the checkpoint that it was exported from.
+"""
 
 
 def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) -> Path:
@@ -44,7 +60,17 @@ def export_remote_code(model: str | os.PathLike, output_dir: str | os.PathLike) 
             check_folder(Path(source))
         shutil.copytree(source, partial, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".git", ".cache"))
         _write_code(partial)
+        _write_card(partial)
     return Path(output_dir)
+
+
+def _write_card(folder: Path) -> None:
+    """Says above all else in the card, behind its metadata, how this flavour is loaded."""
+    path = folder / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    match = re.match(r"---\n.*?\n---\n", text, re.DOTALL)
+    metadata = match[0] if match else ""
+    path.write_text(f"{metadata}\n{_CARD}\n{text[len(metadata) :].lstrip()}", encoding="utf-8")
 
 
 def _write_code(folder: Path) -> None:
