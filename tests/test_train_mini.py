@@ -7,34 +7,47 @@ import pytest
 import torch
 import train_mini
 import yaml
-from build_mini import NUM_INFERENCE_STEPS, SPEED_VARIATION
+from build_mini import SPEED_VARIATION
 from results_table import results_table
 from training_runs import TRAINING, launch
 
 from avgas_pipeline import AVGASPipeline, YamnetEncoder, YamnetFeatureExtractor
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
 from avgas_pipeline.models.yamnet import YamnetConfig
-from avgas_training.settings import AutoencoderSettings, GeneratorSettings, JudgeSettings, SeparatorSettings
+from avgas_training.settings import (
+    AutoencoderSettings,
+    DistillSettings,
+    DrawingSettings,
+    GeneratorSettings,
+    JudgeSettings,
+    SeparatorSettings,
+)
 
 
 SMALL = {
     "max_train_steps": 1,
     "train_batch_size": 2,
-    "num_examples": 2,
+    "num_examples": 8,
     "lr_warmup_steps": 0,
     "mixed_precision": "no",
     "num_validation_mixtures": 1,
     "num_validation_scenes": 1,
     "validation_fraction": 0.0,
 }
-SETTINGS = {"generator": GeneratorSettings, "autoencoder": AutoencoderSettings, "image-teacher": JudgeSettings}
+SETTINGS = {
+    "autoencoder": AutoencoderSettings,
+    "distill": DistillSettings,
+    "drawing": DrawingSettings,
+    "generator": GeneratorSettings,
+    "image-teacher": JudgeSettings,
+}
 
 
 def recipes(folder):
     """The mini recipes, of one step each."""
     folder.mkdir()
     for path in TRAINING.glob("configs/mini-*.yaml"):
-        settings_class = SETTINGS.get(path.stem.removeprefix("mini-"), SeparatorSettings)
+        settings_class = next((each for name, each in SETTINGS.items() if path.stem.endswith(name)), SeparatorSettings)
         known = {field.name for field in dataclasses.fields(settings_class)}
         small = {name: value for name, value in SMALL.items() if name in known}
         (folder / path.name).write_text(yaml.safe_dump({"base": str(path), **small}))
@@ -64,7 +77,10 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     stages = ["audio-encoder", "synthetic-clips", "autoencoder", "image-teacher", "untrained"]
     for system in ("separator", "single-embedding", "paper"):
         parts = ("encoding",) if system == "paper" else ("encoding", "alignment", "refinement")
-        stages += [*(f"{system}-{part}" for part in parts), system]
+        stages += [f"{system}-{part}" for part in parts]
+        if system == "separator":
+            stages += ["by-labels", "autoencoder-256", "drawing", "decoder", "many-steps"]
+        stages.append(system)
     stages += ["calibrated", "draft"]
 
     result = launch([*command, "--only", *stages[:-1]])
@@ -78,7 +94,7 @@ def test_from_nothing_to_a_checkpoint(tmp_path):
     result = launch([*command, "--only", *stages])
     assert result.returncode == 0, result.stderr
     pipe = AVGASPipeline.from_pretrained(tmp_path / "mini/draft")
-    assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (NUM_INFERENCE_STEPS, 4)
+    assert (pipe.default_num_inference_steps, pipe.separator.config.num_slots) == (4, 4)
     assert pipe.speed_variation == SPEED_VARIATION
     assert pipe.separator.presence_head.bias.item() == 0.75
     assert (tmp_path / "mini/draft/samples.jpg").exists()

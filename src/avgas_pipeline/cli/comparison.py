@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..loaders.folders import locate, lora_of_run
+from ..loaders.folders import lora_of_run
 from ..printable import printable
 from .models import asking_hub, check_device, quieten
 
@@ -96,9 +96,8 @@ def compare(
             referee = load_judge(judge, dataset.labels, target)
     given = {"num_inference_steps": how.steps, "guidance_scale": how.guidance}
     sampling = {name: value for name, value in given.items() if value is not None}
-    steps, guidance = _sampling(systems.model, how.steps, how.guidance)
     labels = tuple(dataset.labels) if how.closed_set else None
-    settings = DrawingSettings(steps, guidance, how.presence_threshold, how.seed, how.draw, labels)
+    settings = DrawingSettings(how.steps, how.guidance, how.presence_threshold, how.seed, how.draw, labels)
     own_lora = None if systems.model is None else lora_of_run(systems.model)
     built = build_systems(
         systems.model,
@@ -116,13 +115,3 @@ def compare(
         for line in short_table(report, table_columns(report["settings"]["top_k"])):
             typer.echo(printable(line))
         typer.echo(printable(f"-> {out / 'report.md'}, which has all of it, with intervals"))
-
-
-def _sampling(model: str | None, steps: int | None, guidance: float | None) -> tuple[int, float]:
-    """Steps and guidance that were given, or else those of the checkpoint."""
-    from ..pipeline_avgas import AVGASPipeline
-    from ..settings import DEFAULT_SETTINGS
-
-    config = DEFAULT_SETTINGS if model is None else {**DEFAULT_SETTINGS, **AVGASPipeline.load_config(locate(model))}
-    steps = config["default_num_inference_steps"] if steps is None else steps
-    return steps, config["default_guidance_scale"] if guidance is None else guidance

@@ -26,19 +26,20 @@ _RULED_OUT = -1e4
 @dataclass(frozen=True)
 class DrawingSettings:
     """
-    How pipelines draw, the same for all of them.
+    How pipelines draw.
 
     Attributes:
-        num_inference_steps (`int`): Denoising steps.
-        guidance_scale (`float`): Weight of classifier-free guidance.
+        num_inference_steps (`int`, *optional*): Denoising steps; what each checkpoint says if not given, as one may
+            be distilled and another not.
+        guidance_scale (`float`, *optional*): Weight of classifier-free guidance; likewise.
         presence_threshold (`float`, *optional*): As of the pipeline.
         seed (`int`): Soundscape number i is drawn from noise of seed + i, by every system.
         draw (`bool`): Whether to draw at all, or only to find the sources.
         closed_set (`tuple[str, ...]`, *optional*): The only labels that pipelines may give, if not all they know.
     """
 
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
     presence_threshold: float | None = None
     seed: int = 0
     draw: bool = True
@@ -89,6 +90,11 @@ class PipelineSystem:
             self._pipe = pipe
         return self._pipe
 
+    def _sampling(self, name: str) -> Any:
+        """A setting of all systems, or this checkpoint's own."""
+        given = getattr(self.settings, name)
+        return self.pipe.config[f"default_{name}"] if given is None else given
+
     def fingerprint(self) -> dict[str, Any]:
         """Checkpoint, weights, configurations and settings."""
         weights, configs = hashlib.sha256(), hashlib.sha256()
@@ -108,6 +114,8 @@ class PipelineSystem:
             "label_threshold": self.pipe.config.label_threshold,
             "oracle": self.oracle,
             **asdict(self.settings),
+            "num_inference_steps": self._sampling("num_inference_steps"),
+            "guidance_scale": self._sampling("guidance_scale"),
         }
 
     def _components(self) -> dict[str, Any]:
@@ -136,12 +144,11 @@ class PipelineSystem:
         return drawings
 
     def _draw(self, encoded: EncodedAudio, generators: list[torch.Generator]) -> AVGASPipelineOutput:
-        settings = self.settings
         return self.pipe(
             **encoded,
             separate=True,
-            num_inference_steps=settings.num_inference_steps,
-            guidance_scale=settings.guidance_scale,
+            num_inference_steps=self._sampling("num_inference_steps"),
+            guidance_scale=self._sampling("guidance_scale"),
             generator=generators,
         )
 
