@@ -65,9 +65,9 @@ def test_data_sets_of_two_parts_are_told_apart_too(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "word"),
     [
-        ({"label": ...}, "no column 'label'"),
-        ({"id": ...}, "no column 'id'"),
-        ({"audio": ...}, "no column 'audio'"),
+        ({"label": ...}, "which column has the labels?"),
+        ({"id": ...}, "not one clip is of use (3 skipped: too short 3)"),
+        ({"audio": ...}, "neither sound nor video"),
         ({"label": 3}, "row 0 has 'label' 3, which is no text"),
         ({"id": None}, "row 0 has 'id' None, which is no text"),
         ({"label": ["thunder"]}, "which is no text"),
@@ -87,7 +87,7 @@ def test_the_command_names_the_data(tmp_path):
         return run(tmp_path, tmp_path / "out", "--no-draw", **options)
 
     data = write(tmp_path / "shards", label=...)
-    fails(evaluate(), data, "no column 'label'")
+    fails(evaluate(), data, "which column has the labels?")
     fails(evaluate("validation"), data, "validation")
     (data / "train-00000-00000.parquet").write_bytes(b"PAR1" + bytes(100))
     fails(evaluate(), data, "can't be read", "Parquet")

@@ -155,8 +155,12 @@ def test_a_notebook_shows_pictures_and_players(drawn):
 
 def test_an_output_saves_what_the_command_line_writes(tmp_path, pipe, drawn):
     files = drawn.save(tmp_path / "saved")
-    assert avgas("generate", MIXTURE, *QUICK, "--separate", "-o", tmp_path / "out").exit_code == 0
-    assert sorted(path.name for path in files) == sorted(path.name for path in (tmp_path / "out").iterdir())
+    files += drawn.save(tmp_path / "own", recording=MIXTURE)
+    for name, options in (("saved", ["--model-rate"]), ("own", [])):
+        out = tmp_path / f"{name}-out"
+        assert avgas("generate", MIXTURE, *QUICK, "--separate", "-o", out, *options).exit_code == 0
+        written = sorted(path.name for path in files if path.parent.name == name)
+        assert written == sorted(path.name for path in out.iterdir())
     assert drawn.overview().size[0] > 500
     both = pipe([str(MIXTURE), str(EXAMPLES / "Farm1.wav")], num_inference_steps=1, guidance_scale=1.0)
     both.save(tmp_path / "both")

@@ -163,14 +163,16 @@ class TestFidelity:
         assert set_scores(other, same.features)["fid"] > 0.01
         assert set_scores(other, same.features) == set_scores(other, same.features)
         assert "fid" not in set_scores(same)
+        few = judge(pictures(judge.num_features - 1))
+        assert set_scores(few, same.features).keys() == {"inception_score"}
 
     def test_through_torchmetrics_on_images(self, classifier_folder):
         judge = ClassifierJudge.from_pretrained(classifier_folder)
-        real, drawn = (pictures(12, seed) for seed in (0, 1))
+        real, drawn = (pictures(100, seed) for seed in (0, 1))
         expected = set_scores(judge(drawn), judge(real).features)
         batches = [torch.stack([torch.from_numpy(np.array(i)).permute(2, 0, 1) for i in s]) for s in (real, drawn)]
         distance = frechet_distance(judge)
-        kernel = kernel_distance(judge, subset_size=12)
+        kernel = kernel_distance(judge, subset_size=100)
         for metric in (distance, kernel):
             metric.update(batches[0], real=True)
             metric.update(batches[1], real=False)

@@ -175,7 +175,7 @@ def test_they_join_the_recordings(encoder, tmp_path):
         add_clips(clips, [folder], {"thunder"})
     (tmp_path / "other").mkdir()
     both.select_columns(["id", "label"]).to_parquet(tmp_path / "other/train.parquet")
-    with pytest.raises(ValueError, match=r"other: .*no column 'audio'"):
+    with pytest.raises(ValueError, match=r"other: .*neither sound nor video"):
         add_clips(clips, [str(tmp_path / "other")], labels)
     (tmp_path / "structs").mkdir()
     rows = [{**both[0], "audio": {"bytes": both[0]["audio"], "path": None}}]

@@ -62,7 +62,6 @@ def test_version_without_torch(folder):
         (("draw",), "draw"),
         (("--nonsense",), "--nonsense"),
         (("generate",), "audio"),
-        (("generate", "here.wav"), "--out"),
         ((*GENERATE, "--nonsense"), "--nonsense"),
         ((*GENERATE, "--steps", "0"), "--steps"),
         ((*GENERATE, "--dtype", "int3"), "--dtype"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import PIL.Image
@@ -128,12 +129,21 @@ def test_result_draws_with_and_without_its_lora(straight):
 def test_command_line_draws_with_its_lora(straight, tmp_path):
     soundfile.write(tmp_path / "sound.wav", tiny_audio(1.28)[0], 16000)
     pictures = []
-    for name, options in (("plain", []), ("lora", ["--lora", str(straight)])):
-        arguments = ["generate", str(tmp_path / "sound.wav"), "--model", str(straight), "--steps", "2"]
+    shutil.copytree(straight, tmp_path / "without")
+    (tmp_path / "without" / LORA).unlink()
+    for name, model, options in (
+        ("plain", tmp_path / "without", []),
+        ("lora", tmp_path / "without", ["--lora", str(straight)]),
+        ("own", straight, []),
+    ):
+        arguments = ["generate", str(tmp_path / "sound.wav"), "--model", str(model), "--steps", "2"]
         result = CliRunner().invoke(app, [*arguments, "--num-sources", "1", "--out", str(tmp_path / name), *options])
         assert result.exit_code == 0, result.output
         pictures.append((tmp_path / name / "mixed.png").read_bytes())
-    assert pictures[0] != pictures[1]
+    assert pictures[0] != pictures[1] == pictures[2]
+    assert str(straight / LORA) in result.stderr
+    info = CliRunner().invoke(app, ["info", str(straight)])
+    assert f"LoRA        {straight / LORA}" in info.stdout
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "x"), "--lora", str(tmp_path)])
     assert result.exit_code == 2
 

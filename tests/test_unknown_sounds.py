@@ -116,7 +116,7 @@ def test_the_command_line(pipe, tmp_path):
     everything_unknown(pipe).save_pretrained(tmp_path / "deaf")
     command[command.index("--model") + 1] = str(tmp_path / "deaf")
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "none")])
-    assert result.exit_code == 2 and "draw_unknown=True" in result.stderr and not (tmp_path / "none").exists()
+    assert result.exit_code == 2 and "--draw-unknown" in result.stderr and not (tmp_path / "none").exists()
 
 
 def test_what_has_nowhere_a_share_of_the_energy_is_no_source():

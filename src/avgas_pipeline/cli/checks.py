@@ -104,6 +104,9 @@ def check_data(data: str) -> None:
         FileNotFoundError: If it neither exists nor can be the name of a Hub repository.
         ValueError: If it is a file.
     """
+    if "/" not in data and not os.path.exists(data):
+        # Datasets on the Hub have their owner's name before a slash.
+        raise FileNotFoundError(f"{data}: no such folder.")
     check_sources(data)
     if os.path.exists(data) and not os.path.isdir(data):
         raise ValueError(f"{data}: is not a folder.")

@@ -11,6 +11,10 @@ from .checks import bad_input_exits, check_data, check_files, check_writable
 from .options import Columns, DataLayout
 
 
+# Of its folder.
+VGGSOUND, TABLE = "vggsound", "vggsound.csv"
+
+
 class Format(str, Enum):
     """Kinds of shards."""
 
@@ -45,8 +49,12 @@ def prepare(
     with bad_input_exits():
         check_data(data)
         check_files(csv, moments)
-        if csv is not None and layout not in (None, "vggsound"):
-            raise ValueError("--csv is for --layout vggsound.")
+        if csv is not None and layout not in (None, VGGSOUND):
+            raise ValueError(f"--csv is for --layout {VGGSOUND}.")
+        if csv is None and layout in (None, VGGSOUND) and (Path(data) / TABLE).is_file():
+            csv = Path(data) / TABLE
+        # Before the libraries are imported, which takes seconds.
+        entries = None if csv is None else read_vggsound(csv)
 
         from ..data.layouts.columns import ColumnMap
         from ..data.layouts.detect import read_layout
@@ -54,8 +62,8 @@ def prepare(
         from ..data.prepare import PrepareSettings
         from ..data.prepare import prepare as run
 
-        if csv is not None:
-            clips = vggsound_layout(data, read_vggsound(csv), part_size=clips_per_shard)
+        if entries is not None:
+            clips = vggsound_layout(data, entries, part_size=clips_per_shard)
         else:
             clips = read_layout(data, layout, ColumnMap.parse(columns), clips_per_shard)
         check_writable(out)

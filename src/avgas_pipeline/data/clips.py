@@ -78,6 +78,8 @@ def _load(path: Path, data: str, split: str, layout: str | None, columns: str | 
         warnings.warn(f"{data}: {builder.skipped}.", stacklevel=3)
     if split not in builder.info.splits:
         raise ValueError(f"{data}: has no split {split!r}, but {', '.join(map(repr, builder.info.splits))}.")
+    if not builder.info.splits[split].num_examples:
+        raise ValueError(f"{data}: not one clip is of use ({builder.skipped}).")
     clips = builder.as_dataset(split)
     missing = clips.data.column("image").null_count
     if missing == 0:
