@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageFont
 import torch
 from build_mini import LABEL_THRESHOLD
 from diffusers import ModelMixin
-from diffusers.utils import make_image_grid
 from results_table import results_table
 
 from avgas_pipeline import AVGASPipeline
@@ -28,8 +29,13 @@ from avgas_pipeline.loaders.model_card import create_model_card
 
 
 CARD = Path(__file__).parents[2] / "model_card/avgas_mini.md"
-# Rows and columns of the samples.
-GRID = 8
+METADATA = {
+    "datasets": ["soundscapes-mini"],
+    "license_name": "free-licences-of-its-parts",
+    "license_link": "README.md#data-and-licences",
+}
+# Rows and columns of the samples; side of one, the gap between two, and what is below for its labels, in pixels.
+GRID, SIDE, GAP, CAPTION = 8, 160, 12, 34
 
 
 def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -> None:
@@ -50,7 +56,7 @@ def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -
             part.register_to_config(_name_or_path=f"checkpoints/avgas-mini/{name}")
     text = CARD.read_text(encoding="utf-8")
     text = text.replace("MEASURED", "\n\n".join(map(measured, reports)) or "Nothing yet.")
-    card = create_model_card(mini, "avgas-mini", license="other", training=text)
+    card = create_model_card(mini, "avgas-mini", license="other", training=text, metadata=METADATA)
 
     with atomic_folder(out, overwrite=True) as folder:
         mini.to(torch.float16).save_pretrained(folder)
@@ -62,7 +68,7 @@ def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -
 def measured(report: Path) -> str:
     """What a report says of a model, with the command that says it."""
     found = json.loads((report / "report.json").read_text(encoding="utf-8"))
-    data, settings = found["data"], found["settings"]
+    data, settings = found["data"], next(iter(found["systems"].values()))
     command = f"avgas evaluate --model avgas-mini --data data/soundscapes-mini --manifest {data['manifest']}"
     command += " --judge judges/soundscapes-mini --out report"
     for name in list(found["results"]["sound"])[1:]:
@@ -77,20 +83,27 @@ def measured(report: Path) -> str:
 
 
 def draw_samples(pipe: AVGASPipeline, data: Path) -> PIL.Image.Image:
-    """Mixed images of the first test mixtures of two sources, with seeds from 0 on, row by row."""
+    """Mixed images of the first test mixtures of two sources, with seeds from 0 on, row by row, and what was heard."""
     mixtures = MixtureSampler(*load_soundscapes_mini(data, "test"), sampling_rate=pipe.sampling_rate)
     plans = read_manifest(data / "manifests/test-2.jsonl")[: GRID**2]
-    images = []
+    cell = (SIDE + GAP, SIDE + CAPTION + GAP)
+    sheet = PIL.Image.new("RGB", (GRID * cell[0] + GAP, GRID * cell[1] + GAP), "white")
+    draw, font = PIL.ImageDraw.Draw(sheet), PIL.ImageFont.load_default(12)
     for start in range(0, len(plans), GRID):
         seeds = range(start, start + GRID)
-        images += pipe(
+        out = pipe(
             [mixtures.render(plans[number]).waveform for number in seeds],
             sampling_rate=pipe.sampling_rate,
             num_sources=2,
             return_audio=False,
             generator=[torch.Generator().manual_seed(number) for number in seeds],
-        ).images
-    return make_image_grid(images, GRID, GRID)
+        )
+        for column, (image, sources) in enumerate(zip(out.images, out.sources, strict=True)):
+            left, top = GAP + column * cell[0], GAP + start // GRID * cell[1]
+            sheet.paste(image.resize((SIDE, SIDE), PIL.Image.Resampling.LANCZOS), (left, top))
+            names = "\n".join(source.name[:26] for source in sources)
+            draw.multiline_text((left, top + SIDE + 2), names, "black", font, spacing=2)
+    return sheet
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,7 +19,11 @@ PAPER = "2504.18283"
 
 
 def create_model_card(
-    pipeline: Any, repo_id: str, license: str | None = None, training: str | None = None
+    pipeline: Any,
+    repo_id: str,
+    license: str | None = None,
+    training: str | None = None,
+    metadata: dict[str, Any] | None = None,
 ) -> ModelCard:
     """
     A model card for an [`AVGASPipeline`].
@@ -29,6 +33,7 @@ def create_model_card(
         repo_id (`str`): Where it is published, as in the card's example code.
         license (`str`, *optional*): The weights' licence identifier; the code's licence does not cover them.
         training (`str`, *optional*): How it was trained and what was measured, as Markdown.
+        metadata (`dict`, *optional*): More of the card's metadata, such as `datasets`, `license_name`, `license_link`.
     """
     try:
         template = files(TEMPLATES) / "template.md"
@@ -38,8 +43,11 @@ def create_model_card(
     data = ModelCardData(
         license=license,
         library_name="diffusers",
+        # The Hub has no task from sound to pictures.
+        pipeline_tag="any-to-any",
         base_model=base_model,
         tags=["avgas", "audio-to-image", "sound-separation", "diffusers", f"arxiv:{PAPER}"],
+        **(metadata or {}),
     )
     with as_file(template) as path:
         return ModelCard.from_template(
