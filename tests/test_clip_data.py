@@ -66,7 +66,7 @@ def test_data_sets_of_two_parts_are_told_apart_too(tmp_path):
     ("columns", "word"),
     [
         ({"label": ...}, "which column has the labels?"),
-        ({"id": ...}, "not one clip is of use (3 skipped: too short 3)"),
+        ({"id": ...}, "not one clip is of use (1 skipped: broken 1)"),
         ({"audio": ...}, "neither sound nor video"),
         ({"label": 3}, "row 0 has 'label' 3, which is no text"),
         ({"id": None}, "row 0 has 'id' None, which is no text"),

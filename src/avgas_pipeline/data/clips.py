@@ -92,4 +92,4 @@ def _load(path: Path, data: str, split: str, layout: str | None, columns: str | 
 def _is_ready(data: str, split: str) -> bool:
     """Whether a table has clips as they are used, their sounds not to be decoded by `datasets`."""
     features = stream_table(data, split).features
-    return {"id", "label", "audio"} <= features.keys() and "decode" not in vars(features["audio"])
+    return {"id", "label", "audio"} <= features.keys() and not hasattr(features["audio"], "decode")
