@@ -368,6 +368,7 @@ def test_windows_cover_every_sample(length, window, hop):
     assert number == 0 or number * hop < length
 
 
+@pytest.mark.slow
 def test_damage_never_crashes_the_decoder(tmp_path):
     # In a process of its own: a segmentation fault would take the tests along.
     script = """

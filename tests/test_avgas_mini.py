@@ -94,6 +94,7 @@ def test_generates_without_naming_a_model(tmp_path):
     assert PIL.Image.open(tmp_path / "out/mixed.png").size == (256, 256)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_in_fresh_processes(tmp_path):
     for name in ("first", "second"):
         command = [sys.executable, "-m", "avgas_pipeline", "generate", str(EXAMPLES / "Farm1.wav"), "--separate"]
@@ -104,6 +105,7 @@ def test_same_seed_same_bytes_in_fresh_processes(tmp_path):
     assert first and first == second
 
 
+@pytest.mark.slow
 def test_remote_code_without_the_package(mini, tmp_path):
     export_remote_code(FOLDER, tmp_path / "remote")
     load = """

@@ -55,6 +55,7 @@ def benchmark(*arguments):
     return CliRunner().invoke(app, ["benchmark", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_esc50(esc50, tmp_path):
     result = benchmark("esc50", "--videos", esc50, "--out", tmp_path / "report", "--no-draw")
     assert result.exit_code == 0, result.output

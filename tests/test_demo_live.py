@@ -34,6 +34,7 @@ def text(browser):
     return browser.find_element(By.ID, "live").text
 
 
+@pytest.mark.slow
 def test_the_microphone_is_drawn_again_and_again(url, browser):
     browser.get(url)
     tab = wait(browser, lambda page: page.find_elements(By.XPATH, "//button[@role='tab'][contains(., 'Live')]"))
@@ -48,6 +49,7 @@ def test_the_microphone_is_drawn_again_and_again(url, browser):
     assert browser.find_element(By.CSS_SELECTOR, "#live img").get_attribute("alt").startswith("Drawing of ")
 
 
+@pytest.mark.slow
 def test_it_stops_when_nobody_looks(url, browser):
     script = """
         Object.defineProperty(document, "hidden", {value: true, configurable: true});

@@ -145,6 +145,7 @@ def test_the_result_draws_in_few_steps_without_guidance(drawing, distilled):
     assert sheet.shape == (2 * side, 8 * side, 3)
 
 
+@pytest.mark.slow
 def test_it_learns(drawing, tmp_path):
     changed = {"max_train_steps": 150, "num_examples": 4, "learning_rate": 2e-3, "checkpointing_steps": 1000}
     runs.run(script.main, of_labels(drawing, tmp_path / "run", validation_steps=1000, **changed))

@@ -271,6 +271,7 @@ def environment():
     return {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(inputs, whole, tmp_path):
     options = ["--baseline", "oracle", "--baseline", "single-embedding", "--ablate", "no-masks"]
     command = [sys.executable, "-m", "avgas_pipeline", *arguments(inputs, tmp_path, *options)]
@@ -294,6 +295,7 @@ def test_killed_and_run_again(inputs, whole, tmp_path):
     assert drawn(tmp_path) == after
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_numbers_of_one(inputs, whole, tmp_path):
     options = ["--baseline", "oracle", "--baseline", "single-embedding", "--ablate", "no-masks"]
     command = [

@@ -168,6 +168,7 @@ def test_captions_lie_beside_it(dog_and_bird):
     assert board.width > board.height
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(dog_and_bird, tmp_path):
     film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4")
     digests = [hashlib.sha256((folder / "film.mp4").read_bytes()).hexdigest() for folder in (dog_and_bird, tmp_path)]

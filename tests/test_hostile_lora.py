@@ -202,6 +202,7 @@ def test_a_lora_trained_with_an_expression_is_saved_with_names(pipe, tmp_path):
     assert loaded.get_list_adapters() == {"unet": ["default_0"], "separator": ["default_0"]}
 
 
+@pytest.mark.slow
 def test_the_same_weights_are_the_same_bytes(tmp_path):
     script = f"""
 import sys

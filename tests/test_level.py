@@ -61,6 +61,7 @@ def test_silent_channels_do_not_matter(pipe):
     assert set(found(pipe, surround)) == set(found(pipe, waveform))
 
 
+@pytest.mark.slow
 def test_single_sounds_of_the_test_split(pipe):
     sounds, _ = load_soundscapes_mini(split="test")
     same = []

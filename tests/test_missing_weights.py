@@ -99,6 +99,7 @@ def test_the_command_line_says_so_in_one_line(copy):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_download_with_missing_weights_or_a_pickled_shard(copy, tmp_path):
     shutil.copytree(copy, tmp_path / "hub/someone/half")
     rewrite(tmp_path / "hub/someone/half/audio_encoder", half)

@@ -128,6 +128,7 @@ FAST = ("FluxPipeline", "SanaPipeline", "StableDiffusionPipeline", "StableDiffus
 @pytest.mark.parametrize(
     "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in sorted(PAINTERS)]
 )
+@pytest.mark.slow
 def test_the_command_line_paints(name, tmp_path):
     AVGASPipeline(**tiny_components()).save_pretrained(tmp_path / "model")
     PAINTERS[name]().save_pretrained(tmp_path / "painter")
@@ -415,6 +416,7 @@ def test_one_painter_in_two_threads(pipe, sd):
 # -- in evaluation ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tags_to_prompt_is_a_baseline(tmp_path):
     inputs = write_evaluation_inputs(tmp_path, num_mixtures=3)
     painter = tmp_path / "painter"

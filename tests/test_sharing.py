@@ -60,11 +60,13 @@ def test_local_folder(loader, checkpoint, tmp_path, expected):
 
 
 @pytest.mark.parametrize("loader", ["AVGASPipeline", "DiffusionPipeline"])
+@pytest.mark.slow
 def test_hub(loader, hub, tmp_path, expected):
     load = f"{IMPORTS}\npipe = {loader}.from_pretrained('someone/tiny')"
     assert draws_the_same(load, tmp_path, expected, endpoint=hub)[0] == "AVGASPipeline"
 
 
+@pytest.mark.slow
 def test_push_then_pull(hub, checkpoint, tmp_path, expected):
     push = f"""
 from avgas_pipeline import AVGASPipeline
@@ -81,6 +83,7 @@ pipe.push_to_hub("user/pushed", token="hf_x")
     draws_the_same(load, tmp_path, expected, endpoint=hub)
 
 
+@pytest.mark.slow
 def test_an_existing_card_is_kept(hub, checkpoint, tmp_path):
     folder = tmp_path / "hub/user/mine"
     folder.mkdir(parents=True)
@@ -95,6 +98,7 @@ pipe.save_pretrained("saved", push_to_hub=True, repo_id="user/mine", token="hf_x
     assert (folder / "model_index.json").exists()
 
 
+@pytest.mark.slow
 def test_remote_code_from_a_folder_without_the_package(checkpoint, tmp_path, expected):
     export_remote_code(checkpoint, tmp_path / "remote")
     load = REMOTE_LOAD.format(name="remote")
@@ -102,6 +106,7 @@ def test_remote_code_from_a_folder_without_the_package(checkpoint, tmp_path, exp
     assert report[0] == "AVGASPipeline" and report[1].startswith("diffusers_modules.")
 
 
+@pytest.mark.slow
 def test_what_was_loaded_with_remote_code_is_not_saved_half(checkpoint, tmp_path):
     export_remote_code(checkpoint, tmp_path / "remote")
     script = (
@@ -117,6 +122,7 @@ except ValueError as error:
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 def test_remote_code_from_the_hub_without_the_package(hub, checkpoint, tmp_path, expected):
     export_remote_code(checkpoint, tmp_path / "hub/someone/remote")
     load = REMOTE_LOAD.format(name="someone/remote")

@@ -30,6 +30,7 @@ def space(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_it_has_card_requirements_and_examples(space):
     card = (space / "README.md").read_text(encoding="utf-8")
     assert "sdk: gradio" in card and "app_file: app.py" in card

@@ -223,6 +223,7 @@ def layers_of(out):
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
+@pytest.mark.slow
 def test_lora_lowers_the_loss_and_moves_adapters_alone(inputs, straight):
     losses = list(curve(straight, "diffusion").values())
     assert np.mean(losses[-5:]) < np.mean(losses[:5])

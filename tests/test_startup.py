@@ -140,11 +140,13 @@ print(type(DiffusionPipeline.from_pretrained("someone/tiny")).__module__)
 """
 
 
+@pytest.mark.slow
 def test_registers_when_diffusers_is_imported_later(hub, tmp_path):
     script = f"import sys, avgas_pipeline\nfrom diffusers import DiffusionPipeline\n{LOAD}"
     assert run_python(script, tmp_path, endpoint=hub) == "avgas_pipeline.pipeline_avgas\n"
 
 
+@pytest.mark.slow
 def test_registers_while_another_thread_imports_diffusers(hub, tmp_path):
     script = f"""
 import importlib, sys, threading, time
@@ -161,6 +163,7 @@ from diffusers import DiffusionPipeline
     assert run_python(script, tmp_path, endpoint=hub) == "avgas_pipeline.pipeline_avgas\n"
 
 
+@pytest.mark.slow
 def test_a_version_of_diffusers_that_does_not_fit_is_named(checkpoint, tmp_path):
     script = f"""
 import avgas_pipeline, diffusers

@@ -180,6 +180,7 @@ def test_rating_blind_to_the_end_prints_the_preference(served):
     assert "preferred in 100.0%" in printed.output
 
 
+@pytest.mark.slow
 def test_killed_study_keeps_ratings_and_goes_on(served):
     server, folder = served
     client = Client(server.url, verbose=False)
@@ -218,6 +219,7 @@ def test_no_report(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromedriver") is None, reason="needs Debian's chromium-driver")
+@pytest.mark.slow
 def test_in_a_browser(served, tmp_path):
     server, folder = served
     options = webdriver.ChromeOptions()

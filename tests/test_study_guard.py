@@ -123,6 +123,7 @@ def test_names_of_an_address(served, host, is_own):
     assert PageGuard(None, served)._is_own(host) == is_own
 
 
+@pytest.mark.slow
 def test_twenty_raters_at_once(page):
     server, folder = page
     failures = []

@@ -184,6 +184,7 @@ def test_a_recording_is_tagged_as_it_is_alone(heard, max_batch_rows):
     assert sum(map(len, given)) == 9
 
 
+@pytest.mark.slow
 def test_save_load_call_and_hub(heard, tmp_path):
     with torch.no_grad():
         heard.separator.tag_evidence.label_weight.fill_(50.0)

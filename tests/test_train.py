@@ -96,6 +96,7 @@ def test_lora_changes_adapter_weights_alone(inputs, straight):
     assert metadata["unet.r"] == metadata["unet.lora_alpha"] == 16
 
 
+@pytest.mark.slow
 def test_half_precision_trains_whole_weights_and_keeps_the_frozen_ones(inputs, tmp_path):
     out = tmp_path / "run"
     train(inputs, out, max_train_steps=2, checkpointing_steps=2, mixed_precision="bf16")
@@ -190,6 +191,7 @@ def test_end_to_end_with_one_slot(inputs, tmp_path):
         pytest.param({"full": True, "train_separator": True, "ema_decay": 0.9}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_killed_run_goes_on_exactly(inputs, straight, tmp_path, options):
     if "full" in options:
         straight = tmp_path / "straight"

@@ -92,6 +92,7 @@ def test_learns_to_separate(inputs, tmp_path):
     assert values["si_sdri_db"] >= 10.0
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on_exactly(inputs, straight, tmp_path):
     out = tmp_path / "run"
     runs.kill_after(out / "checkpoint-10", "model_index.json", command(inputs, out))
