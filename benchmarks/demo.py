@@ -43,12 +43,14 @@ class Visits:
             self.errors.append(f"{type(error).__name__}: {error}"[:200])
 
 
-def visit(url: str, recording: Path, expected: str, until: float, visits: Visits) -> None:
+def visit(url: str, recording: Path, expected: str, until: float, sampling: Sampling, visits: Visits) -> None:
     client = Client(url, verbose=False)
     while time.monotonic() < until:
         start = time.monotonic()
         try:
-            status = client.predict(handle_file(recording), None, None, None, 0, None, None, 1, api_name="/hear")[0]
+            status = client.predict(
+                handle_file(recording), None, None, None, *vars(sampling).values(), api_name="/hear"
+            )[0]
         # Whatever happens to a visitor is counted.
         except Exception as error:
             visits.fail(error)
@@ -64,7 +66,7 @@ def main() -> None:
     args = parser.parse_args()
     listener = Listener(AVGASPipeline.from_pretrained(args.model))
     examples = find_examples()
-    sampling = Sampling(0, None, None)
+    sampling = Sampling(0, listener.default_steps, listener.default_guidance)
     expected = {}
     for name, path in examples.items():
         heard = listener.hear(str(path), name, sampling)
@@ -74,12 +76,13 @@ def main() -> None:
         start = time.monotonic()
         for number in range(args.visitors):
             name = list(examples)[number % len(examples)]
-            pool.submit(visit, url, examples[name], expected[name], start + args.seconds, visits)
+            pool.submit(visit, url, examples[name], expected[name], start + args.seconds, sampling, visits)
         while time.monotonic() < start + args.seconds:
             time.sleep(args.seconds / 10)
             memory.append(process.memory_info().rss / 2**20)
     print(f"{args.visitors} visitors, {args.seconds:g} s: {len(visits.waits)} recordings drawn")
-    print(f"wait: median {statistics.median(visits.waits):.2f} s, longest {max(visits.waits):.2f} s")
+    if visits.waits:
+        print(f"wait: median {statistics.median(visits.waits):.2f} s, longest {max(visits.waits):.2f} s")
     print(f"{len(visits.errors)} errors, {visits.mistaken} answers of another recording")
     print(f"memory: {memory[0]:.0f} MiB after {args.seconds / 10:g} s, {memory[-1]:.0f} MiB at the end")
     for error in sorted(set(visits.errors)):

@@ -134,8 +134,12 @@ class Listener:
         self.painter = painter
         self.style = style
         self.max_duration_s = max_duration_s
+        # Hears at one speed in place of three, for what is drawn again and again.
+        settings = pipe.separator.config.pipeline_settings
+        self.quick_pipe = type(pipe)(**pipe.components, speed_variation=0.0)
+        pipe.separator.register_to_config(pipeline_settings=settings)
         self.lock = threading.Lock()
-        for part in (pipe, painter):
+        for part in (pipe, self.quick_pipe, painter):
             if part is not None:
                 part.set_progress_bar_config(disable=True)
 

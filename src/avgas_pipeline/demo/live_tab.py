@@ -12,7 +12,7 @@ from .words import plain
 
 
 # Seconds between two blocks of the microphone, and between two pictures at least.
-BLOCK_S, PICTURE_S = 0.25, 0.1
+BLOCK_S, PICTURE_S = 0.5, 0.05
 # After which listening ends by itself.
 LIMIT_S = 600
 # Visitors that may use their microphones at a time.

@@ -52,7 +52,7 @@ class LiveWindow:
             samples, rate = self._samples, self._rate
         if rate is None or len(samples) < rate // 2:
             return None, []
-        pipe = self.listener.pipe
+        pipe = self.listener.quick_pipe
         audio = {"array": samples, "sampling_rate": rate, "path": "microphone"}
         with self.listener.lock, torch.no_grad():
             encoded = pipe.encode_audio(audio, return_audio=False)
