@@ -39,7 +39,6 @@ SETTINGS = {
     "distill": DistillSettings,
     "drawing": DrawingSettings,
     "generator": GeneratorSettings,
-    "lora": GeneratorSettings,
     "image-teacher": JudgeSettings,
 }
 
