@@ -84,8 +84,8 @@ class SoundSource:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the name is rather wrong than right."""
-        return self.certainty < DOUBTFUL
+        """Whether it has a label that is rather wrong than right."""
+        return self.label is not None and self.certainty < DOUBTFUL
 
     def __repr__(self) -> str:
         parts = [f"{self.name!r}", f"certainty={self.certainty:.2f}"]
