@@ -10,6 +10,7 @@ import soundfile
 import train_separator
 import training_runs as runs
 from dataset_layouts import LAYOUTS, class_folders, esc50, folder_per_clip, make_sound, parquet_with_pictures
+from datasets import Dataset
 from hub_server import run_hub, run_python
 from tiny import tiny_components, tiny_separator
 from typer.testing import CliRunner
@@ -188,3 +189,38 @@ def test_from_a_hub(tmp_path):
     with run_hub(tmp_path / "hub") as url:
         said = run_python(textwrap.dedent(code), tmp_path, url)
     assert said.strip() == str(sorted((name, labels[0]) for name, labels in expected.items()))
+
+
+@pytest.mark.parametrize("split", ["../../escape", "a/b", "two words"])
+def test_a_split_that_could_name_another_file(tmp_path, split):
+    for name, write in (("metadata", metadata_with_split), ("fsd50k", fsd50k_with_split), ("table", table_with_split)):
+        write(tmp_path / name, split)
+        result = prepare(tmp_path / name, tmp_path / "out", None, "--workers", "1")
+        assert result.exit_code == 2 and "can't name a split" in result.output, name
+    assert not (tmp_path / "out").exists()
+
+
+def metadata_with_split(folder, split):
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(make_sound(0))
+    (folder / "metadata.csv").write_text(f"file_name,label,split\na.wav,dog,{split}\n")
+
+
+def fsd50k_with_split(folder, split):
+    (folder / "FSD50K.ground_truth").mkdir(parents=True)
+    (folder / "FSD50K.ground_truth/dev.csv").write_text(f"fname,labels,mids,split\n1,Bark,/m/05tny_,{split}\n")
+
+
+def table_with_split(folder, split):
+    folder.mkdir()
+    Dataset.from_dict({"audio": [make_sound(0)], "label": ["dog"], "split": [split]}).to_parquet(
+        folder / "train.parquet"
+    )
+
+
+@pytest.mark.parametrize("start", ["soon", "1e999", "nan"])
+def test_a_start_that_is_none(tmp_path, start):
+    (tmp_path / "a.wav").write_bytes(make_sound(0))
+    (tmp_path / "metadata.csv").write_text(f"file_name,id,label,start\na.wav,a_b_c_d_e_f,dog,{start}\n")
+    with pytest.raises(ValueError, match="can't start at"):
+        read_layout(tmp_path)

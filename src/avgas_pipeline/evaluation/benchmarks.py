@@ -129,6 +129,8 @@ def choose_clips(
     benchmark = BENCHMARKS[name]
     if not recordings.is_dir():
         raise FileNotFoundError(f"{recordings}: no such folder.")
+    if name == "esc50" and annotations is not None:
+        raise ValueError(f"{annotations}: ESC-50's annotations lie in its own folder, {benchmark.table}.")
     path = annotations or recordings / benchmark.table
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it has {name}'s annotations.")

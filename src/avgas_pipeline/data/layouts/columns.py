@@ -1,6 +1,7 @@
 """Which column of a table says what."""
 
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -106,11 +107,18 @@ def labels_of(value: object) -> tuple[str, ...]:
 
 
 def id_of(row: Mapping[str, object], columns: ColumnMap, made: str) -> str:
-    """A row's id: with a start, VGGSound's name of the clip; one that is made where it has none."""
+    """A row's id: with a start, VGGSound's name of the clip; one that is made where it has none.
+
+    Raises:
+        ValueError: If the start is no number of seconds.
+    """
     value = row.get(columns.id) if columns.id is not None else None
     if value is None or not str(value).strip():
         return made
     start = row.get(columns.start) if columns.start is not None else None
     if start is None or start == "":
         return str(value).strip()
-    return clip_id(str(value).strip(), float(start))
+    try:
+        return clip_id(str(value).strip(), float(start))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{made}: a clip can't start at {reprlib.repr(start)} s.") from None

@@ -1,6 +1,8 @@
 """Which layout a data set has."""
 
 import os
+import re
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def read_layout(
         part_size (`int`, defaults to 512): Clips of a part, where that can be chosen.
 
     Raises:
-        ValueError: If the layout is unknown or does not fit.
+        ValueError: If the layout is unknown or does not fit, or what a column says can't name a split.
         FileNotFoundError: If files are missing.
     """
     name = layout or find_layout(data)
@@ -65,4 +67,9 @@ def read_layout(
     }
     if name not in readers:
         raise ValueError(f"layout has to be one of {', '.join(LAYOUTS)} but is {name!r}.")
-    return readers[name]()
+    found = readers[name]()
+    for split in {part.split for part in found.parts} - {None}:
+        # It names files.
+        if not re.fullmatch(r"\w+", split):
+            raise ValueError(f"{data}: {reprlib.repr(split)} can't name a split.")
+    return found
