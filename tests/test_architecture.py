@@ -46,11 +46,12 @@ MAY_IMPORT = {
     "data": DATA,
     "evaluation": PIPELINE | DATA | {"metrics", "evaluation", "web"},
     "printable": set(),
+    "notices": set(),
     "results": BOTTOM | OUTPUT | {"printable", "results"},
     "web": {"web"},
     "film": PIPELINE | {"film"},
     "demo": PIPELINE | {"demo", "film", "printable", "results", "web"},
-    "cli": PIPELINE | DATA | {"metrics", "evaluation", "film", "demo", "printable", "results", "cli"},
+    "cli": PIPELINE | DATA | {"metrics", "evaluation", "film", "demo", "printable", "results", "notices", "cli"},
     # The package's own front door, and `python -m avgas_pipeline`.
     "__init__": PIPELINE,
     "__main__": {"cli"},

@@ -1,11 +1,16 @@
 """`avgas benchmark`: published annotations, natural recordings, and numbers as they are worked out by hand."""
 
 import json
+import subprocess
+import sys
 
+import forked
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from launching import two_processes
+from training_runs import environment
 from typer.testing import CliRunner
 from vggsound_tree import make_clip
 
@@ -131,6 +136,25 @@ def test_vggsounder(vggsounder, tmp_path):
     assert benchmark(*command).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in shards} == shards
     assert (out / "report.json").read_bytes() == before[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launched", ["killed once", "two processes"])
+def test_killed_or_shared_the_numbers_are_the_same(vggsounder, tmp_path, launched):
+    own = ["-m", "avgas_pipeline", "benchmark", "vggsounder", "--videos", str(vggsounder), "--no-draw"]
+    own += ["--workers", "1", "--device", "cpu", "--batch-size", "2", "--out"]
+    assert benchmark(*own[3:], tmp_path / "whole").exit_code == 0
+    out = tmp_path / "again"
+    command = [sys.executable, *(two_processes() if launched == "two processes" else []), *own, str(out)]
+    if launched == "killed once":
+        forked.kill_once(command, lambda: len(list((out / "systems").rglob("*.json"))) >= 4)
+        assert not (out / "report.md").exists()
+    result = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("28 clips count") == 1
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (tmp_path / "whole", out)]
+    for row, other in zip(*(report["results"]["sound"]["avgas-mini"].values() for report in reports), strict=True):
+        assert row["value"] == pytest.approx(other["value"], abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset, concatenate_datasets
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessorPil
 
@@ -28,6 +29,8 @@ from avgas_training.settings import NUM_FOLDS, JudgeSettings
 
 
 IMAGE_SIZE = 128
+# A sum over all labels is large beside one cross-entropy.
+BINARY_WEIGHT = 0.3
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -39,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     known, held_out = split_pictures(pictures, settings.holdout_fold)
 
     judge = build_model(labels, settings.hidden_sizes)
+    if settings.pretrained_model_name_or_path is not None:
+        judge = load_model(settings.pretrained_model_name_or_path, labels)
+    # Convolutions take 0.19 instead of 0.24 s a step on two cores.
+    judge.to(memory_format=torch.channels_last)
     decayed = [weight for weight in judge.parameters() if weight.ndim > 1]
     plain = [weight for weight in judge.parameters() if weight.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -69,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = run.progress_bar(step)
     model.train()
     for batch in loader:
-        loss = model(**batch).loss
+        pixels = batch["pixel_values"].contiguous(memory_format=torch.channels_last)
+        loss = presence_loss(model(pixel_values=pixels).logits, batch["labels"])
         run.check_finite(loss, step)
         accelerator.backward(loss)
         optimizer.step()
@@ -91,6 +99,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         save(judge, Path(settings.output_dir), accuracy)
     del model
     run.end()
+
+
+def presence_loss(logits: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """
+    How far the logits are from the labels that are present; both of shape (scenes, labels).
+
+    Binary cross-entropy makes each label a probability of its own. Among hundreds of labels it teaches slowly, so the
+    cross-entropy of a softmax whose target is spread over the present labels (Mahajan et al. 2018, "Exploring the
+    Limits of Weakly Supervised Pretraining") is added: it tells labels apart, and leaves out empty scenes.
+    """
+    binary = binary_cross_entropy_with_logits(logits, present, reduction="none").sum(dim=1).mean()
+    count = present.sum(dim=1)
+    told_apart = -(logits.log_softmax(dim=1) * present).sum(dim=1) / count.clamp(min=1)
+    return told_apart.sum() / (count > 0).sum().clamp(min=1) + BINARY_WEIGHT * binary
+
+
+def load_model(folder: str, labels: list[str]) -> ResNetForImageClassification:
+    """A judge that was trained before, whose labels have to be these."""
+    judge = ResNetForImageClassification.from_pretrained(folder, dtype=torch.float32)
+    known = [judge.config.id2label[number] for number in range(judge.config.num_labels)]
+    if known != labels:
+        raise ValueError(f"The judge {folder} knows {len(known)} other labels than the {len(labels)} of the dataset.")
+    return judge
 
 
 def split_pictures(pictures: Dataset, fold: int | None) -> tuple[Dataset, Dataset | None]:

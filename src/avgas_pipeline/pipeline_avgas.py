@@ -262,7 +262,7 @@ class AVGASPipeline(
                 See [`~AVGASPipeline.__call__`].
             max_batch_rows (`int`, *optional*):
                 The most windows that go through the audio encoder at a time, at all speeds together; never more than
-                32.
+                16.
             lora_scale (`float`, *optional*), device (`torch.device`, *optional*):
                 Factor on the separator's LoRA layers, and where the models run, if not on the pipeline's device.
 
@@ -288,7 +288,7 @@ class AVGASPipeline(
         with reading((self.audio_encoder, self.separator), lora_scale):
             scale_lora_layers(self.separator, weight=1.0 if lora_scale is None else lora_scale)
             try:
-                encoding = encode(windows, models, max_batch_rows, keep)
+                encoding = encode(windows, models, max_batch_rows, keep, self.progress_bar)
             finally:
                 unscale_lora_layers(self.separator, weight=lora_scale)
 

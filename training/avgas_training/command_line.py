@@ -15,6 +15,7 @@ from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter
 
 from avgas_pipeline.cli.signals import end_on_signals
 from avgas_pipeline.cli.terminal import guard_streams
+from avgas_pipeline.notices import quieten
 from avgas_pipeline.printable import printable
 
 from .settings import RunSettings, default_of
@@ -79,6 +80,7 @@ def run_script(main: Callable[[], None]) -> None:
     """
     guard_streams()
     end_on_signals()
+    quieten()
     try:
         main()
     except (ValueError, OSError) as error:

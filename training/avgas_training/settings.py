@@ -338,7 +338,8 @@ class JudgeSettings(RunSettings):
     """Settings of `train_judge.py`."""
 
     output_dir: str = setting("runs/judge", "the run's folder", may_change=True)
-    hidden_sizes: list[int] = setting([24, 48, 96, 176], "channels of the ResNet's four stages")
+    pretrained_model_name_or_path: str | None = setting(None, "judge to begin with: folder; a new one if not given")
+    hidden_sizes: list[int] = setting([24, 48, 96, 176], "channels of a new ResNet's four stages")
     train_batch_size: int = setting(64, "scenes per step and process")
     max_train_steps: int = setting(4500, "optimiser steps")
     learning_rate: float = setting(2e-3, "highest learning rate")

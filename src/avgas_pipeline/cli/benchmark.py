@@ -100,6 +100,8 @@ def benchmark(
         locate(model)
 
         def load() -> "EvaluationSet":
+            from accelerate import PartialState
+
             from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips
 
             chosen_modalities = tuple(each.value for each in modality or [Modality.both])
@@ -110,7 +112,8 @@ def benchmark(
             clips = LabelledClips(name.value, videos, out, chosen, selection, image_size, workers)
             counted = f"{len(clips)} clips count, {len(chosen.layout.entries) - len(clips)} can't be used"
             details = f" ({clips.skipped}, named in {out / 'clips' / 'report.jsonl'})" if clips.skipped.counts else ""
-            typer.echo(printable(f"avgas: {name.value}: {counted}{details}"), err=True)
+            if PartialState().is_main_process:
+                typer.echo(printable(f"avgas: {name.value}: {counted}{details}"), err=True)
             return clips
 
         how = Drawn(steps, guidance, presence_threshold, seed, draw, batch_size=batch_size)

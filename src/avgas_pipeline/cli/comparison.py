@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..loaders.folders import lora_of_run
+from ..notices import quieten
 from ..printable import printable
-from .models import asking_hub, check_device, quieten
+from .models import asking_hub, check_device
 
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def compare(
     device: str | None,
 ) -> None:
     """
-    Load the soundscapes, evaluate, and print the report.
+    Load the soundscapes, evaluate, and print the report. Of several processes the first one loads alone, which may
+    write.
 
     Raises:
         ValueError: If anything that was given does not fit.
@@ -79,6 +81,7 @@ def compare(
 
     from ..evaluation import DrawingSettings, build_systems, evaluate
     from ..evaluation.columns import table_columns
+    from ..evaluation.processes import first_process_alone
     from ..evaluation.report import short_table
     from ..metrics import load_judge
 
@@ -89,7 +92,9 @@ def compare(
     target = device or str(state.device)
     if state.num_processes > 1 and state.is_main_process:
         typer.echo(f"avgas: {state.num_processes} processes share the drawing.", err=True)
-    dataset = load()
+    loaded: list[EvaluationSet] = []
+    first_process_alone(state, lambda: loaded.append(load()))
+    dataset = loaded[0] if loaded else load()
     referee = None
     if judge is not None:
         with asking_hub(judge):

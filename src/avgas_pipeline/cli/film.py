@@ -43,8 +43,7 @@ def film(
         check_is_file(recording)
         locate(model)
         pipe = load_pipeline(model, device, dtype)
-        # Pictures have a bar of their own.
-        pipe.set_progress_bar_config(disable=True, file=sys.stderr)
+        pipe.set_progress_bar_config(file=sys.stderr)
         from ..film.make import plan_film, save_film
 
         call = {"num_inference_steps": steps, "guidance_scale": guidance}

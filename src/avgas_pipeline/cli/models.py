@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, lora_of_run
+from ..notices import quieten
 from ..printable import printable
 from .checks import one_line
 from .options import DType
@@ -129,13 +130,3 @@ def check_device(device: str) -> None:
         torch.zeros(1, device=torch.device(device)).cpu()
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device}: {one_line(error)}") from None
-
-
-def quieten() -> None:
-    """No warnings and progress bars of libraries, those of their imports included."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    for logging in (diffusers_logging, transformers_logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from ..notices import quieten
 from ..printable import printable
 from .checks import bad_input_exits, check_is_folder
-from .models import quieten
 
 
 def study(

@@ -1,13 +1,12 @@
 """`evaluate`: several systems, one manifest, one judge, one report."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from ..data.vocabulary import nearest_labels
 from ..files import atomic_path, remove_partial
@@ -17,6 +16,7 @@ from .columns import table_columns
 from .drawing_folder import DrawingFolder, check_settings, draw_all
 from .image_folder import ImageFolderSystem
 from .pipeline_system import DrawingSettings, PipelineSystem
+from .processes import first_process_alone
 from .reliability import draw_reliability
 from .report import GATE_FEWEST, plain, summarise, versions, write_report
 from .samples import draw_samples
@@ -94,7 +94,7 @@ def evaluate(
             system.close()
         _check_distinct(fingerprints)
 
-    _first_process_alone(state, prepare)
+    first_process_alone(state, prepare)
     for system in systems:
         if not isinstance(system, ImageFolderSystem):
             draw_all(system, dataset, folders[system.name], state)
@@ -166,18 +166,3 @@ def _check_distinct(fingerprints: dict[str, dict[str, Any]]) -> None:
                 f"{fingerprint['checkpoint']}: is not {name!r}: it has the very weights of {seen[weights]!r}."
             )
         seen[weights] = name
-
-
-def _first_process_alone(state: PartialState, work: Callable[[], None]) -> None:
-    """Has the first process do something; if it fails, all processes fail alike."""
-    message: list[str | None] = [None]
-    if state.is_main_process:
-        try:
-            work()
-        except (ValueError, OSError) as error:
-            if state.num_processes == 1:
-                raise
-            message[0] = " ".join(str(error).split())
-    broadcast_object_list(message)
-    if message[0] is not None:
-        raise ValueError(message[0])

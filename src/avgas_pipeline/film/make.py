@@ -1,7 +1,8 @@
 """From a recording to its film, captions and storyboard."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,11 +111,23 @@ def _draw(
     """A picture for every set of sources, all from the same noise; none of none."""
     pictures: dict[tuple[int, ...], PIL.Image.Image | None] = {(): None}
     count = len(encoded.sources[0])
-    for chosen in tqdm([each for each in sets if each], desc="pictures"):
-        weights = [float(number in chosen) for number in range(count)]
-        generator = torch.Generator().manual_seed(seed)
-        pictures[chosen] = pipe(**encoded, source_weights=[weights], generator=generator, **call).images[0]
+    with _without_bar(pipe):
+        for chosen in tqdm([each for each in sets if each], desc="drawing scenes"):
+            weights = [float(number in chosen) for number in range(count)]
+            generator = torch.Generator().manual_seed(seed)
+            pictures[chosen] = pipe(**encoded, source_weights=[weights], generator=generator, **call).images[0]
     return pictures
+
+
+@contextmanager
+def _without_bar(pipe: "AVGASPipeline") -> Iterator[None]:
+    """No bar for the steps of every picture."""
+    config = getattr(pipe, "_progress_bar_config", {})
+    pipe.set_progress_bar_config(disable=True)
+    try:
+        yield
+    finally:
+        pipe.set_progress_bar_config(**config)
 
 
 def storyboard(film: Film) -> PIL.Image.Image:

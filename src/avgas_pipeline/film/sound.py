@@ -19,8 +19,8 @@ def sound_frames(
     audio: Any, duration_s: float, audio_track: int | None, max_duration_s: float, name: str
 ) -> Iterator[av.AudioFrame]:
     """
-    A recording at 48 kHz, frame after frame, exactly as long as the pictures. A file with one sound track of two
-    channels stays in stereo; anything else is mixed down as the pipeline hears it.
+    A recording at 48 kHz, frame after frame, exactly as long as the pictures. A file with one sound track of one or
+    two channels is read piece by piece and keeps them; anything else is mixed down as the pipeline hears it.
 
     Args:
         audio (`Any`): As of `load_audio`.
@@ -30,7 +30,14 @@ def sound_frames(
         name (`str`): What errors call it.
     """
     total, position = round(duration_s * RATE), 0
-    for block in _stereo(audio, audio_track) or _mono(audio, audio_track, max_duration_s, name):
+    track = plain_track(audio, audio_track, duration_s)
+    if track is not None and track.channels <= 2:
+        blocks = track.blocks(RATE)
+    else:
+        blocks = _mixed_down(audio, audio_track, max_duration_s, name)
+    for block in blocks:
+        if len(block) == 1:
+            block = np.tile(block, (2, 1))
         block = block[:, : total - position]
         if block.shape[1]:
             yield _frame(block, position)
@@ -45,15 +52,10 @@ def _frame(block: np.ndarray, position: int) -> av.AudioFrame:
     return frame
 
 
-def _stereo(audio: Any, audio_track: int | None) -> Iterator[np.ndarray] | None:
-    """Blocks `(2, T)` of a plain file in stereo; `None` for anything else."""
-    track = plain_track(audio, audio_track)
-    return track.blocks(RATE) if track is not None and track.channels == 2 else None
-
-
-def _mono(audio: Any, audio_track: int | None, max_duration_s: float, name: str) -> Iterator[np.ndarray]:
+def _mixed_down(audio: Any, audio_track: int | None, max_duration_s: float, name: str) -> Iterator[np.ndarray]:
+    """Blocks `(1, T)` of anything that `load_audio` reads."""
     waveform = load_audio(
         audio, target_sampling_rate=RATE, max_duration_s=max_duration_s, name=name, audio_track=audio_track
     )
     for start in range(0, len(waveform), BLOCK):
-        yield np.tile(waveform[start : start + BLOCK], (2, 1))
+        yield waveform[None, start : start + BLOCK]

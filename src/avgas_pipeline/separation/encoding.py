@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, repeat
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,10 +21,14 @@ from .slots import SlotEncoding, WindowEncoding
 from .tracking import LEAST_WEIGHT
 
 
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
 # What has nowhere a larger share of the energy is not heard as a source.
 LEAST_SHARE = 0.03
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
-MAX_WINDOWS = 32
+MAX_WINDOWS = 16
 
 # Presence and most probable label of every slot of a window, to the slots whose tokens and masks are needed.
 KeepRule = Callable[[Sequence[float], Sequence[int]], Collection[int]]
@@ -75,6 +81,7 @@ def encode(
     models: AudioModels,
     batch_size: int | None = None,
     keep: KeepRule | None = None,
+    progress_bar: Callable[..., "tqdm"] | None = None,
 ) -> AudioEncoding:
     """
     Put the windows of all recordings through the models, together, in as few calls as fit.
@@ -83,16 +90,26 @@ def encode(
         recordings (`Sequence[Sequence[Window]]`): The windows of one recording or more, as
             [`AudioModels.cut_windows`] gives them. Silent windows are left out, unless all of a recording are.
         models ([`AudioModels`]): The models.
-        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 32.
+        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 16.
         keep (`Callable`, *optional*): Of which slots to keep tokens and mask, which take most of the memory, by
             presence and label of all: see [`~avgas_pipeline.separation.tracking.present_slots`]. All if not given.
+        progress_bar (`Callable`, *optional*): Makes the bar that is shown, given its `total`, where the windows take
+            more than one call.
 
     Raises:
         ValueError: If what the models compute is not finite.
     """
     encoded: list[list[WindowEncoding]] = [[] for _ in recordings]
-    for place, views in encode_views(recordings, models, batch_size):
-        encoded[place].append(average_views(views, keep))
+    with ExitStack() as stack:
+        bar = None
+        total = sum(1 for windows in recordings for _ in sounding_windows(windows))
+        if progress_bar is not None and total > MAX_WINDOWS:
+            bar = stack.enter_context(progress_bar(total=total))
+            bar.set_description(f"{bar.desc or ''}listening")
+        for place, views in encode_views(recordings, models, batch_size):
+            encoded[place].append(average_views(views, keep))
+            if bar is not None:
+                bar.update()
     return AudioEncoding(tuple(map(tuple, encoded)), views.null_tokens)
 
 
