@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/avgas_pipeline"
 TRAINING = ROOT / "training"
 # A folder, or a module at the top, and what it may import beside itself.
-BOTTOM = {"files", "audio"}
+BOTTOM = {"errors", "files", "audio"}
 MODELS = BOTTOM | {"models"}
-OUTPUT = {"pipeline_output"}
+OUTPUT = {"errors", "pipeline_output"}
 SEPARATION = MODELS | OUTPUT | {"separation"}
 LOADERS = MODELS | {"loaders", "model_card"}
 PAINTING = {"prompts", "weighted_prompts", "painting"}
@@ -25,8 +25,9 @@ PIPELINE = (
 )
 DATA = BOTTOM | {"data", "sounds"}
 MAY_IMPORT = {
+    "errors": set(),
     "files": set(),
-    "audio": {"files"},
+    "audio": {"errors", "files"},
     "models": BOTTOM,
     "pipeline_output": set(),
     "separation": SEPARATION,

@@ -2,10 +2,12 @@
 
 import http.client
 import io
+import json
 import re
 import socket
 import zipfile
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,7 +24,9 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
-from avgas_pipeline.demo.hearing import Listener, Sampling
+from avgas_pipeline.demo import live_window
+from avgas_pipeline.demo.hearing import UNWANTED, Listener, Sampling
+from avgas_pipeline.demo.kept import KeptRecordings
 from avgas_pipeline.demo.live_window import LiveWindow
 from avgas_pipeline.demo.serving import MAX_BODY_BYTES, find_examples, served
 from avgas_pipeline.demo.words import plain
@@ -97,6 +101,15 @@ def test_a_recording_is_heard_once_and_drawn_again(listener, url, browser, monke
         assert sounds and soundfile.read(io.BytesIO(archive.read(sounds[0])))[0].size
 
 
+def test_the_one_that_was_chosen_last_is_heard(url, browser):
+    browser.find_element(By.CSS_SELECTOR, "#recording input[type=file]").send_keys(str(EXAMPLES / "Farm1.wav"))
+    wait(browser, lambda page: page.find_element(By.CSS_SELECTOR, "#example input").get_attribute("value") == "")
+    browser.find_element(By.ID, "go").click()
+    wait(browser, lambda page: "sheep bleating" in text_of(page, "status"))
+    choose(browser, "mixture-dog-bird")
+    wait(browser, lambda page: "dog barking" in text_of(page, "status"))
+
+
 def test_each_picture_and_sound_is_saved_by_its_name(url, browser):
     label = browser.find_element(By.CSS_SELECTOR, "#card-0 h2").text.split(",")[0].replace(" ", "-")
     for button in browser.find_elements(By.CSS_SELECTOR, "#card-0 .avgas-save"):
@@ -137,15 +150,47 @@ def test_a_silent_recording_is_said_plainly(listener, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     with pytest.raises(ValueError) as raised:
         listener.hear(str(tmp_path / "silent.wav"), "silent.wav", QUICK)
-    assert plain(raised.value, "silent.wav") == "silent.wav: this recording is silent."
+    assert plain(raised.value, "silent.wav", 60) == "silent.wav: this recording is silent."
+    with pytest.raises(ValueError) as raised:
+        listener.hear(str(DOG_AND_BIRD), "silent-forest.flac", QUICK, negative=str(tmp_path / "silent.wav"))
+    assert plain(raised.value, "silent-forest.flac", 60) == f"{UNWANTED}: this recording is silent."
     heard = listener.hear(str(DOG_AND_BIRD), "dogs", QUICK)
     with pytest.raises(ValueError) as raised:
         listener.draw(heard, [0.0, 0.0], QUICK)
-    assert plain(raised.value, "dogs") == "Every sound is muted, so nothing is left to draw."
-    assert plain(ValueError("Soundscape 0: is damaged."), "dogs") == "is damaged."
-    with pytest.raises(ValueError, match="longer"):
-        soundfile.write(tmp_path / "long.wav", np.zeros(61 * 8000), 8000)
-        listener.hear(str(tmp_path / "long.wav"), "long.wav", QUICK)
+    assert plain(raised.value, "dogs", 60) == "Every sound is muted, so nothing is left to draw."
+    assert plain(ValueError("Soundscape 0: is damaged."), "dogs", 60) == "is damaged."
+    soundfile.write(tmp_path / "long.wav", np.zeros(61 * 8000), 8000)
+    with pytest.raises(ValueError) as raised:
+        listener.hear(str(tmp_path / "long.wav"), "silent-forest.wav", QUICK)
+    assert "longer than 10 minutes, the most" in plain(raised.value, "silent-forest.wav", 600)
+
+
+def test_sources_are_drawn_again_in_another_way(listener):
+    heard = listener.hear(str(DOG_AND_BIRD), "dogs", QUICK)
+    before = [np.asarray(source.images[0]) for source in heard.sources]
+    assert not listener.draw(heard, [0.5, 1.0], QUICK)
+    assert listener.draw(heard, [0.0, 1.0], replace(QUICK, seed=5))
+    names = [source.name for source in heard.sources]
+    fresh = listener.hear(str(DOG_AND_BIRD), "dogs", replace(QUICK, seed=5))
+    assert names == [source.name for source in fresh.sources] and heard.weights == [0.0, 1.0]
+    for source, other, old in zip(heard.sources, fresh.sources, before, strict=True):
+        np.testing.assert_array_equal(source.images[0], other.images[0])
+        assert np.abs(np.asarray(source.images[0]) - old.astype(float)).mean() > 0
+
+
+def test_recordings_are_forgotten(listener):
+    kept, heard = KeptRecordings(2), [listener.hear(str(DOG_AND_BIRD), "dogs", QUICK) for _ in range(4)]
+    folders = [each.folder for each in heard]
+    kept.put("first", heard[0])
+    kept.put("first", heard[1])
+    assert [each.is_closed for each in heard] == [True, False, False, False]
+    kept.put("second", heard[2])
+    kept.forget("second")
+    kept.forget("nobody")
+    assert [each.is_closed for each in heard] == [True, False, True, False]
+    kept.put("third", heard[3])
+    kept.put("fourth", listener.hear(str(DOG_AND_BIRD), "dogs", QUICK))
+    assert [folder.exists() for folder in folders] == [False, False, False, True]
 
 
 def test_visitors_have_their_own(listener):
@@ -158,8 +203,8 @@ def test_visitors_have_their_own(listener):
         assert not path.exists()
 
 
-def test_the_microphone_is_drawn_again_and_again(listener):
-    samples, rate = soundfile.read(DOG_AND_BIRD, dtype="int16")
+def test_the_microphone_is_drawn_again_and_again(listener, monkeypatch):
+    samples, rate = soundfile.read(DOG_AND_BIRD, dtype="float32")
     window, found = LiveWindow(listener), set()
     assert window.draw(0) == (None, [])
     for start in range(0, len(samples), rate // 2):
@@ -168,9 +213,14 @@ def test_the_microphone_is_drawn_again_and_again(listener):
         found |= {source.name for source in sources}
         assert image is None or image.size == listener.pipe.default_size[::-1]
     assert {"dog barking", "bird chirping, tweeting"} <= found
-    window.add(rate, np.zeros(5 * rate, np.int16))
+    assert not window.is_news
+    window.add(rate, np.zeros(5 * rate, np.float32))
+    assert window.is_news
     with pytest.raises(ValueError, match="silent"):
         window.draw(0)
+    monkeypatch.setattr(live_window, "LIMIT_S", 0.0)
+    window.add(rate, samples)
+    assert window.is_over and not window.is_news
 
 
 def ask(url, path, body=b"", headers=()):
@@ -195,6 +245,15 @@ def test_what_is_too_much_is_refused(url):
     assert ask(url, "/") == 200
     for path in ("/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/file=../../etc/passwd"):
         assert ask(url, path) in (403, 404)
+
+
+def test_nothing_is_fetched_from_an_address(url):
+    """gradio would, of any size, and for anybody."""
+    file = {"path": "http://127.0.0.1:9/large.wav", "meta": {"_type": "gradio.FileData"}}
+    for path in ("HTTPS://example.org/x.wav", " http://127.0.0.1:9/x.wav", "file:///etc/passwd"):
+        body = json.dumps({"data": [[{"more": {**file, "path": path}}]], "session_hash": "x"}).encode()
+        for route in ("/gradio_api/queue/join", "/gradio_api/run/hear", "/gradio_api/call/hear"):
+            assert ask(url, route, body, {"Content-Type": "application/json"}) == 400
 
 
 def test_two_gigabytes_and_a_hundred_open_connections_do_no_harm(url):

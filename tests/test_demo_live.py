@@ -1,7 +1,9 @@
 """The microphone of a real browser, which hears a file, is drawn again and again."""
 
+import os
 import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from selenium.webdriver.common.by import By
 from test_demo import DOG_AND_BIRD
 
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.demo import live_window
 from avgas_pipeline.demo.hearing import Listener
 from avgas_pipeline.demo.serving import served
 
@@ -43,7 +46,7 @@ def test_the_microphone_is_drawn_again_and_again(url, browser):
     wait(browser, lambda page: page.find_elements(By.CSS_SELECTOR, "#live img"))
     wait(browser, lambda page: "dog barking" in text(page) or "bird chirping" in text(page))
     # Several pictures, and both of what the microphone hears.
-    rate = wait(browser, lambda page: re.search(r"(?!0\.0)[\d.]+ pictures a second", text(page)))[0]
+    rate = wait(browser, lambda page: re.search(r"(?<![\d.])(?!0\.0)\d+\.\d pictures a second", text(page)))[0]
     wait(browser, lambda page: "dog barking" in text(page) and "bird chirping" in text(page))
     print("live:", rate)
     assert browser.find_element(By.CSS_SELECTOR, "#live img").get_attribute("alt").startswith("Drawing of ")
@@ -64,3 +67,15 @@ def test_it_stops_when_nobody_looks(url, browser):
         return text(page) == before
 
     wait(browser, is_still)
+
+
+@pytest.mark.slow
+def test_it_ends_by_itself_and_keeps_no_voice(url, browser, monkeypatch):
+    monkeypatch.setattr(live_window, "LIMIT_S", 4.0)
+    browser.execute_script("Object.defineProperty(document, 'hidden', {value: false, configurable: true});")
+    browser.find_element(By.CSS_SELECTOR, "#live-microphone button.record-button").click()
+    wait(browser, lambda page: page.find_elements(By.CSS_SELECTOR, "#live-microphone button.stop-button"))
+    wait(browser, lambda page: "ended by itself" in text(page))
+    wait(browser, lambda page: page.find_elements(By.CSS_SELECTOR, "#live-microphone button.record-button"))
+    # What is on its way when it ends.
+    assert len(list(Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*.wav"))) < 5

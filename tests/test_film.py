@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from itertools import pairwise
+from itertools import count, pairwise
+from pathlib import Path
 
 import av
 import numpy as np
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 from avgas_pipeline import load_audio
 from avgas_pipeline.cli import app
 from avgas_pipeline.film.captions import captions, to_srt, to_vtt
+from avgas_pipeline.film.make import STORYBOARD_PIXELS, Film, storyboard
 from avgas_pipeline.film.scenes import SHORTEST_S, Scene, find_scenes
 from avgas_pipeline.film.sound import RATE, sound_frames
 from avgas_pipeline.film.video import BAND, FRAME_RATE, SIDE, draw_frame
@@ -75,7 +77,7 @@ def test_a_quiet_source_is_heard_where_it_has_most():
 def test_sources_that_are_not_drawn_or_have_no_activity():
     unknown = SoundSource(is_drawn=False, activity=np.ones(700), activity_hop_s=HOP_S)
     always = SoundSource(label="rain")
-    assert find_scenes([unknown, always], 10.0) == [Scene(0.0, 10.0, (1,))]
+    assert find_scenes([unknown, always], 10.0) == [Scene(0.0, 10.0, (0, 1))]
     assert find_scenes([source("dog", [(0, 1)], 1)], 1.0) == [Scene(0.0, 1.0, (0,))]
 
 
@@ -96,6 +98,27 @@ def test_scenes_cover_a_recording_once(shares, duration_s):
         assert one.end_s == other.start_s and one.sources != other.sources
     if len(scenes) > 1:
         assert min(scene.end_s - scene.start_s for scene in scenes) > SHORTEST_S - 3 * HOP_S
+
+
+def test_unknown_sounds_have_a_caption_and_no_picture():
+    unknown = SoundSource(label_probs=np.ones(3) / 3, is_drawn=False, activity=np.ones(700), activity_hop_s=HOP_S)
+    dog = source("dog barking", [(4, 9)], 11)
+    scenes = find_scenes([unknown, dog], 11.0)
+    texts = [text for _, _, text in captions(scenes, [unknown, dog])]
+    assert texts == ["[unknown sound]", "[unknown sound continues] [dog barking]", "[unknown sound continues]"]
+    made = Film(scenes, [unknown, dog], {(1,): PIL.Image.new("RGB", (64, 64), "red")})
+    assert np.asarray(made.still(1))[:SIDE, :, 0].mean() > 200 > np.asarray(made.still(0))[:SIDE, :, 0].mean()
+    assert np.asarray(made.still(0))[SIDE:].max() > 200
+
+
+def test_a_storyboard_of_many_scenes_is_no_larger():
+    dog = SoundSource(label="dog barking", activity=np.ones(700), activity_hop_s=HOP_S)
+    pictures = {(0,): PIL.Image.new("RGB", (64, 64), "red")}
+    few, many = (
+        storyboard(Film([Scene(second, second + 1, (0,)) for second in range(count)], [dog], pictures))
+        for count in (5, 900)
+    )
+    assert few.width == 4 * 264 + 8 and many.width * many.height < 1.2 * STORYBOARD_PIXELS
 
 
 def test_captions_say_what_comes_and_what_goes_on():
@@ -192,6 +215,52 @@ def test_a_killed_film_leaves_nothing_and_can_be_made_again(dog_and_bird, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"film.mp4", "captions.vtt", "captions.srt"}
 
 
+def onset_s(wave, rate, floor_db=-25.0):
+    """Where a sound begins to be heard: its level over 50 ms, below that of its loudest moment."""
+    block = rate // 20
+    level = np.sqrt(np.square(wave[: len(wave) // block * block].reshape(-1, block)).mean(axis=1))
+    return float(np.argmax(level >= level.max() * 10 ** (floor_db / 20))) * block / rate
+
+
+@pytest.mark.slow
+def test_ten_minutes_of_all_examples(tmp_path):
+    """Every sound begins with a picture, and the captions are as long as the film."""
+    rate = 16000
+    examples = sorted(path for path in Path("examples").iterdir() if path.suffix in (".wav", ".flac", ".ogg"))
+    waves = [load_audio(path, target_sampling_rate=rate) for path in examples]
+    pieces, planted, length = [], [], 0
+    for number in count():
+        if length >= 600 * rate:
+            break
+        wave, pause = waves[number % len(waves)], np.zeros(3 * rate, dtype=np.float32)
+        planted.append(length / rate + onset_s(wave, rate))
+        pieces += [wave, pause]
+        length += len(wave) + len(pause)
+    whole = np.concatenate(pieces)[: 600 * rate]
+    planted = [start for start in planted if start < 600 - SHORTEST_S]
+    soundfile.write(tmp_path / "ten.wav", whole, rate)
+    film(tmp_path / "ten.wav", "--out", tmp_path / "film.mp4")
+    cues = read_subtitles(tmp_path / "captions.vtt")
+    starts = np.array([start for start, _, _ in cues])
+    late = [start for start in planted if np.abs(starts - start).min() > 0.5]
+    assert not late
+    with av.open(str(tmp_path / "film.mp4")) as container:
+        assert container.duration / av.time_base == pytest.approx(600, abs=0.1)
+        lengths = [float(stream.duration * stream.time_base) for stream in container.streams]
+    assert lengths == pytest.approx([600, 600], abs=0.1)
+
+
+def test_a_recording_is_read_piece_by_piece(tmp_path):
+    """Its samples are where they were, of one channel as of two."""
+    rate = 48000
+    noise = 0.2 * np.random.default_rng(0).standard_normal((3 * rate, 2)).astype(np.float32)
+    for channels in (1, 2):
+        soundfile.write(tmp_path / "noise.wav", noise[:, :channels], rate, subtype="FLOAT")
+        frames = [frame.to_ndarray() for frame in sound_frames(tmp_path / "noise.wav", 3.0, None, 60, "noise")]
+        assert len(frames) > 3
+        np.testing.assert_array_equal(np.concatenate(frames, axis=1), noise.T[np.arange(2) % channels])
+
+
 def test_a_stereo_recording_stays_in_stereo(tmp_path):
     rate = 22050
     time_s = np.arange(3 * rate) / rate
@@ -202,6 +271,21 @@ def test_a_stereo_recording_stays_in_stereo(tmp_path):
         assert container.streams.audio[0].rate == RATE
         sound = np.concatenate([frame.to_ndarray() for frame in container.decode(audio=0)], axis=1)
     assert np.abs(sound[0]).mean() > 20 * np.abs(sound[1]).mean()
+
+
+def test_one_damaged_frame_does_not_end_the_sound(tmp_path):
+    rate = 44100
+    soundfile.write(tmp_path / "whole.mp3", 0.2 * np.random.default_rng(0).standard_normal((8 * rate, 2)), rate)
+    broken = bytearray((tmp_path / "whole.mp3").read_bytes())
+    broken[len(broken) // 4 : len(broken) // 4 + 40] = bytes(40)
+    # A name with a colon is no address.
+    path = tmp_path / "2024-01-01T07:30:00.mp3"
+    path.write_bytes(bytes(broken))
+    with pytest.warns(UserWarning, match="damaged"):
+        duration_s = len(load_audio(path)) / 16000
+    sound = np.concatenate([f.to_ndarray() for f in sound_frames(path, duration_s, None, 60, "noise")], axis=1)
+    assert np.abs(sound[:, -2 * RATE : -RATE // 2]).mean() > 0.05
+    assert np.abs(sound[0] - sound[1]).mean() > 0.05
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3"])
@@ -220,6 +304,16 @@ def test_a_damaged_stereo_recording_is_heard_as_far_as_it_goes(tmp_path, suffix)
     assert sum(frame.samples for frame in frames) == 4 * RATE
     sound = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
     assert np.abs(sound[:, RATE // 2 : RATE]).mean() > 0.05
+
+
+def test_nothing_else_is_replaced(dog_and_bird, tmp_path):
+    own = tmp_path / "film.mp4"
+    own.write_bytes((dog_and_bird / "film.mp4").read_bytes())
+    before = own.read_bytes()
+    result = CliRunner().invoke(app, ["film", str(own), "--out", str(own)])
+    assert result.exit_code == 2 and "is the recording itself" in result.output and own.read_bytes() == before
+    result = CliRunner().invoke(app, ["film", DOG_AND_BIRD, "--out", str(dog_and_bird / "other.mp4")])
+    assert result.exit_code == 2 and "the captions of film.mp4 are in this folder" in result.output
 
 
 @pytest.mark.parametrize(

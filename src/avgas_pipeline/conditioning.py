@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from .errors import NoSourceError, NothingToDrawError
 from .pipeline_output import EncodedAudio, SoundSource
 
 
@@ -88,7 +89,7 @@ def weights_of_sources(
     else:
         raise ValueError(f"{where} has {len(sources)} sources, but {len(weights)} `source_weights`.")
     if not any(values):
-        raise ValueError(f"{where}: all its sources have a weight of 0, so nothing is left to draw.")
+        raise NothingToDrawError(f"{where}: all its sources have a weight of 0, so nothing is left to draw.")
     return values
 
 
@@ -398,7 +399,7 @@ def _drawn(mask: torch.Tensor, sources: Sequence[Sequence[SoundSource]]) -> torc
     for number, found in enumerate(sources):
         is_drawn = [source.is_drawn for source in found]
         if not any(is_drawn):
-            raise ValueError(NOTHING_KNOWN.format(number))
+            raise NoSourceError(NOTHING_KNOWN.format(number))
         drawn[number, mask[number]] = torch.tensor(is_drawn, device=mask.device)
     return drawn
 

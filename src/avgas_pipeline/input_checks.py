@@ -10,6 +10,7 @@ from diffusers import DiffusionPipeline
 
 from .audio.loading import Recording
 from .audio.windows import is_silent
+from .errors import NoSourceError, SilentRecordingError
 from .pipeline_output import EncodedAudio
 
 
@@ -183,10 +184,10 @@ def check_text(
 
 
 def check_not_silent(recordings: Sequence[Recording], hint: str) -> None:
-    """Raises `ValueError` if one of the recordings is silent."""
+    """Raises [`~avgas_pipeline.errors.SilentRecordingError`] if one of the recordings is silent."""
     for recording in recordings:
         if is_silent(recording.waveform):
-            raise ValueError(f"{recording.name}: is silent; {hint}.")
+            raise SilentRecordingError(f"{recording.name}: is silent; {hint}.")
 
 
 def check_negatives(negatives: Sequence[Recording], num_soundscapes: int) -> None:
@@ -202,8 +203,8 @@ def check_negatives(negatives: Sequence[Recording], num_soundscapes: int) -> Non
 def check_any_source(
     recordings: Sequence[Recording], found: Sequence[Sequence[Any]], presence_threshold: float | None, hint: str
 ) -> None:
-    """Raises `ValueError` if one of the recordings has no present source."""
+    """Raises [`~avgas_pipeline.errors.NoSourceError`] if one of the recordings has no present source."""
     why = "none is probable enough" if presence_threshold is None else f"none reaches {presence_threshold:g}"
     for recording, tracks in zip(recordings, found, strict=True):
         if not tracks:
-            raise ValueError(f"{recording.name}: no source is present ({why}); {hint}.")
+            raise NoSourceError(f"{recording.name}: no source is present ({why}); {hint}.")

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .audio.loading import DEFAULT_MAX_DURATION_S
 from .conditioning import NOTHING_KNOWN, Rows, step_generators, weights_of_sources, weights_per_soundscape
+from .errors import NoSourceError
 from .exclusive import in_use
 from .input_checks import check_count
 from .loaders.painter import check_call, load_painter
@@ -192,7 +193,7 @@ def paint_sources(
         own = [(source, value) for source, value in zip(found, values, strict=True) if value > 0]
         named = [_named(source, id2label or {}) for source, _ in own]
         if not any(source.label for source in named):
-            raise ValueError(NOTHING_KNOWN.format(number))
+            raise NoSourceError(NOTHING_KNOWN.format(number))
         drawn = [bool(source.label) for source in named]
         kept.append(
             [dataclasses.replace(source, is_drawn=is_drawn) for (source, _), is_drawn in zip(own, drawn, strict=True)]

@@ -262,7 +262,7 @@ class AVGASPipeline(
                 See [`~AVGASPipeline.__call__`].
             max_batch_rows (`int`, *optional*):
                 The most windows that go through the audio encoder at a time, at all speeds together; never more than
-                16.
+                8.
             lora_scale (`float`, *optional*), device (`torch.device`, *optional*):
                 Factor on the separator's LoRA layers, and where the models run, if not on the pipeline's device.
 

@@ -131,7 +131,13 @@ def _warn(text: str) -> None:
     warnings.warn(text, stacklevel=5)
 
 
-def _open(stream: ByteStream, name: str) -> Any:
+def open_container(stream: ByteStream, name: str) -> Any:
+    """
+    A file as PyAV's container; nothing that it names is opened.
+
+    Raises:
+        ValueError: If it is no audio or video file.
+    """
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "none"}
     kind = None
     try:
@@ -152,7 +158,7 @@ def _open(stream: ByteStream, name: str) -> Any:
 
 def _tracks(stream: ByteStream, name: str) -> dict[int, str]:
     """Sound tracks by number, the most promising first, with a few words about each."""
-    with _open(stream, name) as container:
+    with open_container(stream, name) as container:
         tracks = list(container.streams.audio)
         if not tracks:
             raise ValueError(f"{name}: has no sound track.")
@@ -171,7 +177,8 @@ def _decode_track(stream: ByteStream, number: int, sampling_rate: int, max_durat
     track, samplers = _decode_once(stream, number, sampling_rate, max_duration_s, name, {})
     downmixes = {count: sampler.choose() for count, sampler in samplers.items()}
     if any(downmixes.values()):
-        # From the start, as what cancelled is gone.
+        # From the start, as what cancelled is gone; one waveform in memory is enough.
+        del track
         track, _ = _decode_once(stream, number, sampling_rate, max_duration_s, name, downmixes)
         track.downmix = next(filter(None, downmixes.values()))
     return track
@@ -191,14 +198,14 @@ def _decode_once(
     wav = wav_size(stream)
     # FFmpeg marks the last packet of what was written to a pipe, which may be short, as corrupt.
     is_open_ended = wav is not None or stream.head().find(_OPEN_ENDED_CAF) >= 0
-    with _open(stream, name) as container:
+    with open_container(stream, name) as container:
         track = container.streams.audio[number]
         if track.codec_context is None:
             raise _TrackError("its sound is in a format that can't be decoded")
         expected = _claimed_seconds(container, track)
         clock = _Clock(_origin(container, track), expected, max_duration_s)
         damage: list[str] = []
-        for frame in _frames(container, track, damage, is_open_ended):
+        for frame in decoded_frames(container, track, damage, is_open_ended):
             samples = _samples(frame)
             num_channels = len(samples)
             if num_channels > 1 and not downmixes:
@@ -225,7 +232,7 @@ def _decode_once(
     return _Track(builder.finish(), next(iter(damage), None), None, clock.gaps), samplers
 
 
-def _frames(container: Any, track: Any, damage: list[str], is_open_ended: bool) -> Iterator[Any]:
+def decoded_frames(container: Any, track: Any, damage: list[str], is_open_ended: bool) -> Iterator[Any]:
     """The frames of a sound track, over broken packets; what was wrong is added to `damage`."""
     packets = container.demux(track)
     while True:

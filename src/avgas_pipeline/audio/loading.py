@@ -107,15 +107,17 @@ def load_audio(
 @dataclass(frozen=True)
 class Recording:
     """
-    A loaded recording.
+    A loaded recording. Given to the pipeline at its own rate, it is taken as it is, without another copy.
 
     Attributes:
         name (`str`): What errors call it.
         waveform (`np.ndarray` of shape `(T,)`): Mono, float32 in [-1, 1].
+        sampling_rate (`int`): In Hz.
     """
 
     name: str
     waveform: np.ndarray
+    sampling_rate: int
 
 
 def as_batch(audio: Any) -> list[Any]:
@@ -141,13 +143,16 @@ def load_recordings(
         raise ValueError("`audio` is an empty list.")
     recordings = []
     for number, item in enumerate(batch):
+        if isinstance(item, Recording) and item.sampling_rate == target_sampling_rate:
+            recordings.append(item)
+            continue
         if isinstance(item, (int, float)):
             raise ValueError("A list is a batch of recordings: give samples as an array or tensor.")
         name = describe(item)
         if len(batch) > 1 and not isinstance(item, (str, os.PathLike)):
             name = f"{name}, number {number} of the batch"
         waveform = load_audio(item, sampling_rate, target_sampling_rate, max_duration_s, name, audio_track)
-        recordings.append(Recording(name, waveform))
+        recordings.append(Recording(name, waveform, target_sampling_rate))
     return recordings
 
 

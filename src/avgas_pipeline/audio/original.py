@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import av
 import numpy as np
+
+from .byte_stream import ByteStream
+from .decoding import decoded_frames, open_container
 
 
 # Time stamps that begin later than the file have silence before the sound, which mono loading puts there.
@@ -32,17 +35,32 @@ class PlainTrack:
     sampling_rate: int
 
     def blocks(self, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
-        """Block after block `(channels, T)`, float32, at its own rate or another, in Hz; up to where it is damaged."""
-        with av.open(self.path) as container:
-            layout = container.streams.audio[0].layout
-            resampler = av.AudioResampler(format="fltp", layout=layout, rate=sampling_rate or self.sampling_rate)
-            # `load_audio`, which is asked first, has warned of damage: what can be decoded is heard.
-            with suppress(av.FFmpegError):
-                for frame in container.decode(audio=0):
-                    for resampled in resampler.resample(frame):
-                        yield resampled.to_ndarray()
-            for resampled in resampler.resample(None):
-                yield resampled.to_ndarray()
+        """Block after block `(channels, T)`, float32, at its own rate or another, in Hz; without what is damaged."""
+        with _opened(self.path) as container:
+            track = container.streams.audio[0]
+            layout, rate = track.layout, sampling_rate or self.sampling_rate
+            resampler, kind = None, None
+            # `load_audio`, which is asked first, has warned of damage.
+            for frame in decoded_frames(container, track, damage=[], is_open_ended=True):
+                own = frame.sample_rate, frame.layout.name, frame.format.name
+                if own != kind:
+                    yield from _resampled(resampler, None)
+                    resampler, kind = av.AudioResampler(format="fltp", layout=layout, rate=rate), own
+                yield from _resampled(resampler, frame)
+            yield from _resampled(resampler, None)
+
+
+def _resampled(resampler: av.AudioResampler | None, frame: av.AudioFrame | None) -> Iterator[np.ndarray]:
+    """What comes out for a frame, or at the end."""
+    for resampled in resampler.resample(frame) if resampler is not None else ():
+        yield resampled.to_ndarray()
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """A file's container. PyAV would take a name with a colon for an address, so it is given the open file."""
+    with open(path, "rb") as file, open_container(ByteStream(file, path), path) as container:
+        yield container
 
 
 def plain_track(audio: Any, audio_track: int | None = None, duration_s: float | None = None) -> PlainTrack | None:
@@ -58,7 +76,7 @@ def plain_track(audio: Any, audio_track: int | None = None, duration_s: float | 
     if not isinstance(audio, (str, os.PathLike)):
         return None
     path = os.fspath(audio)
-    with av.open(path) as container:
+    with _opened(path) as container:
         tracks = container.streams.audio
         if len(tracks) != 1 or audio_track not in (None, 0):
             return None

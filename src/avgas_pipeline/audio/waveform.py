@@ -5,6 +5,8 @@ import math
 import numpy as np
 import soxr
 
+from ..errors import RecordingTooLongError
+
 
 BLOCK = 1 << 16
 
@@ -88,7 +90,7 @@ class WaveformBuilder:
     def _check_length(self, seconds: float) -> None:
         # The sum of many blocks is off by some rounding.
         if self._seconds + seconds > self.max_duration_s + 1e-6:
-            raise ValueError(f"{self.name}: longer than `max_duration_s` = {self.max_duration_s:g} s.")
+            raise RecordingTooLongError(f"{self.name}: longer than `max_duration_s` = {self.max_duration_s:g} s.")
 
     def _push(self) -> None:
         """Takes the blocks that wait, all at once: codecs give very short ones."""

@@ -41,6 +41,7 @@ def film(
         check_number("--max-duration", max_duration, 1e-3, math.inf)
         (recording,) = recording_arguments([audio])
         check_is_file(recording)
+        check_out(recording.path, out)
         locate(model)
         pipe = load_pipeline(model, device, dtype)
         pipe.set_progress_bar_config(file=sys.stderr)
@@ -61,3 +62,17 @@ def check_is_file(recording: RecordingArgument) -> None:
     """
     if recording.is_standard_input:
         raise ValueError("standard input: a film needs a file, which is read twice.")
+
+
+def check_out(recording: Path, out: Path) -> None:
+    """
+    Raises:
+        ValueError: If the film would take the place of its recording, or its captions that of another film's.
+    """
+    from ..film.captions import CAPTIONS
+
+    if out.exists() and recording.exists() and out.samefile(recording):
+        raise ValueError(f"--out {out}: is the recording itself.")
+    others = [path.name for path in out.parent.glob(f"*{FILM_SUFFIX}") if path.name != out.name]
+    if (out.parent / f"{CAPTIONS}.vtt").exists() and not out.exists() and others:
+        raise ValueError(f"--out {out}: the captions of {others[0]} are in this folder; choose another one.")

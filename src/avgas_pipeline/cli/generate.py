@@ -176,7 +176,7 @@ def _generate_one(
     import torch
     from accelerate.utils.memory import should_reduce_batch_size
 
-    from ..audio.loading import load_audio
+    from ..audio.loading import Recording, load_audio
     from ..audio.original import plain_track
     from ..results.outputs import INDEX, save_results
 
@@ -191,7 +191,7 @@ def _generate_one(
     generators = [torch.Generator().manual_seed(seed + number) for number in range(call["num_images_per_prompt"])]
     title = printable(recording.path.name)
     (painter or pipe).set_progress_bar_config(desc=title, file=sys.stderr)
-    audio = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": recording.name}
+    audio = Recording(recording.name, waveform, pipe.sampling_rate)
     if (folder / INDEX).exists():
         typer.echo(printable(f"avgas: {folder}: what was drawn there before is replaced."), err=True)
     try:

@@ -12,7 +12,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from ..audio.loading import load_audio
+from ..audio.loading import Recording, load_audio
 from ..audio.original import plain_track
 from ..film.make import draw_film, save_film
 from ..layout import MOST_PLACED
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # Sources that the page has room for: those that a picture has.
 MOST_CARDS = MOST_PLACED
+# What messages call it.
+UNWANTED = "The sound that should not show"
 
 
 @dataclass
@@ -40,6 +42,11 @@ class Sampling:
     num_inference_steps: int | None
     guidance_scale: float | None
     num_images: int = 1
+
+    @property
+    def way(self) -> tuple[int, int | None, float | None]:
+        """What a source's own picture depends on."""
+        return self.seed, self.num_inference_steps, self.guidance_scale
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,6 +77,7 @@ class Heard:
         self.images: list[PIL.Image.Image] = []
         self.weights: list[float] = [1.0] * len(self.sources)
         self.sampling: Sampling | None = None
+        self.is_closed = False
         self._folder: tempfile.TemporaryDirectory | None = None
 
     @property
@@ -91,7 +99,7 @@ class Heard:
         )
 
     def archive(self) -> Path:
-        """A ZIP file with what `avgas generate` writes."""
+        """A ZIP file with what `avgas generate` writes, in place of the one before."""
         results = self.folder / "results"
         output = AVGASPipelineOutput(images=self.images, sources=[self.sources])
         sampling = {} if self.sampling is None else vars(self.sampling)
@@ -106,7 +114,10 @@ class Heard:
         return path
 
     def close(self) -> None:
-        """Remove its files."""
+        """Forget it, and remove its files."""
+        self.is_closed = True
+        self.waveform, self.images, self.sources = np.zeros(0, dtype=np.float32), [], []
+        self.encoded = EncodedAudio()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -164,21 +175,31 @@ class Listener:
         waveform = load_audio(path, target_sampling_rate=rate, max_duration_s=self.max_duration_s, name=name)
         options: dict[str, Any] = {}
         if negative is not None and self.painter is None:
-            options["negative_audio"] = negative
-        audio = {"array": waveform, "sampling_rate": rate, "path": name}
+            quiet = load_audio(negative, target_sampling_rate=rate, max_duration_s=self.max_duration_s, name=UNWANTED)
+            options["negative_audio"] = Recording(UNWANTED, quiet, rate)
+        audio = Recording(name, waveform, rate)
         with self.lock, torch.no_grad():
             encoded = self.pipe.encode_audio(audio, max_duration_s=self.max_duration_s, **options)
         heard = Heard(printable(name), path, waveform, rate, encoded)
-        self.draw(heard, [1.0] * len(heard.sources), sampling, separate=True)
+        self.draw(heard, [1.0] * len(heard.sources), sampling)
         return heard
 
-    def draw(self, heard: Heard, weights: Sequence[float], sampling: Sampling, separate: bool = False) -> None:
+    def draw(self, heard: Heard, weights: Sequence[float], sampling: Sampling) -> bool:
         """
-        Draw a recording's mixed pictures, and those of its sources if asked for, without encoding it again.
+        Draw a recording's mixed pictures without encoding it again; and its sources', if they were not drawn yet, or
+        in another way, which is returned.
 
         Raises:
             ValueError: If all sources have a weight of 0.
         """
+        separate = heard.sampling is None or heard.sampling.way != sampling.way
+        if not all(weights) and separate:
+            # Sources without weight would have no picture of their own.
+            self._draw(heard, [1.0] * len(weights), sampling, separate=True)
+        self._draw(heard, weights, sampling, separate and all(weights))
+        return separate
+
+    def _draw(self, heard: Heard, weights: Sequence[float], sampling: Sampling, separate: bool) -> None:
         call: dict[str, Any] = {"separate": separate, "num_images_per_prompt": sampling.num_images}
         call |= sampling.options
         call["source_weights"] = [list(weights)]

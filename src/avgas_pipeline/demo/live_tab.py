@@ -1,28 +1,34 @@
 """The tab in which the microphone is drawn again and again."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
+import soundfile
 
 from . import cards
 from .hearing import Listener
-from .live_window import LiveWindow
+from .live_window import LIMIT_S, LiveWindow
 from .words import plain
 
 
 # Seconds between two blocks of the microphone, and between two pictures at least.
-BLOCK_S, PICTURE_S = 0.5, 0.05
-# After which listening ends by itself.
-LIMIT_S = 600
+BLOCK_S, PICTURE_S = 0.25, 0.05
 # Visitors that may use their microphones at a time.
 LISTENERS = 32
 LISTENING = "Listening."
-# A page that nobody sees does not listen.
-STOP_WHEN_HIDDEN = """() => {
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) document.querySelector("#live-microphone button.stop-button")?.click();
-  });
+OVER = "Listening has ended by itself. Record again to go on."
+# A page that nobody sees does not listen, nor one that has listened for long enough.
+STOP = """() => {
+  const stop = () => document.querySelector("#live-microphone button.stop-button")?.click();
+  document.addEventListener("visibilitychange", () => { if (document.hidden) stop(); });
+  setInterval(() => {
+    const over = document.querySelector("#live .avgas-over");
+    if (!over) return;
+    over.classList.remove("avgas-over");
+    stop();
+  }, 500);
 }"""
 
 
@@ -35,28 +41,44 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
         together (`dict`): How events that use the pipeline wait for each other.
     """
 
-    def hear(block: tuple[int, np.ndarray] | None, window: LiveWindow | None) -> LiveWindow:
+    def hear(path: str | None, window: LiveWindow | None) -> LiveWindow:
         window = window or LiveWindow(listener)
-        if block is not None:
-            window.add(*block)
+        if path is not None:
+            try:
+                window.add(*read_block(path))
+            finally:
+                # A visitor's voice is not kept.
+                Path(path).unlink(missing_ok=True)
         return window
 
-    def draw(window: LiveWindow | None) -> str:
+    def draw(window: LiveWindow | None) -> tuple[Any, Any]:
         if window is None:
-            return cards.message(LISTENING)
+            return cards.message(LISTENING), gr.skip()
+        if window.is_over:
+            return f'<div class="avgas-over">{cards.message(OVER)}</div>', gr.Timer(active=False)
+        if not window.is_news:
+            return gr.skip(), gr.skip()
         try:
             image, sources = window.draw(seed=0)
         except ValueError as error:
-            return cards.message(plain(error, "microphone"))
+            return cards.message(plain(error, "microphone", LIMIT_S)), gr.skip()
         if image is None:
-            return cards.message(LISTENING)
+            return cards.message(LISTENING), gr.skip()
         names = [source.name for source in sources if source.is_drawn]
         rate = f"{window.pictures_per_second():.1f} pictures a second"
-        return cards.gallery([image], names) + cards.message(f"{', '.join(names)} ({rate})", is_said=False)
+        text = cards.message(f"{', '.join(names)} ({rate})", is_said=False)
+        return cards.gallery([image], names) + text, gr.skip()
 
     gr.Markdown("What the microphone hears, drawn again and again. It stops when this page is hidden.")
     microphone = gr.Audio(
-        sources=["microphone"], streaming=True, type="numpy", label="Microphone", elem_id="live-microphone"
+        sources=["microphone"],
+        streaming=True,
+        type="filepath",
+        format="wav",
+        label="Microphone",
+        elem_id="live-microphone",
+        # Drawing it takes a browser as long as a picture takes here.
+        waveform_options=gr.WaveformOptions(show_recording_waveform=False),
     )
     shown = gr.HTML(elem_id="live")
     window = gr.State(None)
@@ -73,4 +95,10 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
         show_progress="hidden",
         concurrency_limit=LISTENERS,
     )
-    timer.tick(draw, window, shown, show_progress="hidden", **together)
+    timer.tick(draw, window, [shown, timer], show_progress="hidden", **together)
+
+
+def read_block(path: str) -> tuple[int, np.ndarray]:
+    """Rate in Hz and samples `(T,)`, float32, of a block of the microphone."""
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return rate, samples.mean(axis=1)

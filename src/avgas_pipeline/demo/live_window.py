@@ -13,6 +13,8 @@ from .hearing import Listener
 
 # Of the rate that is said, in pictures.
 RATE_OVER = 20
+# Seconds after which listening ends by itself.
+LIMIT_S = 600.0
 
 
 class LiveWindow:
@@ -30,16 +32,23 @@ class LiveWindow:
         self._rate: int | None = None
         self._lock = threading.Lock()
         self._drawn_at: list[float] = []
+        self._began_at = time.monotonic()
+        self.is_news = False
 
-    def add(self, rate: int, samples: np.ndarray) -> None:
-        """Take what was recorded since: int16 or float, `(T,)` or `(T, channels)`."""
-        block = samples.mean(axis=1) if samples.ndim == 2 else samples
-        if np.issubdtype(samples.dtype, np.integer):
-            block = block / np.iinfo(samples.dtype).max
+    @property
+    def is_over(self) -> bool:
+        """Whether it has listened for ten minutes."""
+        return time.monotonic() > self._began_at + LIMIT_S
+
+    def add(self, rate: int, block: np.ndarray) -> None:
+        """Take what was recorded since, `(T,)`, float32; it is news until it is drawn."""
+        if self.is_over:
+            return
         with self._lock:
+            self.is_news = True
             if rate != self._rate:
                 self._samples, self._rate = np.zeros(0, dtype=np.float32), rate
-            self._samples = np.concatenate([self._samples, block.astype(np.float32)])[-round(rate * self.length_s) :]
+            self._samples = np.concatenate([self._samples, block])[-round(rate * self.length_s) :]
 
     def draw(self, seed: int) -> tuple[PIL.Image.Image | None, list[SoundSource]]:
         """
@@ -49,7 +58,7 @@ class LiveWindow:
             ValueError: If it is silent, or nothing is heard in it that the model knows.
         """
         with self._lock:
-            samples, rate = self._samples, self._rate
+            samples, rate, self.is_news = self._samples, self._rate, False
         if rate is None or len(samples) < rate // 2:
             return None, []
         pipe = self.listener.quick_pipe

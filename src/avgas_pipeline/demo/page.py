@@ -5,7 +5,8 @@ from pathlib import Path
 import gradio as gr
 
 from .hearing import Listener
-from .live_tab import STOP_WHEN_HIDDEN, live_tab
+from .kept import KeptRecordings
+from .live_tab import STOP, live_tab
 from .recording_tab import KEPT_S, recording_tab
 
 
@@ -13,6 +14,8 @@ TITLE = "See what a soundscape sounds like"
 CSS = Path(__file__).with_name("page.css")
 # Seconds between two looks for files that nobody needs.
 CLEAN_EVERY_S = 600
+# Recordings that are kept, of all visitors together.
+MOST_KEPT = 32
 # Saves the picture or sound before a button.
 SAVE = """() => {
   document.addEventListener("click", (event) => {
@@ -34,14 +37,20 @@ def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
         listener ([`Listener`]): Hears and draws.
         examples (`dict[str, Path]`): Recordings to try, by name.
     """
+    kept = KeptRecordings(MOST_KEPT)
+
+    def leave(request: gr.Request) -> None:
+        kept.forget(request.session_hash)
+
     # The pipeline does one thing after another.
     together = {"concurrency_limit": 1, "concurrency_id": "pipeline"}
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEPT_S)) as page:
         gr.Markdown(f"# {TITLE}\nGive it a recording: it finds the sounds in it, and draws them.")
         with gr.Tab("A recording"):
-            recording_tab(listener, examples, together)
+            recording_tab(listener, examples, kept, together)
         with gr.Tab("Live", visible=listener.painter is None):
             live_tab(listener, together)
-        page.load(None, js=STOP_WHEN_HIDDEN)
+        page.load(None, js=STOP)
         page.load(None, js=SAVE)
+        page.unload(leave)
     return page

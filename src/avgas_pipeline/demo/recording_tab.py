@@ -1,12 +1,15 @@
 """The tab in which a recording is heard and drawn."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from ..layout import MOST_PLACED
 from . import cards
 from .hearing import MOST_CARDS, Heard, Listener, Sampling
+from .kept import KeptRecordings
 from .words import plain
 
 
@@ -14,15 +17,21 @@ from .words import plain
 KEPT_S = 3600
 LARGEST_SEED = 2**31 - 1
 UNHEARD = "Record something, choose a file, or take an example first."
+FORGOTTEN = "This recording is not kept any more. Press “Show me” once more."
+# A button that can't be seen, which gives the browser the file.
+FETCH = "() => document.querySelector('#archive, #archive a, #archive button').click()"
 
 
-def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[str, Any]) -> None:
+def recording_tab(
+    listener: Listener, examples: dict[str, Path], kept: KeptRecordings, together: dict[str, Any]
+) -> None:
     """
     Build it.
 
     Args:
         listener ([`Listener`]): Hears and draws.
         examples (`dict[str, Path]`): Recordings to try, by name.
+        kept ([`KeptRecordings`]): Of all visitors.
         together (`dict`): How events that use the pipeline wait for each other.
     """
 
@@ -31,6 +40,7 @@ def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[
         file: str | None,
         example: str | None,
         negative: str | None,
+        request: gr.Request,
         *sampling: float | None,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:
@@ -42,37 +52,48 @@ def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[
         try:
             heard = listener.hear(path, name, _sampling(*sampling), negative)
         except (OSError, ValueError) as error:
-            return _nothing(plain(error, name))
+            return _nothing(plain(error, name, listener.max_duration_s))
+        kept.put(request.session_hash, heard)
         found = ", ".join(source.name for source in heard.sources)
         more = len(heard.sources) - MOST_CARDS
         text = f"Heard: {found}." + (f" The last {more} have no card." if more > 0 else "")
         return [heard, cards.message(text), _mixed(heard), *_card_updates(heard)]
 
     def redraw(heard: Heard | None, *controls: Any) -> list[Any]:
+        unchanged = [gr.skip()] * MOST_CARDS
         if heard is None:
-            return [gr.skip(), gr.skip()]
+            # Nothing has been heard yet: what moves holds for what comes.
+            return [gr.skip(), gr.skip(), gr.skip(), *unchanged]
+        if heard.is_closed:
+            return [None, cards.message(FORGOTTEN, is_error=True), gr.skip(), *unchanged]
         sampling, controls = controls[:4], controls[4:]
-        weights, mutes = controls[:MOST_CARDS], controls[MOST_CARDS:]
-        shown = [0.0 if mute else float(weight) for weight, mute in zip(weights, mutes, strict=True)]
-        shown = (shown + [1.0] * len(heard.sources))[: len(heard.sources)]
         try:
-            listener.draw(heard, shown, _sampling(*sampling))
+            is_new = listener.draw(heard, _weights(heard, controls), _sampling(*sampling))
         except ValueError as error:
-            return [cards.message(plain(error, heard.name), is_error=True), gr.skip()]
-        return [cards.message("Drawn again."), _mixed(heard)]
+            text = plain(error, heard.name, listener.max_duration_s)
+            return [gr.skip(), cards.message(text, is_error=True), gr.skip(), *unchanged]
+        # Given back, it is kept for another hour.
+        return [heard, cards.message("Drawn again."), _mixed(heard), *(_card_htmls(heard) if is_new else unchanged)]
+
+    def archive(heard: Heard | None) -> list[Any]:
+        if heard is None or heard.is_closed:
+            return [cards.message(FORGOTTEN, is_error=True), gr.skip()]
+        return [cards.message("Saved as one ZIP file."), gr.update(value=str(heard.archive()))]
 
     def make_film(
         heard: Heard | None,
         *sampling: float | None,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:
-        if heard is None:
-            return [cards.message(UNHEARD, is_error=True), gr.skip(), gr.skip()]
+        if heard is None or heard.is_closed:
+            text = UNHEARD if heard is None else FORGOTTEN
+            return [cards.message(text, is_error=True), gr.skip(), gr.skip()]
         progress(0.0, desc="Making the film")
         try:
             files = [str(path) for path in listener.film(heard, _sampling(*sampling))]
         except (OSError, ValueError) as error:
-            return [cards.message(plain(error, heard.name), is_error=True), gr.skip(), gr.skip()]
+            text = plain(error, heard.name, listener.max_duration_s)
+            return [cards.message(text, is_error=True), gr.skip(), gr.skip()]
         return [
             cards.message("The film is below the sounds."),
             gr.update(value=files[0], visible=True),
@@ -103,7 +124,8 @@ def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[
             status = gr.HTML(elem_id="status")
             mixed = gr.HTML(elem_id="mixed")
             with gr.Row():
-                download = gr.DownloadButton("Download all (ZIP)", visible=False, elem_id="download")
+                download = gr.Button("Download all (ZIP)", visible=False, elem_id="download")
+                fetched = gr.DownloadButton("The ZIP file", elem_id="archive", elem_classes="avgas-unseen")
                 film_button = gr.Button("Make a film", visible=False, elem_id="make-film")
     boxes, htmls, weights, mutes = [], [], [], []
     with gr.Row(equal_height=False):
@@ -120,12 +142,12 @@ def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[
     overview = gr.HTML(elem_id="overview")
 
     def summary(heard: Heard | None) -> list[Any]:
-        if heard is None:
+        if heard is None or heard.is_closed:
             return ["", gr.update(visible=False), gr.update(visible=False)]
         picture = cards.picture(heard.overview(), f"Overview of {heard.name}", "overview.png")
-        return [picture, gr.update(value=str(heard.archive()), visible=True), gr.update(visible=draws_itself)]
+        return [picture, gr.update(visible=True), gr.update(visible=draws_itself)]
 
-    # The overview and the archive take longer than the picture, so they come after it.
+    # The overview takes longer than the picture, so it comes after it.
     after = {
         "fn": summary,
         "inputs": [heard],
@@ -144,17 +166,21 @@ def recording_tab(listener: Listener, examples: dict[str, Path], together: dict[
     ).then(**after)
     # What was made of the recording before.
     go.click(lambda: [gr.update(value=None, visible=False)] * 2, None, [film, film_files], show_progress="hidden")
-    seed, _, _, count = sampling
+    # The one that was chosen last is heard.
+    for chosen, event in ((recording, recording.input), (file, file.upload), (example, example.input)):
+        others = [part for part in (recording, file, example) if part is not chosen]
+        event(lambda: [None, None], None, others, show_progress="hidden")
     # By pointer and by key, and not where the page itself sets a value.
-    for part in (*weights, *mutes, seed, count):
+    for part in (*weights, *mutes, *sampling):
         part.input(
             redraw,
             [heard, *sampling, *weights, *mutes],
-            [status, mixed],
+            [heard, status, mixed, *htmls],
             show_progress="hidden",
             trigger_mode="always_last",
             **together,
         ).then(**after)
+    download.click(archive, [heard], [status, fetched], show_progress_on=[status], **together).success(None, js=FETCH)
     film_button.click(
         make_film,
         [heard, *sampling],
@@ -180,9 +206,25 @@ def _sampling(seed: float, steps: float | None, guidance: float | None, count: f
     return Sampling(int(seed), None if steps is None else int(steps), guidance, int(count))
 
 
+def _weights(heard: Heard, controls: Sequence[Any]) -> list[float]:
+    """Of a recording's sources, by sliders and boxes: those without a card as they are."""
+    weights, mutes = controls[:MOST_CARDS], controls[MOST_CARDS:]
+    shown = [0.0 if mute else float(weight) for weight, mute in zip(weights, mutes, strict=True)]
+    shown = (shown + [1.0] * len(heard.sources))[: len(heard.sources)]
+    # Sounds that are not drawn do not count.
+    is_any = any(weight > 0 for source, weight in zip(heard.sources, shown, strict=True) if source.is_drawn)
+    return shown if is_any else [0.0] * len(shown)
+
+
 def _mixed(heard: Heard) -> str:
-    names = [source.name for source, weight in zip(heard.sources, heard.weights, strict=True) if weight > 0]
-    return cards.gallery(heard.images, names)
+    drawn = zip(heard.sources, heard.weights, strict=True)
+    names = [source.name for source, weight in drawn if weight > 0 and source.is_drawn]
+    return cards.gallery(heard.images, names[:MOST_PLACED])
+
+
+def _card_htmls(heard: Heard) -> list[str]:
+    htmls = [cards.card(source, number, heard.sampling_rate) for number, source in enumerate(heard.sources)]
+    return (htmls + [""] * MOST_CARDS)[:MOST_CARDS]
 
 
 def _card_updates(heard: Heard | None) -> list[Any]:

@@ -1,5 +1,7 @@
 """The page, served: on this machine alone unless asked otherwise, and never more than it needs."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,29 +69,45 @@ def served(
     Raises:
         OSError: If the address can't be had.
     """
-    page = build_page(listener, examples)
-    page.queue(max_size=QUEUE)
-    largest = round(max_file_mb * MEGABYTE)
-    guard = Middleware(
-        PageGuard,
-        host=host,
-        max_body_bytes=MAX_BODY_BYTES,
-        max_upload_bytes=largest + MEGABYTE,
-        any_host=any_host or share,
-    )
-    try:
-        _, url, shared = page.launch(
-            server_name=host,
-            server_port=port or None,
-            share=share,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            max_file_size=largest,
-            app_kwargs={"middleware": [guard]},
-            css_paths=[CSS],
-            theme=THEME,
+    with _own_files():
+        page = build_page(listener, examples)
+        page.queue(max_size=QUEUE)
+        largest = round(max_file_mb * MEGABYTE)
+        guard = Middleware(
+            PageGuard,
+            host=host,
+            max_body_bytes=MAX_BODY_BYTES,
+            max_upload_bytes=largest + MEGABYTE,
+            any_host=any_host or share,
+            refuses_addresses=True,
         )
-        yield shared or url
-    finally:
-        page.close()
+        try:
+            _, url, shared = page.launch(
+                server_name=host,
+                server_port=port or None,
+                share=share,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                max_file_size=largest,
+                app_kwargs={"middleware": [guard]},
+                css_paths=[CSS],
+                theme=THEME,
+            )
+            yield shared or url
+        finally:
+            page.close()
+
+
+@contextmanager
+def _own_files() -> Iterator[None]:
+    """Uploads and results lie in a folder of their own, which goes when the page does."""
+    before = os.environ.get("GRADIO_TEMP_DIR")
+    with tempfile.TemporaryDirectory(prefix="avgas-page-", dir=before) as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        try:
+            yield
+        finally:
+            os.environ.pop("GRADIO_TEMP_DIR")
+            if before is not None:
+                os.environ["GRADIO_TEMP_DIR"] = before

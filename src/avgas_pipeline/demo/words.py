@@ -1,17 +1,27 @@
 """What went wrong, in a visitor's words."""
 
+from ..errors import NoSourceError, NothingToDrawError, RecordingTooLongError, SilentRecordingError
 
-def plain(error: Exception, name: str) -> str:
+
+def plain(error: Exception, name: str, max_duration_s: float) -> str:
     """
     Args:
         error (`Exception`): Of the pipeline.
         name (`str`): Of the recording.
+        max_duration_s (`float`): Longest recording accepted, in seconds.
     """
-    text = str(error)
-    if "silent" in text:
-        return f"{name}: this recording is silent."
-    if "no sound that the model knows" in text:
+    if isinstance(error, SilentRecordingError):
+        # Its own name, which may be that of the sound that should not show.
+        return f"{str(error).rpartition(': is silent')[0]}: this recording is silent."
+    if isinstance(error, NoSourceError):
         return f"{name}: nothing is heard in it that the model knows."
-    if "weight of 0" in text:
+    if isinstance(error, NothingToDrawError):
         return "Every sound is muted, so nothing is left to draw."
-    return text.removeprefix("Soundscape 0: ")
+    if isinstance(error, RecordingTooLongError):
+        return f"{name}: is longer than {_minutes(max_duration_s)}, the most that this page takes."
+    return str(error).removeprefix("Soundscape 0: ")
+
+
+def _minutes(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{minutes:g} minutes" if minutes >= 2 else f"{seconds:g} seconds"

@@ -7,6 +7,10 @@ from ..pipeline_output import SoundSource
 from .scenes import Scene
 
 
+# Name of the files beside a film.
+CAPTIONS = "captions"
+
+
 def caption(scene: Scene, previous: Scene | None, sources: Sequence[SoundSource]) -> str:
     """What is heard in a scene, each source in brackets: "[dog barking] [raining continues]"; empty for silence."""
     parts = []

@@ -11,10 +11,10 @@ import PIL.Image
 import torch
 from tqdm.auto import tqdm
 
-from ..audio.loading import DEFAULT_MAX_DURATION_S, load_audio
+from ..audio.loading import DEFAULT_MAX_DURATION_S, Recording, describe, load_audio
 from ..files import atomic_files, write_text
 from ..pipeline_output import EncodedAudio, SoundSource
-from .captions import caption, captions, to_srt, to_vtt
+from .captions import CAPTIONS, caption, captions, to_srt, to_vtt
 from .scenes import Scene, find_scenes
 from .sound import sound_frames
 from .video import BAND, SIDE, draw_frame, write_film
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from ..pipeline_avgas import AVGASPipeline
 
 
-CAPTIONS = "captions"
-# Of a still in the storyboard, in pixels, and stills in a row.
-STORYBOARD_WIDTH, STORYBOARD_COLUMNS = 256, 4
+# Of a still in the storyboard, in pixels, and stills in a row at least; and of all stills, in pixels.
+STORYBOARD_WIDTH, STORYBOARD_COLUMNS, STORYBOARD_PIXELS = 256, 4, 30_000_000
 
 
 @dataclass
@@ -37,18 +36,19 @@ class Film:
     Attributes:
         scenes (`list[Scene]`): One after another.
         sources (`list[SoundSource]`): Of the whole recording; scenes have their numbers.
-        pictures (`dict`): A picture for every set of sources, `None` for none.
+        pictures (`dict`): A picture for every set of sources that are drawn together; none for the empty one.
     """
 
     scenes: list[Scene]
     sources: list[SoundSource]
-    pictures: dict[tuple[int, ...], PIL.Image.Image | None]
+    pictures: dict[tuple[int, ...], PIL.Image.Image]
 
     def still(self, number: int) -> PIL.Image.Image:
         """The frame of a scene, with its caption."""
         scene = self.scenes[number]
         previous = self.scenes[number - 1] if number else None
-        return draw_frame(self.pictures[scene.sources], caption(scene, previous, self.sources))
+        picture = self.pictures.get(_drawn(scene, self.sources))
+        return draw_frame(picture, caption(scene, previous, self.sources))
 
 
 def plan_film(
@@ -82,9 +82,9 @@ def plan_film(
         name=name,
         audio_track=audio_track,
     )
-    value = {"array": waveform, "sampling_rate": pipe.sampling_rate, "path": name}
+    recording = Recording(name or describe(audio), waveform, pipe.sampling_rate)
     with torch.no_grad():
-        encoded = pipe.encode_audio(value, return_audio=False, max_duration_s=max_duration_s)
+        encoded = pipe.encode_audio(recording, return_audio=False, max_duration_s=max_duration_s)
     return draw_film(pipe, encoded, len(waveform) / pipe.sampling_rate, seed, **call)
 
 
@@ -101,18 +101,23 @@ def draw_film(pipe: "AVGASPipeline", encoded: EncodedAudio, duration_s: float, s
     """
     sources = encoded.sources[0]
     scenes = find_scenes(sources, duration_s)
-    pictures = _draw(pipe, encoded, sorted({scene.sources for scene in scenes}), seed, **call)
+    pictures = _draw(pipe, encoded, sorted({_drawn(scene, sources) for scene in scenes} - {()}), seed, **call)
     return Film(scenes, sources, pictures)
+
+
+def _drawn(scene: Scene, sources: Sequence[SoundSource]) -> tuple[int, ...]:
+    """Those of a scene's sources that its picture shows: unknown sounds are in the caption alone."""
+    return tuple(number for number in scene.sources if sources[number].is_drawn)
 
 
 def _draw(
     pipe: "AVGASPipeline", encoded: EncodedAudio, sets: Sequence[tuple[int, ...]], seed: int, **call: Any
-) -> dict[tuple[int, ...], PIL.Image.Image | None]:
-    """A picture for every set of sources, all from the same noise; none of none."""
-    pictures: dict[tuple[int, ...], PIL.Image.Image | None] = {(): None}
+) -> dict[tuple[int, ...], PIL.Image.Image]:
+    """A picture for every set of sources, all from the same noise."""
+    pictures = {}
     count = len(encoded.sources[0])
     with _without_bar(pipe):
-        for chosen in tqdm([each for each in sets if each], desc="drawing scenes"):
+        for chosen in tqdm(sets, desc="drawing scenes"):
             weights = [float(number in chosen) for number in range(count)]
             generator = torch.Generator().manual_seed(seed)
             pictures[chosen] = pipe(**encoded, source_weights=[weights], generator=generator, **call).images[0]
@@ -131,15 +136,17 @@ def _without_bar(pipe: "AVGASPipeline") -> Iterator[None]:
 
 
 def storyboard(film: Film) -> PIL.Image.Image:
-    """All scenes on one sheet, in their order."""
-    columns = min(STORYBOARD_COLUMNS, len(film.scenes))
-    height, gap = round((SIDE + BAND) * STORYBOARD_WIDTH / SIDE), 8
-    rows = math.ceil(len(film.scenes) / columns)
-    sheet = PIL.Image.new("RGB", (columns * (STORYBOARD_WIDTH + gap) + gap, rows * (height + gap) + gap), "white")
-    for number in range(len(film.scenes)):
+    """All scenes on one sheet, in their order; the more there are, the smaller."""
+    count, gap = len(film.scenes), 8
+    columns = min(max(STORYBOARD_COLUMNS, math.ceil(math.sqrt(count))), count)
+    width = min(STORYBOARD_WIDTH, math.floor(math.sqrt(STORYBOARD_PIXELS / count * SIDE / (SIDE + BAND))))
+    height = round((SIDE + BAND) * width / SIDE)
+    rows = math.ceil(count / columns)
+    sheet = PIL.Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
+    for number in range(count):
         row, column = divmod(number, columns)
-        small = film.still(number).resize((STORYBOARD_WIDTH, height), PIL.Image.Resampling.LANCZOS)
-        sheet.paste(small, (gap + column * (STORYBOARD_WIDTH + gap), gap + row * (height + gap)))
+        small = film.still(number).resize((width, height), PIL.Image.Resampling.LANCZOS)
+        sheet.paste(small, (gap + column * (width + gap), gap + row * (height + gap)))
     return sheet
 
 

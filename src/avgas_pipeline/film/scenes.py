@@ -41,20 +41,18 @@ def find_scenes(sources: Sequence[SoundSource], duration_s: float, shortest_s: f
     The scenes of a recording, one after another from its start to its end.
 
     Args:
-        sources (`Sequence[SoundSource]`): Of the whole recording. Those without `activity` are heard throughout; those
-            that are not drawn are in no scene.
+        sources (`Sequence[SoundSource]`): Of the whole recording. Those without `activity` are heard throughout.
         duration_s (`float`): The recording's length, in seconds.
         shortest_s (`float`, defaults to 1.5): Of a scene, in seconds.
     """
-    drawn = [number for number, source in enumerate(sources) if source.is_drawn]
-    hop_s = next((sources[number].activity_hop_s for number in drawn if sources[number].activity is not None), None)
+    hop_s = next((source.activity_hop_s for source in sources if source.activity is not None), None)
     if hop_s is None or duration_s <= shortest_s:
-        return [Scene(0.0, duration_s, tuple(drawn))]
+        return [Scene(0.0, duration_s, tuple(range(len(sources))))]
     frames = max(math.ceil(duration_s / hop_s), 1)
     shortest = max(round(shortest_s / hop_s), 1)
     heard = np.zeros((len(sources), frames), dtype=bool)
-    for number in drawn:
-        activity = sources[number].activity
+    for number, source in enumerate(sources):
+        activity = source.activity
         heard[number] = True if activity is None else _is_heard(activity, frames, hop_s, shortest)
     # Where any source comes or goes.
     edges = [0, *(np.flatnonzero((heard[:, 1:] != heard[:, :-1]).any(axis=0)) + 1).tolist(), frames]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # What has nowhere a larger share of the energy is not heard as a source.
 LEAST_SHARE = 0.03
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
-MAX_WINDOWS = 16
+MAX_WINDOWS = 8
 
 # Presence and most probable label of every slot of a window, to the slots whose tokens and masks are needed.
 KeepRule = Callable[[Sequence[float], Sequence[int]], Collection[int]]
@@ -90,7 +90,7 @@ def encode(
         recordings (`Sequence[Sequence[Window]]`): The windows of one recording or more, as
             [`AudioModels.cut_windows`] gives them. Silent windows are left out, unless all of a recording are.
         models ([`AudioModels`]): The models.
-        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 16.
+        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 8.
         keep (`Callable`, *optional*): Of which slots to keep tokens and mask, which take most of the memory, by
             presence and label of all: see [`~avgas_pipeline.separation.tracking.present_slots`]. All if not given.
         progress_bar (`Callable`, *optional*): Makes the bar that is shown, given its `total`, where the windows take

@@ -71,7 +71,7 @@ def render(
         return spectrum, power(spectrum)
 
     loudest_frame = max(float(spectra(window)[1].sum(dim=0).amax()) for window in range(len(windows)))
-    sample_weight = np.zeros(num_samples, dtype=np.float32)
+    sample_weight = np.zeros(num_samples if return_audio else 0, dtype=np.float32)
     frame_weight = np.zeros(num_frames, dtype=np.float32)
     for source in sources:
         source.activity = np.zeros(num_frames, dtype=np.float32)
@@ -84,7 +84,8 @@ def render(
         frames = slice(first_frame, min(first_frame + len(window.samples) // hop_length + 1, num_frames))
         sample_fade = _triangle(len(window.samples))[: span.stop - span.start]
         frame_fade = _triangle(len(window.samples) // hop_length + 1)[: frames.stop - frames.start]
-        sample_weight[span] += sample_fade
+        if return_audio:
+            sample_weight[span] += sample_fade
         frame_weight[frames] += frame_fade
         sounding = [source for track, source in zip(tracks, sources, strict=True) if number in track.masks]
         if not sounding:

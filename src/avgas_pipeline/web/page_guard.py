@@ -1,6 +1,7 @@
 """What a page on the network is asked: only under its own names, and never more than its answers need."""
 
 import ipaddress
+import json
 import re
 import socket
 
@@ -30,6 +31,8 @@ class PageGuard:
         max_upload_bytes (`int`, *optional*): Of a request that uploads files, which is not read into memory here; as
             any other one if not given.
         any_host (`bool`, defaults to `False`): Whether the page has names that are not known here, as behind a tunnel.
+        refuses_addresses (`bool`, defaults to `False`): Whether files have to be uploaded: gradio would fetch what has
+            an address for a path, of any size.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class PageGuard:
         max_body_bytes: int = MAX_BODY_BYTES,
         max_upload_bytes: int | None = None,
         any_host: bool = False,
+        refuses_addresses: bool = False,
     ) -> None:
         self.app = app
         self._max_body_bytes = max_body_bytes
         self._max_upload_bytes = max_upload_bytes
         self._any_host = any_host
+        self._refuses_addresses = refuses_addresses
         own = host.lower().strip("[]")
         self._is_everywhere = own in _EVERYWHERE
         self._names = {*_LOCAL, own}
@@ -66,6 +71,9 @@ class PageGuard:
         body = await _read_body(headers, receive, self._max_body_bytes)
         if body is None:
             await _refuse(scope, receive, send)
+            return
+        if self._refuses_addresses and _names_address(body):
+            await PlainTextResponse("Files have to be uploaded.", 400)(scope, receive, send)
             return
         await self.app(scope, _replayed(body, receive), send)
 
@@ -139,6 +147,24 @@ async def _read_body(headers: Headers, receive: Receive, most: int) -> bytes | N
             return None
         if not message.get("more_body", False):
             return body
+
+
+def _names_address(body: bytes) -> bool:
+    """Whether JSON names a file by an address; anything else than JSON names none."""
+    try:
+        waiting = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return False
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and re.match(r"\s*[a-z][a-z0-9+.-]*://", path, re.IGNORECASE):
+                return True
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return False
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
