@@ -94,6 +94,15 @@ def test_generates_without_naming_a_model(tmp_path):
     assert PIL.Image.open(tmp_path / "out/mixed.png").size == (256, 256)
 
 
+def test_hears_the_same_under_autocast(mini):
+    (plain,) = mini.separate_audio(EXAMPLES / "mixture-dog-bird.flac")
+    with torch.autocast("cpu", torch.bfloat16):
+        (rounded,) = mini.separate_audio(EXAMPLES / "mixture-dog-bird.flac")
+    assert [source.label for source in rounded] == [source.label for source in plain]
+    for one, other in zip(rounded, plain, strict=True):
+        assert one.certainty == pytest.approx(other.certainty, abs=0.05)
+
+
 @pytest.mark.slow
 def test_same_seed_same_bytes_in_fresh_processes(tmp_path):
     for name in ("first", "second"):

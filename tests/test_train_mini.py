@@ -39,6 +39,7 @@ SETTINGS = {
     "distill": DistillSettings,
     "drawing": DrawingSettings,
     "generator": GeneratorSettings,
+    "lora": GeneratorSettings,
     "image-teacher": JudgeSettings,
 }
 

@@ -22,6 +22,7 @@ TRAINING = Path(__file__).parents[1] / "training"
 FOLDER = TRAINING / "configs"
 SETTINGS = {
     "generator": GeneratorSettings,
+    "lora": GeneratorSettings,
     "autoencoder": AutoencoderSettings,
     "image-teacher": JudgeSettings,
     "drawing": DrawingSettings,

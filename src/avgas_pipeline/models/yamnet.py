@@ -95,6 +95,10 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature({"input_features": features}, tensor_type=return_tensors)
 
     def _features(self, waveforms: Sequence[np.ndarray], device: str) -> np.ndarray:
+        with torch.autocast(torch.device(device).type, enabled=False):
+            return self._log_mel(waveforms, device)
+
+    def _log_mel(self, waveforms: Sequence[np.ndarray], device: str) -> np.ndarray:
         frame, hop = round(self.frame_s * self.sampling_rate), round(self.hop_s * self.sampling_rate)
         # As many frames as hops: the last ones reach into the padding.
         padded = np.full((len(waveforms), self.n_samples + frame - hop), self.padding_value, dtype=np.float32)

@@ -142,6 +142,8 @@ def encode_views(
             yield place, align_views(number, rows[offset :: len(batch)], shares[offset])
 
 
+# Autocast is for models: what is computed of their results is not rounded.
+@torch.autocast("cpu", enabled=False)
 def align_views(
     number: int, rows: Sequence[tuple[AudioVisualSeparatorOutput, int]], shares: torch.Tensor | None = None
 ) -> WindowViews:
@@ -169,6 +171,7 @@ def align_views(
     )
 
 
+@torch.autocast("cpu", enabled=False)
 def average_views(views: WindowViews, keep: KeepRule | None = None) -> WindowEncoding:
     """
     A window's slots: presence is the mean over views, and so are label probabilities, weighted by presence. A slot

@@ -14,6 +14,7 @@ from ..pipeline_output import SoundSource
 from .tracking import Track
 
 
+@torch.autocast("cpu", enabled=False)
 def render(
     tracks: Sequence[Track],
     waveform: np.ndarray,
