@@ -3,7 +3,8 @@
 import io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import av
@@ -77,8 +78,35 @@ def read_video_clip(
         SkipClipError: If the clip is broken, too large, silent, too short, a still picture, or has no sound or
             picture.
     """
+    with _any_fault_skips():
+        waveform = _useful_sound(video, sampling_rate, min_duration_s)
+        duration = len(waveform) / sampling_rate
+        image, frame_s = _encoded_frame(video, moments, duration, image_size)
+        return VideoExample(encode_flac(waveform, sampling_rate), image, duration, frame_s)
+
+
+def read_video_frame(
+    video: str | os.PathLike | bytes, moments: Sequence[float] = (), sound_s: float = 0.0, image_size: int = 256
+) -> tuple[bytes, float]:
+    """
+    Only the frame of a clip whose sound is elsewhere: JPEG, and when it is shown, in seconds from the clip's start.
+
+    Args:
+        video, moments, image_size: As of [`read_video_clip`].
+        sound_s (`float`, defaults to 0): How long the clip's sound is, for videos that do not say how long they are.
+
+    Raises:
+        SkipClipError: If the video is missing, broken, too large, a still picture, or has no picture.
+    """
+    with _any_fault_skips():
+        _check_size(video)
+        return _encoded_frame(video, moments, sound_s, image_size)
+
+
+@contextmanager
+def _any_fault_skips() -> Iterator[None]:
     try:
-        return _read_clip(video, moments, sampling_rate, image_size, min_duration_s)
+        yield
     except SkipClipError:
         raise
     except FileNotFoundError:
@@ -88,39 +116,27 @@ def read_video_clip(
         raise SkipClipError("broken", repr(error)) from None
 
 
-def _read_clip(
-    video: str | os.PathLike | bytes,
-    moments: Sequence[float],
-    sampling_rate: int,
-    image_size: int,
-    min_duration_s: float,
-) -> VideoExample:
-    waveform = _useful_sound(video, sampling_rate, min_duration_s)
-    frame, frame_s = _read_frame(video, moments, len(waveform) / sampling_rate)
+def _encoded_frame(
+    video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float, image_size: int
+) -> tuple[bytes, float]:
+    frame, frame_s = _read_frame(video, moments, sound_s)
     frame.thumbnail((image_size, image_size), PIL.Image.Resampling.LANCZOS)
-    return VideoExample(
-        audio=encode_flac(waveform, sampling_rate),
-        image=_encode_jpeg(frame),
-        duration=len(waveform) / sampling_rate,
-        frame_s=frame_s,
-    )
+    return _encode_jpeg(frame), frame_s
 
 
 def read_sound(
     audio: str | os.PathLike | bytes, sampling_rate: int = 16000, min_duration_s: float = 1.0
 ) -> tuple[bytes, float]:
     """
-    Decode a clip of sound alone: FLAC, mono, 16 bit, and how long it is, in seconds. Arguments are as of
-    [`read_video_clip`].
+    Decode a clip's sound alone, of a sound file or a video: FLAC, mono, 16 bit, and how long it is, in seconds.
+    Arguments are as of [`read_video_clip`].
 
     Raises:
         SkipClipError: If it is broken, too large, silent or too short.
     """
-    try:
+    with _any_fault_skips():
         waveform = _useful_sound(audio, sampling_rate, min_duration_s)
-    except FileNotFoundError:
-        raise SkipClipError("missing") from None
-    return encode_flac(waveform, sampling_rate), len(waveform) / sampling_rate
+        return encode_flac(waveform, sampling_rate), len(waveform) / sampling_rate
 
 
 def encode_picture(picture: str | os.PathLike | bytes, image_size: int = 256) -> bytes:
@@ -144,15 +160,19 @@ def encode_picture(picture: str | os.PathLike | bytes, image_size: int = 256) ->
 
 
 def _useful_sound(source: str | os.PathLike | bytes, sampling_rate: int, min_duration_s: float) -> np.ndarray:
-    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
-    if size > MAX_VIDEO_BYTES:
-        raise SkipClipError("too large", f"{size} bytes")
+    _check_size(source)
     waveform = _read_sound(source, sampling_rate)
     if len(waveform) < min_duration_s * sampling_rate:
         raise SkipClipError("too short", f"{len(waveform) / sampling_rate:.2f} s")
     if active_rms(waveform, sampling_rate) < _QUIETEST_RMS:
         raise SkipClipError("silent")
     return waveform
+
+
+def _check_size(source: str | os.PathLike | bytes) -> None:
+    size = len(source) if isinstance(source, bytes) else os.path.getsize(source)
+    if size > MAX_VIDEO_BYTES:
+        raise SkipClipError("too large", f"{size} bytes")
 
 
 def encode_flac(waveform: np.ndarray, sampling_rate: int) -> bytes:

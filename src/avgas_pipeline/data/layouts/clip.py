@@ -1,16 +1,18 @@
 """One clip as a data set holds it, and as training wants it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...loaders.sounds import VGGSOUND_LABELS
 from ..annotations import ClipEntry
 from ..report import SkipReport
-from ..video import SkipClipError, encode_picture, read_sound, read_video_clip
+from ..video import SkipClipError, encode_picture, read_sound, read_video_clip, read_video_frame
 
 
 Medium = str | bytes
+# Of clips that say none.
+DEFAULT_SPLIT = "train"
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,22 @@ def make_example(
         SkipClipError: If it is of no use.
     """
     label = clip.entry.labels[0]
-    frame_s = None
-    if clip.audio is None:
-        read = _first_of_use(clip.videos, moments, sampling_rate, image_size, min_duration_s)
+    image = frame_s = None
+    if clip.audio is None and clip.image is None:
+        read = _first_of_use(
+            clip.videos, lambda video: read_video_clip(video, moments, sampling_rate, image_size, min_duration_s)
+        )
         audio, duration, image, frame_s = read.audio, read.duration, read.image, read.frame_s
     else:
-        audio, duration = read_sound(clip.audio, sampling_rate, min_duration_s)
-        image = None
-        if clip.image is None and clip.videos:
-            read = _first_of_use(clip.videos, moments, sampling_rate, image_size, min_duration_s)
-            image, frame_s = read.image, read.frame_s
-    if clip.image is not None:
-        image, frame_s = encode_picture(clip.image, image_size), None
+        # What a video has beside that does not matter.
+        sounds = clip.videos if clip.audio is None else (clip.audio,)
+        audio, duration = _first_of_use(sounds, lambda sound: read_sound(sound, sampling_rate, min_duration_s))
+        if clip.image is not None:
+            image = encode_picture(clip.image, image_size)
+        elif clip.videos:
+            image, frame_s = _first_of_use(
+                clip.videos, lambda video: read_video_frame(video, moments, duration, image_size)
+            )
     return {
         "id": clip.entry.id,
         "label": label,
@@ -116,11 +122,11 @@ def make_example(
     }
 
 
-def _first_of_use(videos: Sequence[Medium], *how: Any) -> Any:
+def _first_of_use(media: Sequence[Medium], read: Callable[[Medium], Any]) -> Any:
     failure = None
-    for video in videos:
+    for medium in media:
         try:
-            return read_video_clip(video, *how)
+            return read(medium)
         except SkipClipError as error:
             failure = failure or error
     try:
