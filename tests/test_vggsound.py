@@ -26,7 +26,7 @@ from avgas_pipeline.data.annotations import (
 from avgas_pipeline.data.builder import VGGSound
 from avgas_pipeline.data.clips import load_clips
 from avgas_pipeline.data.mixtures import MixtureSampler
-from avgas_pipeline.data.report import read_report
+from avgas_pipeline.data.report import SkipReport, read_report
 from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
 
@@ -180,6 +180,38 @@ def test_streaming_keeps_memory_flat(tmp_path):
     assert growth_kib < 300 * 1024
 
 
+def test_videos_beside_an_archive(clips, tmp_path):
+    """One of them is in both."""
+    write_csv(tmp_path)
+    for name in ("a_b_c_d_e_f_000120", "0bC_ef-hij__000030"):
+        (tmp_path / f"{name}.mp4").write_bytes(clips[name])
+    with tarfile.open(tmp_path / "more.tar", "w") as archive:
+        for name in ("__9O4XZOge4_000030", "a_b_c_d_e_f_000120"):
+            add(archive, f"{name}.mp4", clips[name])
+    (tmp_path / "stray.tar.gz").write_bytes(b"junk")
+    builder = VGGSound(data_dir=str(tmp_path))
+    found = [row["id"] for row in builder.as_streaming_dataset("train")]
+    assert sorted(found) == sorted(name for name, (_, split) in GOOD.items() if split == "train")
+    assert builder.skipped.counts == {"damaged shard": 1}
+
+
+@pytest.mark.parametrize("is_archive", [False, True])
+def test_files_named_as_audiosets_segments(clips, tmp_path, is_archive):
+    entries = [ClipEntry(name, ("dog barking",), "test") for name in ("a_b_c_d_e_f_000120", "zzzzzzzzzzz_000000")]
+    # The last one begins at 1000 s, and no second 1 is asked for.
+    names = ("a_b_c_d_e_f_120000", "zzzzzzzzzzz_0", "zzzzzzzzzzz_1000")
+    content = clips["a_b_c_d_e_f_000120"]
+    if is_archive:
+        with tarfile.open(tmp_path / "segments.tar", "w") as archive:
+            for name in names:
+                add(archive, f"{name}.mp4", content)
+    else:
+        for name in names:
+            (tmp_path / f"{name}.mp4").write_bytes(content)
+    rows = VGGSound(data_dir=str(tmp_path), entries=entries).as_streaming_dataset("test")
+    assert sorted(row["id"] for row in rows) == [entry.id for entry in entries]
+
+
 def test_bad_folders_and_tables(tmp_path):
     with pytest.raises(ValueError, match="data_dir"):
         VGGSound().as_streaming_dataset("train")
@@ -263,6 +295,31 @@ def test_vggsounder_with_its_flags(tmp_path):
         read_vggsounder(tmp_path / "v.csv")
 
 
+def test_vggsounder_says_what_it_leaves_out_and_what_else_is_heard(tmp_path):
+    flags = ["TRUE,false,0", "1,0,0", "False,FALSE,0"]
+    rows = [VGGSOUNDER.splitlines()[0]]
+    for name, flag in zip(("aaaaaaaaaaa_000000", "bbbbbbbbbbb_000000", "ccccccccccc_000000"), flags, strict=True):
+        rows += [f"{name},{label},{modality},{flag}" for label, modality in LABELS]
+    rows += ["ddddddddddd_000000,thunder,V,0,0,0", "no clip,thunder,AV,0,0,0", "no clip,raining,AV,0,0,0"]
+    (tmp_path / "v.csv").write_text("\n".join(rows) + "\n")
+    left_out = SkipReport()
+    (entry,) = read_vggsounder(tmp_path / "v.csv", background_music=False, left_out=left_out)
+    assert entry.id == "ccccccccccc_000000" and entry.labels == ("dog barking", "thunder")
+    assert entry.also_heard == ("raining",)
+    assert left_out.counts == {
+        "flagged background_music": 2,
+        "fewer than 1 labels": 1,
+        "not the name of a clip": 1,
+    }
+    for cell, words in (("V,yes,0,0", "background_music has to be true or false"), ("B,0,0,0", "modality has to be")):
+        (tmp_path / "v.csv").write_text("\n".join([*rows, f"eeeeeeeeeee_000000,thunder,{cell}"]))
+        with pytest.raises(ValueError, match=rf"v\.csv, line {len(rows) + 1}: {words}"):
+            read_vggsounder(tmp_path / "v.csv")
+
+
+LABELS = (("dog barking", "AV"), ("raining", "A"), ("thunder", "AV"), ("wind noise", "V"))
+
+
 def test_llp_and_audioset_strong(tmp_path):
     (tmp_path / "llp.csv").write_text("filename\tevent_labels\nBjCEufrlXm4_20_30\tSpeech,Dog\n")
     assert read_llp(tmp_path / "llp.csv", "test") == [ClipEntry("BjCEufrlXm4_000020", ("Speech", "Dog"), "test")]
@@ -277,6 +334,11 @@ def test_llp_and_audioset_strong(tmp_path):
     assert entry == ClipEntry("s9d-2nhuJCQ_000030", ("Male speech, man speaking", "/m/0bt9lr"), "eval")
     with pytest.raises(ValueError, match="needs the columns"):
         read_llp(tmp_path / "strong.tsv")
+    for read, header in ((read_llp, "filename\tevent_labels"), (read_audioset_strong, "segment_id\tlabel")):
+        (tmp_path / "other.tsv").write_text(f"{header}\nno clip\tDog\nno clip\tCat\n")
+        left_out = SkipReport()
+        assert read(tmp_path / "other.tsv", left_out=left_out) == []
+        assert left_out.counts == {"not the name of a clip": 1}
 
 
 @pytest.mark.parametrize("kind", ["folder", "shards"])

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from ..loaders.sounds import VGGSOUND_LABELS
+from .report import SkipReport
 from .text_files import read_csv, read_csv_columns, read_json
 from .vocabulary import nearest_labels
 
@@ -15,6 +16,12 @@ from .vocabulary import nearest_labels
 # Best moments are counted in frames of 0.1 s, whatever the video's own rate.
 MOMENTS_PER_SECOND = 10
 
+# VGGSounder's: audible only, visible only, both.
+MODALITIES = ("A", "V", "AV")
+# Why a row of annotations is left out whose name is none of a clip.
+NO_CLIP = "not the name of a clip"
+
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 _YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
 # A clip's name has six digits for its start.
 _LATEST_START_S = 10**6 - 1
@@ -36,11 +43,14 @@ class ClipEntry:
         labels (`tuple[str, ...]`): What is heard, and seen where the annotation says so; where one label is wanted,
             it is the first.
         split (`str`, *optional*): `train`, `test` or `val`.
+        also_heard (`tuple[str, ...]`): Further labels that are heard, where not all of these are asked for: who hears
+            them is neither right nor wrong.
     """
 
     id: str
     labels: tuple[str, ...]
     split: str | None = None
+    also_heard: tuple[str, ...] = ()
 
 
 def clip_id(youtube_id: str, start_s: float) -> str:
@@ -61,6 +71,12 @@ def parse_clip_name(name: str) -> str | None:
     if end is not None and int(end) - start >= 1000:
         start //= 1000
     return clip_id(youtube_id, start)
+
+
+def parse_segment_id(name: str) -> str | None:
+    """The clip's id from AudioSet's name of a segment, `<id>_<start ms>`; or `None`."""
+    match = re.fullmatch(rf"({_YOUTUBE_ID})_(\d{{1,12}})", name)
+    return None if match is None else clip_id(match[1], int(match[2]) // 1000)
 
 
 def merge_labels(entries: Iterable[ClipEntry]) -> list[ClipEntry]:
@@ -185,58 +201,98 @@ def read_vggsounder(
     background_music: bool = True,
     static_image: bool = True,
     voice_over: bool = True,
+    left_out: SkipReport | None = None,
 ) -> list[ClipEntry]:
     """
-    Read `vggsounder.csv` (VGGSounder, Apache-2.0): all labels of the clips of VGGSound's test split.
+    Read `vggsounder.csv` (VGGSounder, Apache-2.0): all labels of the clips of VGGSound's test split. What is audible
+    but not kept is in `also_heard`.
 
     Args:
         path (`str` or `os.PathLike`): The file: one row per clip and label.
         modalities (`Iterable[str]`, defaults to `("AV",)`): Labels to keep: `A` audible only, `V` visible only, `AV`.
         min_labels (`int`, defaults to 1): Clips with fewer labels are left out; 2 gives real soundscapes.
         background_music, static_image, voice_over (`bool`, default to `True`): Whether to keep clips so flagged.
+        left_out ([`SkipReport`], *optional*): Where to note clips that are left out.
+
+    Raises:
+        ValueError: If a row can't be read, or has another modality or flag than these; it names the line.
     """
     modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
-    if not set(modalities) <= {"A", "V", "AV"}:
+    if not set(modalities) <= set(MODALITIES):
         raise ValueError(f"`modalities` has to be among 'A', 'V' and 'AV' but is {modalities}.")
+    left_out = SkipReport() if left_out is None else left_out
     keep = {"background_music": background_music, "static_image": static_image, "voice_over": voice_over}
-    labels: dict[str, list[str]] = {}
-    dropped = set()
-    for _, row in read_csv_columns(path, "video_id", "label", "modality", *keep):
+    # Pairs of label and modality by clip.
+    labels: dict[str, list[tuple[str, str]]] = {}
+    reasons: dict[str, str] = {}
+    for where, row in read_csv_columns(path, "video_id", "label", "modality", *keep):
         name = parse_clip_name(row["video_id"])
-        if any(not keep[flag] and row[flag] == "True" for flag in keep):
-            dropped.add(name)
-        if row["modality"] in modalities:
-            labels.setdefault(name, []).append(row["label"])
-    return [
-        ClipEntry(name, tuple(dict.fromkeys(found)), "test")
-        for name, found in labels.items()
-        if name is not None and name not in dropped and len(set(found)) >= min_labels
-    ]
+        if row["modality"] not in MODALITIES:
+            raise ValueError(f"{where}: modality has to be A, V or AV but is {reprlib.repr(row['modality'])}.")
+        flags = [flag for flag in keep if _is_true(row[flag], f"{where}: {flag}") and not keep[flag]]
+        if name is None:
+            reasons[row["video_id"]] = NO_CLIP
+            continue
+        if flags:
+            reasons.setdefault(name, f"flagged {flags[0]}")
+        labels.setdefault(name, []).append((row["label"], row["modality"]))
+    entries = []
+    for name, found in labels.items():
+        chosen = dict.fromkeys(label for label, modality in found if modality in modalities)
+        heard = dict.fromkeys(label for label, modality in found if modality != "V")
+        if len(chosen) < min_labels:
+            reasons.setdefault(name, f"fewer than {min_labels} labels")
+        if name not in reasons:
+            others = tuple(label for label in heard if label not in chosen)
+            entries.append(ClipEntry(name, tuple(chosen), "test", others))
+    for name, reason in reasons.items():
+        left_out.add(name, reason)
+    return entries
 
 
-def read_llp(path: str | os.PathLike, split: str | None = None) -> list[ClipEntry]:
-    """Read an annotation file of LLP (AVVP): tab-separated `filename` (`<id>_<start s>_<end s>`), `event_labels`."""
+def _is_true(text: str, where: str) -> bool:
+    value = _FLAGS.get(text.strip().lower())
+    if value is None:
+        raise ValueError(f"{where} has to be true or false but is {reprlib.repr(text)}.")
+    return value
+
+
+def read_llp(path: str | os.PathLike, split: str | None = None, left_out: SkipReport | None = None) -> list[ClipEntry]:
+    """
+    Read an annotation file of LLP (AVVP): tab-separated `filename` (`<id>_<start s>_<end s>`), `event_labels`.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        split (`str`, *optional*): Of its clips.
+        left_out ([`SkipReport`], *optional*): Where to note rows that name no clip.
+    """
     rows = _read_tsv(path, "filename", "event_labels")
-    return _grouped(((name, label) for name, labels in rows for label in labels.split(",")), split)
+    pairs = ((name, parse_clip_name(name), label) for name, labels in rows for label in labels.split(","))
+    return _grouped(pairs, split, left_out)
 
 
 def read_audioset_strong(
-    path: str | os.PathLike, names: str | os.PathLike | None = None, split: str = "eval"
+    path: str | os.PathLike,
+    names: str | os.PathLike | None = None,
+    split: str = "eval",
+    left_out: SkipReport | None = None,
 ) -> list[ClipEntry]:
     """
     Read `audioset_eval_strong.tsv`: tab-separated `segment_id` (`<id>_<start ms>`), start, end and label of every
     event. Labels are machine ids, or names if `names` gives the two-column table of machine ids and display names.
+
+    Args:
+        path (`str` or `os.PathLike`): The file.
+        names (`str` or `os.PathLike`, *optional*): That table.
+        split (`str`, defaults to `"eval"`): Of its clips.
+        left_out ([`SkipReport`], *optional*): Where to note rows that name no clip.
     """
     display = {}
     if names is not None:
         display = {row[0]: row[1] for _, row in read_csv(names, delimiter="\t") if len(row) >= 2}
     rows = _read_tsv(path, "segment_id", "label")
-    return _grouped(((_in_seconds(name), display.get(label, label)) for name, label in rows), split)
-
-
-def _in_seconds(segment_id: str) -> str:
-    match = re.fullmatch(rf"({_YOUTUBE_ID})_(\d{{1,12}})", segment_id)
-    return f"{match[1]}_{int(match[2]) // 1000}" if match else segment_id
+    pairs = ((name, parse_segment_id(name), display.get(label, label)) for name, label in rows)
+    return _grouped(pairs, split, left_out)
 
 
 def _read_tsv(path: str | os.PathLike, name: str, labels: str) -> Iterator[tuple[str, str]]:
@@ -244,6 +300,17 @@ def _read_tsv(path: str | os.PathLike, name: str, labels: str) -> Iterator[tuple
         yield row[name], row[labels]
 
 
-def _grouped(pairs: Iterable[tuple[str, str]], split: str | None) -> list[ClipEntry]:
-    named = ((parse_clip_name(name), label.strip()) for name, label in pairs)
-    return merge_labels(ClipEntry(name, (label,), split) for name, label in named if name is not None and label)
+def _grouped(
+    rows: Iterable[tuple[str, str | None, str]], split: str | None, left_out: SkipReport | None
+) -> list[ClipEntry]:
+    """Clips of rows: what a clip is called there, its id, and a label."""
+    left_out = SkipReport() if left_out is None else left_out
+    entries, strange = [], {}
+    for said, name, label in rows:
+        if name is None:
+            strange[said] = NO_CLIP
+        elif label.strip():
+            entries.append(ClipEntry(name, (label.strip(),), split))
+    for said, reason in strange.items():
+        left_out.add(said, reason)
+    return merge_labels(entries)

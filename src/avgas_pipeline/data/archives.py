@@ -1,6 +1,7 @@
 """Videos in tar archives, read as a stream, with limits on what an archive may ask for."""
 
 import os
+import re
 import tarfile
 from collections.abc import Collection, Iterator
 from pathlib import PurePosixPath
@@ -8,12 +9,15 @@ from typing import Any, BinaryIO
 
 from datasets.utils.file_utils import xopen
 
-from .annotations import parse_clip_name
+from .annotations import parse_clip_name, parse_segment_id
 from .report import SkipReport
 from .video import MAX_VIDEO_BYTES
 
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".ts", ".m2ts"),
+    *(".3gp", ".3g2"),
+)
 # Names and attributes of one member take less.
 _MAX_HEADER_BYTES = 2**20
 # Videos hardly get smaller; what grows so much is made to fill disks and memory.
@@ -21,10 +25,18 @@ _MAX_EXPANSION = 100
 _CHUNK_BYTES = 2**20
 
 
-def clip_of(path: str) -> str | None:
-    """The clip a video file holds, by its name."""
-    name = PurePosixPath(path)
-    return parse_clip_name(name.stem) if is_video(path) else None
+def clip_of(path: str, wanted: Collection[str] = ()) -> str | None:
+    """
+    The clip a video file holds, by its name. It may also be a segment of AudioSet, whose start is in milliseconds, if
+    it is that clip which is wanted.
+    """
+    if not is_video(path):
+        return None
+    name = PurePosixPath(path).stem
+    clip = parse_clip_name(name)
+    # Starts in seconds are shorter, or have leading zeros.
+    segment = parse_segment_id(name) if re.search(r"_[1-9]\d{3,}$", name) else None
+    return segment if segment in wanted and clip not in wanted else clip
 
 
 def is_video(path: str) -> bool:
@@ -51,7 +63,7 @@ def read_shard(shard: str, wanted: Collection[str], skipped: SkipReport) -> Iter
                 archive.members = []
                 if not member.isfile() or not is_video(member.name):
                     continue
-                name = clip_of(member.name)
+                name = clip_of(member.name, wanted)
                 videos, clips = videos + 1, clips + (name is not None)
                 if name not in wanted:
                     continue

@@ -8,6 +8,10 @@ from pathlib import Path
 from .text_files import read_json_lines
 
 
+# Why a clip is skipped that has another one's id.
+DUPLICATE = "duplicate"
+
+
 class SkipReport:
     """
     Counts skipped clips by reason, and names each in a file if there is one.
