@@ -37,7 +37,7 @@ def make_picture(seed):
     return buffer.getvalue()
 
 
-def _to_parquet(rows, features, path):
+def to_parquet(rows, features, path):
     """As `datasets` writes media that it was given as files: encoding samples would need torchcodec."""
     stored = {"bytes": Value("binary"), "path": Value("string")}
     media = (Audio, Video, Image)
@@ -46,16 +46,17 @@ def _to_parquet(rows, features, path):
     Dataset.from_dict(rows, features=Features(plain)).cast(Features(features)).to_parquet(path)
 
 
-def _write(path, content):
+def write(path, content):
+    """A file, and its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def folder_per_clip(folder):
     """`metadata.csv` and `video/<clip>/video.mp4`."""
     rows = [("file_name", "text")]
     for seed, (name, label) in enumerate(CLIPS.items()):
-        _write(folder / "video" / name / "video.mp4", make_clip(seed))
+        write(folder / "video" / name / "video.mp4", make_clip(seed))
         rows.append((f"video/{name}/video.mp4", label))
     with (folder / "metadata.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -70,7 +71,7 @@ def parquet_with_video(folder):
         "audio": [{"bytes": make_sound(seed), "path": "a.wav"} for seed in range(3)],
         "label": [NAMES.index(label) for label in CLIPS.values()],
     }
-    _to_parquet(rows, features, folder / "test-00000-of-00001.parquet")
+    to_parquet(rows, features, folder / "test-00000-of-00001.parquet")
     return {f"test-00000-{number:06d}": [label] for number, label in enumerate(CLIPS.values())}
 
 
@@ -85,7 +86,7 @@ def audioset(folder):
         "labels": [["/m/0bt9lr", "/m/05tny_"], ["/m/06mb1"], ["/m/09x0r", "/m/04rlf"]],
         "human_labels": names,
     }
-    _to_parquet(rows, features, folder / "train-00000-of-00001.parquet")
+    to_parquet(rows, features, folder / "train-00000-of-00001.parquet")
     return {name[:11]: list(each) for name, each in zip(CLIPS, names, strict=True)}
 
 
@@ -98,16 +99,16 @@ def parquet_with_pictures(folder):
         "photo": [{"bytes": make_picture(seed), "path": None} for seed in range(3)],
         "what": list(CLIPS.values()),
     }
-    _to_parquet(rows, features, folder / "train.parquet")
+    to_parquet(rows, features, folder / "train.parquet")
     return {name: [label] for name, label in CLIPS.items()}
 
 
 def class_folders(folder):
     """Folders of labels with sounds, a video, and a sound with its picture; one label has the name of a split."""
-    _write(folder / "train horning" / "a.wav", make_sound(0))
-    _write(folder / "dog barking" / "b.mp4", make_clip(1))
-    _write(folder / "sea waves" / "c.flac", make_sound(2))
-    _write(folder / "sea waves" / "c.png", make_picture(2))
+    write(folder / "train horning" / "a.wav", make_sound(0))
+    write(folder / "dog barking" / "b.mp4", make_clip(1))
+    write(folder / "sea waves" / "c.flac", make_sound(2))
+    write(folder / "sea waves" / "c.png", make_picture(2))
     return {"train horning/a": ["train horning"], "dog barking/b": ["dog barking"], "sea waves/c": ["sea waves"]}
 
 
@@ -119,19 +120,19 @@ def zip_of_class_folders(folder):
         archive.writestr("clips/train/sea waves/c.wav", make_sound(2))
         archive.writestr("clips/test/dog barking/d.wav", make_sound(3))
     return {
-        "clips/train/dog barking/b": ["dog barking"],
-        "clips/train/sea waves/c": ["sea waves"],
-        "clips/test/dog barking/d": ["dog barking"],
+        "clips/clips/train/dog barking/b": ["dog barking"],
+        "clips/clips/train/sea waves/c": ["sea waves"],
+        "clips/clips/test/dog barking/d": ["dog barking"],
     }
 
 
 def audiofolder(folder):
     """`metadata.jsonl` in folders of splits."""
     for split, seed in (("train", 0), ("test", 1)):
-        _write(folder / split / f"{split}-{seed}.wav", make_sound(seed))
+        write(folder / split / f"{split}-{seed}.wav", make_sound(seed))
         row = {"file_name": f"{split}-{seed}.wav", "label": "dog barking", "more": [1]}
         (folder / split / "metadata.jsonl").write_text(json.dumps(row) + "\n")
-    return {"train-0": ["dog barking"], "test-1": ["dog barking"]}
+    return {"train/train-0": ["dog barking"], "test/test-1": ["dog barking"]}
 
 
 def webdataset(folder):
@@ -144,28 +145,44 @@ def webdataset(folder):
     return {f"clip_{name}": [label] for name, label in CLIPS.items()}
 
 
+def to_zip(path, members):
+    """A ZIP archive of files by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def to_tar(path, members):
+    """A tar archive of files by name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            add(archive, name, content)
+
+
 def esc50(folder):
     """`meta/esc50.csv` and `audio`."""
     rows = ["filename,fold,target,category,esc10,src_file,take"]
     expected = {}
     for seed, category in enumerate(("dog", "sea_waves", "crackling_fire")):
         name = f"{seed % 5 + 1}-10{seed}-A-{seed}"
-        _write(folder / "audio" / f"{name}.wav", make_sound(seed))
+        write(folder / "audio" / f"{name}.wav", make_sound(seed))
         rows.append(f"{name}.wav,{seed % 5 + 1},{seed},{category},False,10{seed},A")
         expected[name] = [category.replace("_", " ")]
-    _write(folder / "meta/esc50.csv", "\n".join(rows).encode())
+    write(folder / "meta/esc50.csv", "\n".join(rows).encode())
     return expected
 
 
 def fsd50k(folder):
     """Ground truth and sounds of both parts."""
-    _write(folder / "FSD50K.dev_audio/64760.wav", make_sound(0))
-    _write(folder / "FSD50K.dev_audio/16399.wav", make_sound(1))
-    _write(folder / "FSD50K.eval_audio/37199.wav", make_sound(2))
+    write(folder / "FSD50K.dev_audio/64760.wav", make_sound(0))
+    write(folder / "FSD50K.dev_audio/16399.wav", make_sound(1))
+    write(folder / "FSD50K.eval_audio/37199.wav", make_sound(2))
     rows = ["fname,labels,mids,split", '64760,"Electric_guitar,Music","/m/02sgy,/m/04rlf",train']
     rows.append("16399,Bark,/m/05tny_,val")
-    _write(folder / "FSD50K.ground_truth/dev.csv", "\n".join(rows).encode())
-    _write(folder / "FSD50K.ground_truth/eval.csv", b"fname,labels,mids\n37199,Rain,/m/06mb1\n")
+    write(folder / "FSD50K.ground_truth/dev.csv", "\n".join(rows).encode())
+    write(folder / "FSD50K.ground_truth/eval.csv", b"fname,labels,mids\n37199,Rain,/m/06mb1\n")
     return {"64760": ["Electric guitar", "Music"], "16399": ["Bark"], "37199": ["Rain"]}
 
 

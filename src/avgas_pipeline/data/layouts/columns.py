@@ -1,5 +1,6 @@
 """Which column of a table says what."""
 
+import ast
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -7,14 +8,14 @@ from dataclasses import dataclass, fields
 
 import yaml
 
-from ..annotations import clip_id
+from ..annotations import clip_id, parse_clip_name
 
 
 # Names that columns have in data sets on the Hub, likeliest first.
 KNOWN = {
     "id": ("id", "video_id", "clip_id", "ytid", "youtube_id", "key", "__key__", "fname", "filename", "file_name"),
-    "audio": ("audio", "flac", "wav", "mp3", "ogg", "opus", "m4a"),
-    "video": ("video", "mp4", "webm", "mkv", "mov", "avi"),
+    "audio": ("audio", "flac", "wav", "mp3", "ogg", "opus", "m4a", "aac", "aif", "aiff"),
+    "video": ("video", "mp4", "webm", "mkv", "mov", "avi", "m4v"),
     "image": ("image", "jpg", "jpeg", "png", "webp", "frame"),
     # Names before numbers of machines.
     "labels": ("human_labels", "labels", "label", "category", "class", "text", "txt", "cls"),
@@ -22,6 +23,9 @@ KNOWN = {
     "start": ("start", "start_seconds", "start_s", "start_time"),
 }
 _LIST_SEPARATOR = re.compile(r"\s*[;|]\s*")
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+# Lists as Python, pandas, NumPy and JSON write them into a cell of text.
+_WRITTEN_LIST = re.compile(rf"\[\s*(?:(?:{_QUOTED})\s*(?:,\s*)?)*\]")
 
 
 @dataclass(frozen=True)
@@ -94,31 +98,49 @@ class ColumnMap:
         return ColumnMap(**found)
 
 
+def is_missing(value: object) -> bool:
+    """Whether a cell says nothing: null, NaN or empty text."""
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
 def labels_of(value: object) -> tuple[str, ...]:
-    """Labels in a cell: one, a list, or several between semicolons or bars; each once, in their order."""
-    values = (
-        value
-        if isinstance(value, (list, tuple))
-        else _LIST_SEPARATOR.split(value or "")
-        if isinstance(value, str)
-        else [value]
-    )
-    return tuple(dict.fromkeys(text for text in (str(each).strip() for each in values if each is not None) if text))
+    """
+    Labels in a cell: one, a list, a list that is written as text, or several between semicolons or bars; each once, in
+    their order.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        if _WRITTEN_LIST.fullmatch(text):
+            value = [ast.literal_eval(quoted) for quoted in re.findall(_QUOTED, text)]
+        else:
+            value = _LIST_SEPARATOR.split(text)
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(dict.fromkeys(str(each).strip() for each in values if not is_missing(each)))
 
 
 def id_of(row: Mapping[str, object], columns: ColumnMap, made: str) -> str:
-    """A row's id: with a start, VGGSound's name of the clip; one that is made where it has none.
+    """
+    A row's id: with a start, VGGSound's name of the clip, and parts of a second where there are some; one that is made
+    where it has none.
 
     Raises:
-        ValueError: If the start is no number of seconds.
+        ValueError: If the start is no number of seconds from 0 on.
     """
     value = row.get(columns.id) if columns.id is not None else None
-    if value is None or not str(value).strip():
+    if is_missing(value):
         return made
+    name = str(value).strip()
     start = row.get(columns.start) if columns.start is not None else None
-    if start is None or start == "":
-        return str(value).strip()
+    if is_missing(start):
+        return name
     try:
-        return clip_id(str(value).strip(), float(start))
+        seconds = float(start)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{made}: a clip can't start at {reprlib.repr(start)} s.") from None
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"a clip can't start at {reprlib.repr(start)} s.")
+    name = parse_clip_name(name) or name
+    whole, milliseconds = divmod(round(1000 * seconds), 1000)
+    suffix = clip_id("", whole) + (f".{milliseconds:03d}" if milliseconds else "")
+    # Some tables have names of clips and starts.
+    return name if name.endswith(suffix) else name + suffix

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..annotations import ClipEntry
 from ..text_files import read_csv_columns
 from .clip import Clip, Layout
-from .parts import listed
+from .parts import listed, told, unique
 
 
 ESC50_TABLE = "meta/esc50.csv"
@@ -21,12 +21,12 @@ def esc50_layout(folder: str | os.PathLike, part_size: int = 512) -> Layout:
     split, `train`; its five folds are in the table.
 
     Raises:
-        ValueError: If the table can't be read.
+        ValueError: If the table can't be read, or a clip has no label.
     """
     folder = Path(folder)
     clips = [
         Clip(
-            ClipEntry(Path(row["filename"]).stem, (row["category"].replace("_", " "),)),
+            ClipEntry(Path(row["filename"]).stem, _labels([row["category"]], where)),
             audio=_inside(folder / "audio", row["filename"], where),
         )
         for where, row in read_csv_columns(folder / ESC50_TABLE, "filename", "category")
@@ -40,7 +40,7 @@ def fsd50k_layout(folder: str | os.PathLike, part_size: int = 512) -> Layout:
     (splits `train` and `val`) and `FSD50K.eval_audio` (`test`), one or several labels each.
 
     Raises:
-        ValueError: If a table can't be read.
+        ValueError: If a table can't be read, or a clip has no label.
     """
     folder, clips = Path(folder), []
     for table, sounds, split in _FSD50K:
@@ -49,10 +49,17 @@ def fsd50k_layout(folder: str | os.PathLike, part_size: int = 512) -> Layout:
             continue
         columns = ("fname", "labels", *(("split",) if split is None else ()))
         for where, row in read_csv_columns(path, *columns):
-            labels = tuple(dict.fromkeys(row["labels"].replace("_", " ").split(",")))
+            labels = _labels(row["labels"].split(","), where)
             audio = _inside(folder / sounds, f"{row['fname']}.wav", where)
             clips.append(Clip(ClipEntry(row["fname"], labels, split or row["split"]), audio=audio))
     return _layout(clips, folder / FSD50K_TRUTH, part_size)
+
+
+def _labels(names: list[str], where: str) -> tuple[str, ...]:
+    labels = tuple(dict.fromkeys(text for name in names if (text := name.replace("_", " ").strip())))
+    if not labels:
+        raise ValueError(f"{where}: needs a label.")
+    return labels
 
 
 def _inside(folder: Path, name: str, where: str) -> str:
@@ -64,4 +71,6 @@ def _inside(folder: Path, name: str, where: str) -> str:
 def _layout(clips: list[Clip], table: Path, part_size: int) -> Layout:
     if not clips:
         raise ValueError(f"{table}: has no clips.")
-    return Layout(listed(clips, part_size), tuple(clip.entry for clip in clips))
+    clips, lost = unique(clips)
+    parts = (*listed(clips, part_size), *told(lost, clips[0].entry.split))
+    return Layout(parts, tuple(clip.entry for clip in clips))

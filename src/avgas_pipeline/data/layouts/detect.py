@@ -6,15 +6,19 @@ import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
+from ..archives import VIDEO_SUFFIXES
 from .clip import Layout
 from .columns import ColumnMap
 from .corpora import ESC50_TABLE, FSD50K_TRUTH, esc50_layout, fsd50k_layout
-from .folders import class_folders_layout, find_metadata, metadata_layout
+from .files import AUDIO_SUFFIXES, files_in
+from .folders import class_folders_layout
+from .metadata import find_metadata, metadata_layout
 from .tables import table_layout
 from .vggsound import TABLE, TAR_SUFFIXES, vggsound_layout
 
 
 LAYOUTS = ("vggsound", "metadata", "class-folders", "table", "esc50", "fsd50k")
+WITH_COLUMNS = ("metadata", "table")
 
 
 def find_layout(data: str | os.PathLike) -> str:
@@ -22,7 +26,7 @@ def find_layout(data: str | os.PathLike) -> str:
     The name of a data set's layout, by the files in it; a Hub repository is a table.
 
     Raises:
-        ValueError: If a folder has none that is known.
+        ValueError: If two tables in a folder contradict each other.
     """
     folder = Path(data)
     if not folder.is_dir():
@@ -35,9 +39,16 @@ def find_layout(data: str | os.PathLike) -> str:
         return "fsd50k"
     if find_metadata(folder):
         return "metadata"
-    if any(path.suffix == ".parquet" or path.name.endswith(TAR_SUFFIXES) for path in folder.rglob("*")):
+    files = list(files_in(folder))
+    has_clips = any(path.suffix.lower() in (*AUDIO_SUFFIXES, *VIDEO_SUFFIXES, ".zip") for path in files)
+    # Shards that were prepared into a folder of clips are not its data; but a folder may hold nothing else.
+    if any(_is_table(path) for path in (files if has_clips else folder.rglob("*"))):
         return "table"
     return "class-folders"
+
+
+def _is_table(path: Path) -> bool:
+    return path.suffix == ".parquet" or path.name.endswith(TAR_SUFFIXES)
 
 
 def read_layout(
@@ -53,7 +64,8 @@ def read_layout(
         part_size (`int`, defaults to 512): Clips of a part, where that can be chosen.
 
     Raises:
-        ValueError: If the layout is unknown or does not fit, or what a column says can't name a split.
+        ValueError: If the layout is unknown or does not fit, columns are given for one that has none, or what a
+            column says can't name a split.
         FileNotFoundError: If files are missing.
     """
     name = layout or find_layout(data)
@@ -67,6 +79,10 @@ def read_layout(
     }
     if name not in readers:
         raise ValueError(f"layout has to be one of {', '.join(LAYOUTS)} but is {name!r}.")
+    if name not in WITH_COLUMNS and columns not in (None, ColumnMap()):
+        raise ValueError(
+            f"{data}: columns are for the layouts {' and '.join(WITH_COLUMNS)}; it has the layout {name}."
+        )
     found = readers[name]()
     for split in {part.split for part in found.parts} - {None}:
         # It names files.

@@ -2,16 +2,20 @@
 
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..annotations import ClipEntry
 from ..archives import read_shard
-from ..report import SkipReport
+from ..report import DUPLICATE, SkipReport
 from ..video import MAX_VIDEO_BYTES
-from .clip import Clip
+from .clip import DEFAULT_SPLIT, Clip
+
+
+# A clip or file that is left out: its name, the reason, and more of it.
+Lost = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,52 @@ class ZipPart:
         return [Path(self.path).name, _size(self.path), clips]
 
 
+@dataclass(frozen=True)
+class LostPart:
+    """
+    What is known to be of no use before it is read.
+
+    Attributes:
+        lost (`tuple`): Clips or files.
+        split (`str`): With which it is told.
+    """
+
+    lost: tuple[Lost, ...]
+    split: str
+    size = 0
+
+    def read(self, skipped: SkipReport) -> Iterator[Clip]:
+        """As of [`Part`]; there is none."""
+        for each in self.lost:
+            skipped.add(*each)
+        return iter(())
+
+    def fingerprint(self) -> Any:
+        """As of [`Part`]."""
+        return [list(each) for each in self.lost]
+
+
+def unique(clips: Iterable[Clip], seen: set[tuple[str, str]] | None = None) -> tuple[list[Clip], list[Lost]]:
+    """
+    The clips that have an id of their own in their split, and the others.
+
+    Args:
+        clips (`Iterable[Clip]`): In their order: of several with one id, the first stays.
+        seen (`set`, *optional*): Splits and ids of clips before; those of these are added.
+    """
+    seen = set() if seen is None else seen
+    kept: list[Clip] = []
+    lost: list[Lost] = []
+    for clip in clips:
+        key = (clip.entry.split or DEFAULT_SPLIT, clip.entry.id)
+        if key in seen:
+            lost.append((clip.entry.id, DUPLICATE, ", ".join(clip.files)))
+        else:
+            seen.add(key)
+            kept.append(clip)
+    return kept, lost
+
+
 def listed(clips: Sequence[Clip], size: int) -> tuple[ListedPart, ...]:
     """Parts of so many neighbours of one split each, so that splits can be loaded alone."""
     by_split: dict[str | None, list[Clip]] = {}
@@ -123,9 +173,14 @@ def listed(clips: Sequence[Clip], size: int) -> tuple[ListedPart, ...]:
         by_split.setdefault(clip.entry.split, []).append(clip)
     return tuple(
         ListedPart(tuple(members[start : start + size]), split)
-        for split, members in sorted(by_split.items(), key=lambda item: item[0] or "train")
+        for split, members in sorted(by_split.items(), key=lambda item: item[0] or DEFAULT_SPLIT)
         for start in range(0, len(members), size)
     )
+
+
+def told(lost: Sequence[Lost], split: str | None) -> tuple[LostPart, ...]:
+    """A part that tells what is lost, with one split of the data set: else it would be told with each."""
+    return (LostPart(tuple(lost), split or DEFAULT_SPLIT),) if lost else ()
 
 
 def _size(path: str) -> int | None:
