@@ -6,10 +6,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
+from dataset_layouts import make_sound
+from dataset_layouts import write as write_file
+from datasets import Dataset
 from evaluation_data import fails, run
+from typer.testing import CliRunner
+from vggsound_tree import make_clip
 
+from avgas_pipeline.cli.checks import bad_input_exits
 from avgas_pipeline.data.clips import load_clips
+from avgas_pipeline.data.layouts.detect import read_layout
 from avgas_pipeline.data.mixtures import MixtureSampler
+from avgas_pipeline.data.prepare import PrepareSettings, prepare
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 
 
@@ -34,9 +43,9 @@ def own_cache(monkeypatch, tmp_path):
 
 
 def write(folder, **columns):
-    """Prepared shards of one row."""
+    """Shards of one row, as they are used; the source group says that they are."""
     folder.mkdir(parents=True, exist_ok=True)
-    row = {"id": "a", "label": "thunder", "audio": b"sound", **columns}
+    row = {"id": "a", "label": "thunder", "source_group": "a", "audio": b"sound", **columns}
     row = {name: value for name, value in row.items() if value is not Ellipsis}
     pq.write_table(pa.Table.from_pylist([row]), folder / "train-00000-00000.parquet")
     (folder / "README.md").write_text(CARD)
@@ -88,6 +97,7 @@ def test_the_command_names_the_data(tmp_path):
 
     data = write(tmp_path / "shards", label=...)
     fails(evaluate(), data, "which column has the labels?")
+    data = write(tmp_path / "one split")
     fails(evaluate("validation"), data, "validation")
     (data / "train-00000-00000.parquet").write_bytes(b"PAR1" + bytes(100))
     fails(evaluate(), data, "can't be read", "Parquet")
@@ -110,3 +120,46 @@ def test_a_dead_link_in_a_folder_is_no_data(folder, tmp_path):
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "notes.txt").symlink_to(tmp_path / "gone")
     assert len(load_clips(data)[0]) == 3
+
+
+def test_sounds_alone_have_no_pictures_when_prepared(tmp_path):
+    for label in ("dog", "cat"):
+        for seed in range(2):
+            write_file(tmp_path / f"data/{label}/{seed}.wav", make_sound(seed))
+    prepare(read_layout(tmp_path / "data"), PrepareSettings(), tmp_path / "shards", num_workers=1)
+    clips, pictures = load_clips(tmp_path / "shards")
+    assert pictures is None and "image" not in clips.column_names
+    assert MixtureSampler(clips, num_sources=2, target="collage").sample(0).image is None
+
+
+def test_each_id_once_of_shards(tmp_path):
+    rows = [{"id": name, "label": "thunder", "source_group": "a", "audio": b""} for name in "aba"]
+    (tmp_path / "shards").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "shards/train.parquet")
+    with pytest.warns(UserWarning, match="shards: 1 skipped: duplicate 1"):
+        assert load_clips(tmp_path / "shards")[0]["id"] == ["a", "b"]
+
+
+def test_a_table_of_others_is_no_shard(tmp_path):
+    rows = {"id": ["a", "b"], "label": ["dog;cat", "cow"], "split": ["train", "test"]}
+    (tmp_path / "data").mkdir()
+    Dataset.from_dict({**rows, "audio": [make_sound(0), make_sound(1)]}).to_parquet(tmp_path / "data/train.parquet")
+    (train,), (test,) = (load_clips(tmp_path / "data", split)[0] for split in ("train", "test"))
+    assert (train["id"], train["labels"]) == ("a", ["dog", "cat"]) and test["id"] == "b"
+
+
+def test_what_is_skipped_is_told_each_time_and_by_the_commands(tmp_path):
+    write_file(tmp_path / "data/dog/a.wav", make_sound(0))
+    write_file(tmp_path / "data/dog/b.wav", b"junk")
+    write_file(tmp_path / "data/dog/c.mp4", make_clip(0))
+    app = typer.Typer()
+
+    @app.command()
+    def command():
+        with bad_input_exits():
+            load_clips(tmp_path / "data")
+
+    for _ in range(2):
+        said = CliRunner().invoke(app).stderr
+        assert f"avgas: warning: {tmp_path / 'data'}: 1 skipped: broken 1." in said
+        assert "1 of 2 clips have no picture, so none is used." in said

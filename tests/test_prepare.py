@@ -1,17 +1,20 @@
 import json
 import subprocess
 import sys
+import tarfile
 
 import forked
 import pytest
-from datasets import load_dataset
+from dataset_layouts import make_sound, to_parquet, write
+from datasets import Audio, Value, load_dataset
 from filelock import FileLock
 from test_cli import fails_with_one_line
 from typer.testing import CliRunner
-from vggsound_tree import BAD, GOOD, write_folder, write_shards
+from vggsound_tree import BAD, GOOD, add, write_folder, write_shards
 
 from avgas_pipeline.cli import app
 from avgas_pipeline.data.builder import VGGSound
+from avgas_pipeline.data.cached import load_cached
 from avgas_pipeline.data.layouts.vggsound import vggsound_layout
 from avgas_pipeline.data.prepare import PrepareSettings
 from avgas_pipeline.data.prepare import prepare as prepare_in_python
@@ -118,6 +121,38 @@ def test_clips_in_two_archives_and_in_none_are_reported(clips, tmp_path):
     assert prepare(shards, tmp_path / "out").exit_code == 0
     report = {entry["clip"]: entry["reason"] for entry in read_report(tmp_path / "out/report.jsonl")}
     assert report["a_b_c_d_e_f_000120"] == "duplicate" and report["missing0000_000010"] == "missing"
+
+
+def test_one_clip_counts_once_whatever_archives_it_is_in(clips, tmp_path):
+    """In one of them it is broken, in two it is good."""
+    shards = write_shards(tmp_path / "data", clips)
+    good = (shards / "vggsound_00.tar.gz").read_bytes()
+    (shards / "vggsound_00b.tar.gz").write_bytes(good)
+    with tarfile.open(shards / "a.tar", "w") as archive:
+        add(archive, "a_b_c_d_e_f_000120.mp4", b"broken")
+    for kind in ("parquet", "webdataset"):
+        out = tmp_path / kind
+        assert prepare(shards, out, "--format", kind).exit_code == 0
+        rows = [row for split in ("train", "test") for row in load_cached(out, split=split)]
+        ids = [row["id"] if kind == "parquet" else row["json"]["id"] for row in rows]
+        assert sorted(ids) == sorted(GOOD)
+        told = [(entry["clip"], entry["reason"]) for entry in read_report(out / "report.jsonl")]
+        assert ("a_b_c_d_e_f_000120", "duplicate") in told and ("a_b_c_d_e_f_000120", "broken") not in told
+        first = contents(out)
+        assert prepare(shards, out, "--format", kind).exit_code == 0 and contents(out) == first
+
+
+def test_a_broken_clip_is_told_though_a_good_one_has_its_id(tmp_path):
+    folder = tmp_path / "data"
+    for split, content in (("train", make_sound(1)), ("test", b"RIFF nothing")):
+        write(folder / split / "1.wav", content)
+        write(folder / split / "metadata.csv", "file_name,id,label\n1.wav,same,dog\n")
+    assert "1 skipped: broken 1" in prepare(folder, tmp_path / "metadata").output
+    features = {"id": Value("string"), "audio": Audio(), "label": Value("string")}
+    media = [{"bytes": content, "path": "a.wav"} for content in (make_sound(1), b"RIFF nothing")]
+    to_parquet({"id": ["same"] * 2, "audio": media, "label": ["dog"] * 2}, features, tmp_path / "rows/train.parquet")
+    # Whose second row is another clip.
+    assert "1 skipped: duplicate 1" in prepare(tmp_path / "rows", tmp_path / "table").output
 
 
 def test_two_runs_at_once_do_not_meet(folder, tmp_path):

@@ -15,10 +15,10 @@ from ..loaders.phrases import DEFAULT_STYLE, check_style
 from ..printable import printable
 
 
-# Warnings that say what was done with a recording, or that an option had no effect.
+# Warnings that say what was done with a recording or a data set, or that an option had no effect.
 _SHOWN = (
     "(?s).*(damaged or truncated|is not present|audio tracks|in its time stamps|cancel each other out|has no room for"
-    "|safety checker|the mixed picture shows)"
+    "|safety checker|the mixed picture shows|\\d skipped: |have no picture, so)"
 )
 # Options by the pipeline's arguments, as its messages write these.
 _OPTIONS = {

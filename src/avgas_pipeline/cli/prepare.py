@@ -53,11 +53,13 @@ def prepare(
             raise ValueError(f"--csv is for --layout {VGGSOUND}.")
         if csv is None and layout in (None, VGGSOUND) and (Path(data) / TABLE).is_file():
             csv = Path(data) / TABLE
+        if csv is not None and columns is not None:
+            raise ValueError(f"--columns is not for --layout {VGGSOUND}.")
         # Before the libraries are imported, which takes seconds.
         entries = None if csv is None else read_vggsound(csv)
 
         from ..data.layouts.columns import ColumnMap
-        from ..data.layouts.detect import read_layout
+        from ..data.layouts.detect import find_layout, read_layout
         from ..data.layouts.vggsound import vggsound_layout
         from ..data.prepare import PrepareSettings
         from ..data.prepare import prepare as run
@@ -65,6 +67,9 @@ def prepare(
         if entries is not None:
             clips = vggsound_layout(data, entries, part_size=clips_per_shard)
         else:
+            layout = layout or find_layout(data)
+            if layout == "table" and Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
+                raise ValueError(f"{out}: lies in the data, all of whose folders are read; choose another --out.")
             clips = read_layout(data, layout, ColumnMap.parse(columns), clips_per_shard)
         check_writable(out)
         settings = PrepareSettings(format.value, clips_per_shard, sampling_rate, image_size)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -9,11 +10,11 @@ from datasets import Features, SplitGenerator, Value
 from datasets import Sequence as SequenceFeature
 
 from .annotations import ClipEntry, read_best_moments, read_vggsound
-from .layouts.clip import Layout, Part, make_example
+from .layouts.clip import DEFAULT_SPLIT, Layout, Part, make_example
 from .layouts.columns import ColumnMap
 from .layouts.detect import read_layout
 from .layouts.vggsound import vggsound_layout
-from .report import SkipReport
+from .report import DUPLICATE, SkipReport, read_report
 from .video import SkipClipError
 
 
@@ -33,8 +34,8 @@ FEATURES = Features(
         "frame_s": Value("float64"),
     }
 )
-# Of clips that say none.
-DEFAULT_SPLIT = "train"
+# Of what `datasets` caches: which clips were skipped.
+_SKIPPED = "skipped.jsonl"
 
 
 @dataclass
@@ -61,7 +62,7 @@ class ClipDatasetConfig(datasets.BuilderConfig):
     image_size: int = 256
     min_duration_s: float = 1.0
     report: str | None = None
-    version: datasets.Version = field(default_factory=lambda: datasets.Version("1.0.0"))
+    version: datasets.Version = field(default_factory=lambda: datasets.Version("1.1.0"))
 
 
 class ClipDataset(datasets.GeneratorBasedBuilder):
@@ -76,8 +77,9 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
     `labels`, `label_index` (among VGGSound's 309 sorted labels; -1 for others), `split`, `audio` (FLAC bytes),
     `duration` (s), `image` (JPEG bytes; `None` for sound alone) and `frame_s`.
 
-    Clips that are broken, too large, silent, too short, without sound or picture, or a still picture are skipped,
-    counted in `builder.skipped` (of this process) and named in `report`. A damaged archive ends that archive alone.
+    Clips that are broken, too large, silent, too short, without sound or picture, a still picture, or named as one
+    before are skipped, counted in `builder.skipped` (of this process) and named in `report`. A damaged archive ends
+    that archive alone.
     """
 
     BUILDER_CONFIG_CLASS = ClipDatasetConfig
@@ -88,6 +90,18 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description="Clips with sound, a picture and labels.", features=FEATURES)
+
+    def skipped_of_all(self) -> SkipReport:
+        """What was skipped of a data set that is prepared, now or by an earlier process, if there is no `report`."""
+        found = SkipReport()
+        for entry in read_report(Path(self.cache_dir, _SKIPPED)):
+            found.add(**entry)
+        return found
+
+    def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        super()._download_and_prepare(*args, **kwargs)
+        # Beside the clips, so that who loads them from the cache is told, too.
+        Path(self._output_dir, _SKIPPED).write_text(self.skipped.lines(), encoding="utf-8")
 
     def _layout(self) -> Layout:
         if self.config.data_dir is None:
@@ -115,15 +129,20 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
         self, parts: list[Part], split: str, moments: dict[str, list[float]]
     ) -> Iterator[tuple[Any, dict[str, Any]]]:
         how = (self.config.sampling_rate, self.config.image_size, self.config.min_duration_s)
+        seen: set[str] = set()
         for part_number, part in enumerate(parts):
             for number, clip in enumerate(part.read(self.skipped)):
                 if (clip.entry.split or DEFAULT_SPLIT) != split:
+                    continue
+                if clip.entry.id in seen:
+                    self.skipped.add(clip.entry.id, DUPLICATE)
                     continue
                 try:
                     example = make_example(clip, moments.get(clip.entry.id, ()), *how)
                 except SkipClipError as error:
                     self.skipped.add(clip.entry.id, error.reason, str(error))
                 else:
+                    seen.add(clip.entry.id)
                     yield (part_number, number), example
 
 

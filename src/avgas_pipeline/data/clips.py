@@ -9,11 +9,11 @@ from datasets import get_dataset_config_names
 from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi
 
-from .builder import ClipDataset
+from .builder import FEATURES, ClipDataset
 from .cached import folder_digest, load_cached
 from .layouts.columns import ColumnMap
 from .layouts.detect import find_layout
-from .layouts.tables import stream_table
+from .layouts.tables import stream_table, table_names
 from .soundscapes_mini import load_soundscapes_mini
 from .tables import check_columns
 
@@ -69,27 +69,43 @@ def _load(path: Path, data: str, split: str, layout: str | None, columns: str | 
     if layout == "table" and columns is None:
         if {"audio", "images"} <= set(get_dataset_config_names(data)):
             return load_soundscapes_mini(data, split)
-        if _is_ready(data, split):
-            return load_cached(data, split=split), None
+        if _is_ready(data):
+            return _usable(load_cached(data, split=split), data), None
     version = folder_digest(path) if path.is_dir() else HfApi().dataset_info(data).sha
     builder = ClipDataset(data_dir=data, layout=layout, columns=ColumnMap.parse(columns), hash=version)
     builder.download_and_prepare()
-    if builder.skipped.counts:
-        warnings.warn(f"{data}: {builder.skipped}.", stacklevel=3)
+    skipped = builder.skipped_of_all()
+    if skipped.counts:
+        warnings.warn(f"{data}: {skipped}.", stacklevel=3)
     if split not in builder.info.splits:
         raise ValueError(f"{data}: has no split {split!r}, but {', '.join(map(repr, builder.info.splits))}.")
     if not builder.info.splits[split].num_examples:
-        raise ValueError(f"{data}: not one clip is of use ({builder.skipped}).")
-    clips = builder.as_dataset(split)
-    missing = clips.data.column("image").null_count
-    if missing == 0:
-        return clips, None
-    if missing < len(clips):
-        warnings.warn(f"{data}: {missing} of {len(clips)} clips have no picture, so none is used.", stacklevel=3)
-    return clips.remove_columns(["image", "frame_s"]), None
+        raise ValueError(f"{data}: not one clip is of use ({skipped}).")
+    return _usable(builder.as_dataset(split), data), None
 
 
-def _is_ready(data: str, split: str) -> bool:
-    """Whether a table has clips as they are used, their sounds not to be decoded by `datasets`."""
-    features = stream_table(data, split).features
-    return {"id", "label", "audio"} <= features.keys() and not hasattr(features["audio"], "decode")
+def _is_ready(data: str) -> bool:
+    """
+    Whether a table has clips as they are used, their sounds not to be decoded by `datasets`: `avgas prepare`'s shards,
+    or clips with source groups. Others may have several labels in one cell, or a column of splits.
+    """
+    features = stream_table(data, table_names(data)[0]).features
+    has_clips = {"id", "label", "audio"} <= features.keys() and not hasattr(features["audio"], "decode")
+    return has_clips and ("source_group" in features or FEATURES.keys() <= features.keys())
+
+
+def _usable(clips: Any, data: str) -> Any:
+    """Each id once, and pictures only where every clip has its own; a warning says what is left out."""
+    if "image" in clips.column_names:
+        missing = clips.data.column("image").null_count
+        if 0 < missing < len(clips):
+            warnings.warn(f"{data}: {missing} of {len(clips)} clips have no picture, so none is used.", stacklevel=4)
+        if missing:
+            clips = clips.remove_columns([name for name in ("image", "frame_s") if name in clips.column_names])
+    # Of several rows with one id, the first.
+    rows = {clip: row for row, clip in reversed(list(enumerate(clips["id"])))}
+    if len(rows) < len(clips):
+        repeated = len(clips) - len(rows)
+        warnings.warn(f"{data}: {repeated} skipped: duplicate {repeated}.", stacklevel=4)
+        clips = clips.select(sorted(rows.values()))
+    return clips

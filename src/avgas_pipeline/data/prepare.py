@@ -1,40 +1,39 @@
 """From videos to shards that training reads fast: encoded sound, a JPEG frame, labels."""
 
 import hashlib
-import io
 import itertools
 import json
 import multiprocessing
 import os
-import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..files import remove_partial, write_bytes, write_text
 from .annotations import read_best_moments
-from .builder import DEFAULT_SPLIT, FEATURES
-from .layouts.clip import Clip, Layout, Part, make_example
-from .report import SkipReport
+from .layouts.clip import DEFAULT_SPLIT, Clip, Layout, Part, make_example
+from .layouts.files import PREPARED
+from .report import DUPLICATE, SkipReport
+from .shards import FORMATS
 from .text_files import read_json
 from .video import SkipClipError
 
 
 # A part's number, which is in the names of its shards, and the part.
 Unit = tuple[int, Part]
-FORMATS = ("parquet", "webdataset")
 ENGINES = ("local", "ray")
+# In a prepared folder: what was skipped.
+REPORT = "report.jsonl"
+# Of what `done/` holds: folders of another one are not gone on with.
+VERSION = 2
 # A run that was killed a moment ago may still hold the folder.
 LOCK_TIMEOUT_S = 2.0
 
@@ -72,7 +71,8 @@ def prepare(
 
     A shard is written under a temporary name and renamed; a file in `done/` says that it is finished and names what
     was skipped. Started again after a crash, finished shards are left alone, and the rest comes out byte for byte as
-    without one. `report.jsonl` names every skipped clip.
+    without one. Of several clips with one id in one split, the first is written. `report.jsonl` names every skipped
+    clip.
 
     Args:
         layout ([`Layout`]): Where the clips lie, as of [`~avgas_pipeline.data.layouts.detect.read_layout`]; a part
@@ -92,7 +92,7 @@ def prepare(
             run is at work there, a worker process died, or an argument does not fit.
     """
     if settings.format not in FORMATS or engine not in ENGINES:
-        raise ValueError(f"`format` has to be one of {FORMATS} and `engine` one of {ENGINES}.")
+        raise ValueError(f"`format` has to be one of {tuple(FORMATS)} and `engine` one of {ENGINES}.")
     output_dir = Path(output_dir)
     best_moments = {} if moments is None else read_best_moments(moments)
     if not layout.parts or layout.entries == ():
@@ -123,21 +123,26 @@ class _Worker:
         (number, source), damage = unit, SkipReport()
         clips = source.read(damage)
         seen = 0
+        ids: set[tuple[str, str]] = set()
         for part in itertools.count():
-            in_part = self._write_part(f"{number:05d}-{part:05d}", clips)
+            in_part = self._write_part(f"{number:05d}-{part:05d}", clips, ids)
             seen += in_part
             if in_part < self.settings.clips_per_shard:
                 break
         if damage.entries:
-            done = {"written": [], "skipped": damage.entries}
+            done = {"written": {}, "skipped": damage.entries}
             write_text(self.output_dir / "done" / f"{number:05d}-damage.json", json.dumps(done))
         return seen
 
-    def _write_part(self, name: str, clips: Iterator[Clip]) -> int:
-        """Takes a shard's share of clips, one after the other, and writes it unless that is done; tells how many."""
+    def _write_part(self, name: str, clips: Iterator[Clip], ids: set[tuple[str, str]]) -> int:
+        """
+        Takes a shard's share of clips, one after the other, and writes it unless that is done; tells how many. Those
+        that are written join `ids`, by split.
+        """
         batch = itertools.islice(clips, self.settings.clips_per_shard)
         done = self.output_dir / "done" / f"{name}.json"
         if done.exists():
+            ids.update((split, clip) for split, names in read_json(done)["written"].items() for clip in names)
             return sum(1 for _ in batch)
         skipped = SkipReport()
         examples: dict[str, list[dict[str, Any]]] = {}
@@ -145,18 +150,23 @@ class _Worker:
         how = (self.settings.sampling_rate, self.settings.image_size, self.settings.min_duration_s)
         for clip in batch:
             seen += 1
+            split = clip.entry.split or DEFAULT_SPLIT
+            if (split, clip.entry.id) in ids:
+                skipped.add(clip.entry.id, DUPLICATE)
+                continue
             try:
                 example = make_example(clip, self.moments.get(clip.entry.id, ()), *how)
             except SkipClipError as error:
                 skipped.add(clip.entry.id, error.reason, str(error))
             else:
-                examples.setdefault(clip.entry.split or DEFAULT_SPLIT, []).append(example)
+                ids.add((split, clip.entry.id))
+                examples.setdefault(split, []).append(example)
         if seen == 0:
             return 0
         for split, rows in examples.items():
-            encode, suffix = _ENCODERS[self.settings.format]
-            write_bytes(self.output_dir / f"{split}-{name}.{suffix}", encode(rows))
-        written = [row["id"] for rows in examples.values() for row in rows]
+            kind = FORMATS[self.settings.format]
+            write_bytes(self.output_dir / f"{split}-{name}.{kind.suffix}", kind.encode(rows))
+        written = {split: [row["id"] for row in rows] for split, rows in examples.items()}
         write_text(done, json.dumps({"written": written, "skipped": skipped.entries}))
         return seen
 
@@ -165,7 +175,7 @@ def _fingerprint(layout: Layout, moments: Mapping[str, list[float]]) -> str:
     """Of all that decides which clips go into which shard, and with what; not of where the data lies."""
     annotations = [[entry.id, entry.labels, entry.split] for entry in layout.entries or ()]
     parts = [part.fingerprint() for part in layout.parts]
-    content = json.dumps([annotations, dict(moments), parts], sort_keys=True)
+    content = json.dumps([VERSION, annotations, dict(moments), parts], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -179,7 +189,7 @@ def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> I
     except Timeout:
         raise ValueError(f"{output_dir}: another run is at work there.") from None
     with held:
-        path = output_dir / "prepare.json"
+        path = output_dir / PREPARED
         if path.exists():
             found = read_json(path)
             if not isinstance(found, dict):
@@ -245,95 +255,64 @@ def _run_ray(work: _Worker, units: list[Unit], num_workers: int | None) -> Itera
 def _finish(output_dir: Path, format_name: str, layout: Layout) -> SkipReport:
     """Gathers what was skipped, writes the report and a card, and clears away what a crash left behind."""
     report = SkipReport()
-    parts = [read_json(path) for path in sorted((output_dir / "done").glob("*.json"))]
-    written = Counter(clip for part in parts for clip in part["written"])
+    parts = _without_repeated(output_dir, format_name)
+    written = {clip for part in parts for names in part["written"].values() for clip in names}
+    annotated = Counter(entry.id for entry in layout.entries or ())
     for entry in (entry for part in parts for entry in part["skipped"]):
-        # A clip that is broken in one file may be good in another.
-        if entry["clip"] not in written:
+        # An annotated clip that is broken in one archive may be good in another.
+        is_there = entry["clip"] in written and annotated[entry["clip"]] == 1
+        if entry["reason"] == DUPLICATE or not is_there:
             report.add(**entry)
     skipped = {entry["clip"] for entry in report.entries}
-    # Clips of a table are known only when they are read.
-    expected = written if layout.entries is None else (entry.id for entry in layout.entries)
-    for clip in dict.fromkeys(expected):
+    for clip in annotated:
         if clip not in written and clip not in skipped:
             report.add(clip, "missing")
-        elif written[clip] > 1:
-            report.add(clip, "duplicate", f"{written[clip]} times in the shards")
-    write_text(output_dir / "report.jsonl", report.lines())
+    write_text(output_dir / REPORT, report.lines())
     remove_partial(output_dir)
     write_text(output_dir / "README.md", _card(output_dir, format_name))
     return report
 
 
+def _without_repeated(output_dir: Path, format_name: str) -> list[dict[str, Any]]:
+    """
+    What `done/` holds, after clips that an earlier part has, too, are taken out of their shards: processes do not know
+    of each other's.
+    """
+    parts = []
+    ids: set[tuple[str, str]] = set()
+    for path in sorted((output_dir / "done").glob("*.json")):
+        part = read_json(path)
+        for split, names in part["written"].items():
+            repeated = {name for name in names if (split, name) in ids}
+            ids.update((split, name) for name in names)
+            if not repeated:
+                continue
+            part["written"][split] = [name for name in names if name not in repeated]
+            part["skipped"] += [{"clip": name, "reason": DUPLICATE, "detail": ""} for name in sorted(repeated)]
+            _remove_rows(output_dir / f"{split}-{path.stem}.{FORMATS[format_name].suffix}", format_name, repeated)
+            write_text(path, json.dumps(part))
+        parts.append(part)
+    return parts
+
+
+def _remove_rows(shard: Path, format_name: str, clips: Collection[str]) -> None:
+    """Writes a shard anew without some clips; without it if there are no others. Done before, it changes nothing."""
+    if not shard.exists():
+        return
+    kind = FORMATS[format_name]
+    rows = [row for row in kind.read(shard) if row["id"] not in clips]
+    if rows:
+        write_bytes(shard, kind.encode(rows))
+    else:
+        shard.unlink()
+
+
 def _card(output_dir: Path, format_name: str) -> str:
     """Tells `load_dataset` of the splits."""
-    suffix = _ENCODERS[format_name][1]
+    suffix = FORMATS[format_name].suffix
     splits = sorted({path.name.split("-")[0] for path in output_dir.glob(f"*.{suffix}")})
     if not splits:
         return "No clip was of use; report.jsonl says why.\n"
     files = "".join(f"  - split: {split}\n    path: {split}-*.{suffix}\n" for split in splits)
     configs = f"configs:\n- config_name: default\n  data_files:\n{files}"
-    return f"---\n{configs}{_CARD_FEATURES[format_name]}---\n\nPrepared by `avgas prepare`.\n"
-
-
-def _encode_parquet(rows: list[dict[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=FEATURES.arrow_schema), buffer, compression="none")
-    return buffer.getvalue()
-
-
-def _encode_webdataset(rows: list[dict[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for row in rows:
-            table = {key: value for key, value in row.items() if key not in ("audio", "image")}
-            files = {"flac": row["audio"], "jpg": row["image"], "json": json.dumps(table).encode()}
-            # A dot would end the name, and a slash is a folder.
-            key = quote(row["id"], safe="").replace(".", "%2E")
-            for suffix, content in files.items():
-                if content is None:
-                    continue
-                # Readers leave out names that begin with `__`, as some YouTube ids do. No owner and no date: the bytes
-                # are the same every time.
-                member = tarfile.TarInfo(f"clip_{key}.{suffix}")
-                member.size = len(content)
-                archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-_ENCODERS: dict[str, tuple[Callable[[list[dict[str, Any]]], bytes], str]] = {
-    "parquet": (_encode_parquet, "parquet"),
-    "webdataset": (_encode_webdataset, "tar"),
-}
-
-# `datasets` would decode a WebDataset's sounds, for which it needs torchcodec; Parquet files say what they hold.
-_CARD_FEATURES = {
-    "parquet": "",
-    "webdataset": """dataset_info:
-  features:
-  - name: __key__
-    dtype: string
-  - name: __url__
-    dtype: string
-  - name: flac
-    dtype: binary
-  - name: jpg
-    dtype: binary
-  - name: json
-    struct:
-    - name: id
-      dtype: string
-    - name: label
-      dtype: string
-    - name: labels
-      list: string
-    - name: label_index
-      dtype: int32
-    - name: split
-      dtype: string
-    - name: duration
-      dtype: float64
-    - name: frame_s
-      dtype: float64
-""",
-}
+    return f"---\n{configs}{FORMATS[format_name].features}---\n\nPrepared by `avgas prepare`.\n"
