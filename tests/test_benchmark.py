@@ -3,13 +3,17 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import forked
 import numpy as np
 import pytest
 import soundfile
 import soxr
+from dataset_layouts import make_sound, to_tar, write
+from filelock import FileLock
 from launching import two_processes
+from tiny import save_tiny_judge
 from training_runs import environment
 from typer.testing import CliRunner
 from vggsound_tree import make_clip
@@ -20,6 +24,13 @@ from avgas_pipeline.cli import app
 from avgas_pipeline.data.label_names import vggsound_label
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
+from avgas_pipeline.evaluation.benchmarks import LabelledClips, Selection, choose_clips, decode_clips
+from avgas_pipeline.evaluation.drawings import Drawing
+from avgas_pipeline.evaluation.encoding import _presence
+from avgas_pipeline.evaluation.report import _selection
+from avgas_pipeline.evaluation.scoring import label_calibration, score_sound
+from avgas_pipeline.evaluation.soundscapes import Soundscape
+from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
 
 CATEGORIES = ("dog", "rooster", "frog", "cat", "sea_waves", "church_bells", "sheep", "footsteps")
@@ -118,8 +129,11 @@ def test_vggsounder(vggsounder, tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text())
     data = report["data"]
-    assert data["num_soundscapes"] == 28 and data["left_out"] == {"fewer than 2 labels": 1, "missing": 1}
-    assert data["selection"]["modalities"] == ["AV"] and data["selection"]["background_music"] is False
+    flagged = {"flagged background_music": 1, "flagged static_image": 1}
+    assert data["num_soundscapes"] == 28
+    assert data["left_out"] == {**flagged, "fewer than 2 labels": 1, "missing": 1}
+    flags = {"background_music": False, "static_image": False, "voice_over": False}
+    assert data["selection"] == {"min_labels": 2, "modalities": ["AV"], **flags}
     assert "28 clips count, 1 can't be used" in result.stderr and "report.jsonl" in result.stderr
     assert report["num_sources"] == {"2": 18, "3": 10}
     split = report["by_num_sources"]["sound"]
@@ -130,6 +144,7 @@ def test_vggsounder(vggsounder, tmp_path):
     assert np.mean(values) == pytest.approx(mean)
     text = (out / "report.md").read_text()
     assert "By number of sources:" in text and "| avgas-mini, 3 of 10 |" in text and "modalities AV" in text
+    assert "count neither for nor against" in text
     # Again, it goes on where it was: nothing is decoded or heard twice.
     before = (out / "clips/prepare.json").stat().st_mtime_ns, (out / "report.json").read_bytes()
     shards = {path: path.stat().st_mtime_ns for path in (out / "clips").glob("*.parquet")}
@@ -183,3 +198,99 @@ def test_wrong_options(tmp_path):
     assert result.exit_code == 2 and "--judge" in result.stderr
     result = benchmark("esc51", "--videos", tmp_path, "--out", tmp_path / "report")
     assert result.exit_code == 2 and "esc50" in result.stderr
+    result = benchmark("llp", "--videos", tmp_path, "--out", tmp_path / "report", "--no-draw", "--modality", "A")
+    assert result.exit_code == 2 and "--modality is not for llp" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "selection", "option"),
+    [
+        ("llp", {"modalities": ("AV",)}, "--modality"),
+        ("audioset-strong", {"static_image": True}, "--static-image"),
+        ("esc50", {"voice_over": True}, "--voice-over"),
+        ("esc50", {"names": "names.tsv"}, "--names"),
+        ("vggsounder", {"names": "names.tsv"}, "--names"),
+    ],
+)
+def test_selections_that_annotations_can_not_tell(tmp_path, name, selection, option):
+    with pytest.raises(ValueError, match=f"{option} is not for {name}"):
+        choose_clips(name, tmp_path, None, Selection(**selection))
+
+
+def test_the_report_says_what_applies(tmp_path):
+    write(tmp_path / "AVVP_test_pd.csv", "filename\tevent_labels\nabcdefghijk_10_20\tDog,Cat\nno clip\tDog,Cat\n")
+    write(tmp_path / "abcdefghijk_10_20.mp4", make_clip(1))
+    clips = labelled("llp", tmp_path)
+    data = clips.describe()
+    assert data["selection"] == {"min_labels": 2} and data["left_out"] == {"not the name of a clip": 1}
+    assert "seen and which are only heard" in _selection(data)[0] and "background" not in _selection(data)[0]
+
+
+def labelled(name, folder):
+    chosen = choose_clips(name, folder)
+    decode_clips(folder, folder / "report", chosen, num_workers=1)
+    return LabelledClips(name, folder, folder / "report", chosen, Selection())
+
+
+def test_a_judge_of_recordings_without_pictures(tmp_path):
+    rows = "filename,fold,target,category,esc10,src_file,take\n1-1-A-0.wav,1,0,dog,False,1,A\n"
+    write(tmp_path / "data/meta/esc50.csv", rows)
+    write(tmp_path / "data/audio/1-1-A-0.wav", make_sound(1))
+    save_tiny_judge(tmp_path / "judge", list(VGGSOUND_LABELS))
+    out = tmp_path / "report"
+    options = ("--judge", tmp_path / "judge", "--workers", 1, "--steps", 1)
+    result = benchmark("esc50", "--videos", tmp_path / "data", "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["results"]["mixed"]["avgas-mini"]["crs"]["value"] is not None
+    assert report["data"]["selection"] == {"min_labels": 1}
+
+
+@pytest.fixture
+def two_archives(tmp_path):
+    """Two clips, each in two archives, with labels that are seen and heard and one that is only heard."""
+    names = ("abcdefghijk_000010", "bbcdefghijk_000010")
+    labels = (("dog barking", "AV"), ("cat meowing", "AV"), ("thunder", "A"))
+    rows = [f"{name},{label},{modality},0,0,0" for name in names for label, modality in labels]
+    write(tmp_path / "vggsounder.csv", "\n".join([HEADER, *rows]) + "\n")
+    for archive in ("a.tar", "b.tar"):
+        to_tar(tmp_path / archive, {f"{name}.mp4": make_clip(seed) for seed, name in enumerate(names)})
+    return tmp_path
+
+
+def test_a_clip_in_two_archives_counts_once(two_archives):
+    clips = labelled("vggsounder", two_archives)
+    assert sorted(clips[number].id for number in range(len(clips))) == ["abcdefghijk_000010", "bbcdefghijk_000010"]
+    assert not clips.skipped.counts and clips.describe()["left_out"] == {}
+    # Other processes read what the first one made, whoever holds the folder.
+    with FileLock(two_archives / "report/clips/.lock"):
+        again = LabelledClips("vggsounder", two_archives, two_archives / "report", clips._chosen, Selection())
+    assert again.describe() == clips.describe()
+
+
+def test_what_is_only_heard_counts_neither_way(two_archives):
+    clips = labelled("vggsounder", two_archives)
+    assert clips.true_labels(0) == ["dog barking", "cat meowing"] and clips.also_heard(0) == ["thunder"]
+    assert clips[0].also_heard == ["thunder"]
+    found = ["dog barking", "thunder", "cow lowing", None]
+    drawing = Drawing(labels=found, label_scores=[0.9, 0.95, 0.8, 0.1], slot_scores=[0.9], slot_holds_source=[True])
+    metrics = score_sound([drawing, drawing], clips).compute()
+    values = {name: float(value) for name, value in metrics.items() if value.numel() == 1}
+    assert values["label_precision"] == 0.5 and values["label_recall"] == 0.5
+    assert values["first_label"] == 1.0 and values["false_labels"] == values["confident_false_labels"] == 1.0
+    assert values["count_accuracy"] == 0.0
+    assert label_calibration([drawing, drawing], clips)[0]["confident_right"] == 0.5
+
+
+def test_slots_of_what_is_only_heard_do_not_count():
+    labels = ["dog barking", "cat meowing", "thunder"]
+    pipe = SimpleNamespace(separator=SimpleNamespace(id2label=dict(enumerate(labels))))
+    slots = [
+        SimpleNamespace(score=score, class_probs=np.eye(3)[label] + 0.01)
+        for score, label in ((0.9, 0), (0.8, 2), (0.7, 1), (0.1, 0))
+    ]
+    heard = Soundscape("a", np.zeros(1), 16000, labels[:2], also_heard=labels[2:])
+    assert _presence(slots, heard, pipe) == ([0.9, 0.7, 0.1], [True, True, False])
+    heard = Soundscape("a", np.zeros(1), 16000, labels[:2])
+    assert _presence(slots, heard, pipe) == ([0.9, 0.8, 0.7, 0.1], [True, False, True, False])
+    assert _presence(slots, Soundscape("a", np.zeros(1), 16000, []), pipe)[1] == [False] * 4

@@ -102,17 +102,20 @@ def benchmark(
         def load() -> "EvaluationSet":
             from accelerate import PartialState
 
-            from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips
+            from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips, decode_clips
 
-            chosen_modalities = tuple(each.value for each in modality or [Modality.both])
+            modalities = tuple(each.value for each in modality) if modality else None
             flags = (background_music, static_image, voice_over)
-            selection = Selection(min_labels, chosen_modalities, *flags, None if names is None else str(names))
+            selection = Selection(min_labels, modalities, *flags, None if names is None else str(names))
             known = load_pipeline(model, "cpu", None).separator.id2label.values()
             chosen = choose_clips(name.value, videos, annotations, selection, known)
-            clips = LabelledClips(name.value, videos, out, chosen, selection, image_size, workers)
+            is_first = PartialState().is_main_process
+            if is_first:
+                decode_clips(videos, out, chosen, image_size, workers)
+            clips = LabelledClips(name.value, videos, out, chosen, selection, image_size)
             counted = f"{len(clips)} clips count, {len(chosen.layout.entries) - len(clips)} can't be used"
             details = f" ({clips.skipped}, named in {out / 'clips' / 'report.jsonl'})" if clips.skipped.counts else ""
-            if PartialState().is_main_process:
+            if is_first:
                 typer.echo(printable(f"avgas: {name.value}: {counted}{details}"), err=True)
             return clips
 

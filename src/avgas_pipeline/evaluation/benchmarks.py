@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ..data.layouts.clip import Layout
 from ..data.layouts.corpora import ESC50_TABLE, esc50_layout
 from ..data.layouts.parts import ListedPart
 from ..data.layouts.vggsound import vggsound_layout
-from ..data.prepare import PrepareSettings, prepare
+from ..data.prepare import REPORT, PrepareSettings, prepare
+from ..data.report import SkipReport, read_report
 from ..data.scenes import collage, open_picture
 from ..loaders.sounds import VGGSOUND_LABELS
 from .soundscapes import Soundscape
@@ -26,6 +27,8 @@ from .soundscapes import Soundscape
 # All clips of a benchmark are of one split here.
 SPLIT = "test"
 CLIPS_PER_SHARD = 64
+# In the report's folder.
+CLIPS = "clips"
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,14 @@ class Selection:
 
     Attributes:
         min_labels (`int`, *optional*): Clips with fewer labels are left out; what the benchmark is for if not given.
-        modalities (`tuple[str, ...]`): Of VGGSounder's labels: `A` audible, `V` visible, `AV` both.
+        modalities (`tuple[str, ...]`, *optional*): Of VGGSounder's labels: `A` audible, `V` visible, `AV` both; these
+            if not given.
         background_music, static_image, voice_over (`bool`): Whether VGGSounder's clips with these flags count.
         names (`str`, *optional*): Of AudioSet strong: table of machine ids and display names.
     """
 
     min_labels: int | None = None
-    modalities: tuple[str, ...] = ("AV",)
+    modalities: tuple[str, ...] | None = None
     background_music: bool = False
     static_image: bool = False
     voice_over: bool = False
@@ -54,38 +58,77 @@ class Benchmark:
     One set of annotations.
 
     Attributes:
-        table (`str`, *optional*): Where its file lies in the folder of recordings, if it is not given.
+        table (`str`): Where its file lies in the folder of recordings, if it is not given.
         vocabulary (`str`): Of its labels.
         min_labels (`int`): Fewest labels of a clip, by default.
-        read (`Callable`): Clips from file and selection.
+        read (`Callable`): Clips from file and selection; notes in a report what it leaves out.
         group (`Callable`): What a clip's id says of its origin: clips of one origin count together.
+        selects (`tuple[str, ...]`): What of a selection its annotations can tell, beside the number of labels.
+        note (`str`, *optional*): What a report has to say of its labels.
     """
 
     table: str
     vocabulary: str
     min_labels: int
-    read: Callable[[Path, Selection], list[ClipEntry]]
+    read: Callable[[Path, Selection, SkipReport], list[ClipEntry]]
     group: Callable[[str], str] = field(default=lambda clip: clip[:11])
+    selects: tuple[str, ...] = ()
+    note: str | None = None
 
 
-def _vggsounder(path: Path, selection: Selection) -> list[ClipEntry]:
-    flags = {name: getattr(selection, name) for name in ("background_music", "static_image", "voice_over")}
-    return read_vggsounder(path, selection.modalities, **flags)
+FLAGS = ("background_music", "static_image", "voice_over")
+BOTH = ("AV",)
+# Of the command line, where they are called otherwise.
+_OPTIONS = {"modalities": "modality"}
+_NOT_TOLD_APART = "These annotations do not say which of the labels are seen and which are only heard."
 
 
-def _esc50(path: Path, selection: Selection) -> list[ClipEntry]:
+def _vggsounder(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipEntry]:
+    flags = {name: getattr(selection, name) for name in FLAGS}
+    min_labels = _fewest_labels("vggsounder", selection)
+    return read_vggsounder(path, selection.modalities or BOTH, min_labels, **flags, left_out=left_out)
+
+
+def _llp(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipEntry]:
+    return read_llp(path, SPLIT, left_out)
+
+
+def _audioset_strong(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipEntry]:
+    return read_audioset_strong(path, selection.names, SPLIT, left_out)
+
+
+def _esc50(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipEntry]:
     return list(esc50_layout(path.parent.parent).entries)
 
 
 BENCHMARKS = {
-    "vggsounder": Benchmark("vggsounder.csv", "vggsound", 2, _vggsounder),
-    "llp": Benchmark("AVVP_test_pd.csv", "llp", 2, lambda path, _: read_llp(path, SPLIT)),
+    "vggsounder": Benchmark(
+        "vggsounder.csv",
+        "vggsound",
+        2,
+        _vggsounder,
+        selects=("modalities", *FLAGS),
+        note="Labels that are heard, but are not among those selected, count neither for nor against a system.",
+    ),
+    "llp": Benchmark("AVVP_test_pd.csv", "llp", 2, _llp, note=_NOT_TOLD_APART),
     "audioset-strong": Benchmark(
-        "audioset_eval_strong.tsv", "audioset", 2, lambda path, chosen: read_audioset_strong(path, chosen.names)
+        "audioset_eval_strong.tsv", "audioset", 2, _audioset_strong, selects=("names",), note=_NOT_TOLD_APART
     ),
     # The number of the recording on Freesound is the second part of a clip's name.
     "esc50": Benchmark(ESC50_TABLE, "esc50", 1, _esc50, lambda clip: clip.split("-")[1] if "-" in clip else clip),
 }
+
+
+def check_selection(name: str, selection: Selection) -> None:
+    """
+    Raises:
+        ValueError: If a benchmark's annotations do not tell what a selection asks for.
+    """
+    for part in fields(Selection):
+        applies = part.name == "min_labels" or part.name in BENCHMARKS[name].selects
+        if not applies and getattr(selection, part.name) != part.default:
+            option = _OPTIONS.get(part.name, part.name.replace("_", "-"))
+            raise ValueError(f"--{option} is not for {name}, whose annotations do not tell; leave it out.")
 
 
 @dataclass
@@ -124,9 +167,11 @@ def choose_clips(
 
     Raises:
         FileNotFoundError: If the folder, or a file, is missing.
-        ValueError: If a file is something else, no clip counts, or none of those is in the folder.
+        ValueError: If a file is something else, the selection does not fit, no clip counts, or none of those is in
+            the folder.
     """
     benchmark = BENCHMARKS[name]
+    check_selection(name, selection)
     if not recordings.is_dir():
         raise FileNotFoundError(f"{recordings}: no such folder.")
     if name == "esc50" and annotations is not None:
@@ -134,11 +179,12 @@ def choose_clips(
     path = annotations or recordings / benchmark.table
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; it has {name}'s annotations.")
-    annotated = benchmark.read(path, selection)
-    if not annotated:
+    noted = SkipReport()
+    annotated = benchmark.read(path, selection, noted)
+    if not annotated and not noted.counts:
         raise ValueError(f"{path}: has not one clip that counts.")
-    min_labels = benchmark.min_labels if selection.min_labels is None else selection.min_labels
-    left_out, unmapped, entries = Counter(), Counter(), []
+    min_labels = _fewest_labels(name, selection)
+    left_out, unmapped, entries = Counter(noted.counts), Counter(), []
     for entry in annotated:
         labels, foreign = vggsound_labels(entry.labels, benchmark.vocabulary)
         unmapped.update(foreign)
@@ -149,12 +195,39 @@ def choose_clips(
         elif not set(labels) <= set(known):
             left_out["a label that the model does not know"] += 1
         else:
-            entries.append(replace(entry, labels=labels, split=SPLIT))
+            also_heard, _ = vggsound_labels(entry.also_heard, benchmark.vocabulary)
+            entries.append(replace(entry, labels=labels, split=SPLIT, also_heard=also_heard))
     if not entries:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
         raise ValueError(f"{path}: no clip counts ({reasons}).")
     layout = _esc50_layout(recordings, entries) if name == "esc50" else vggsound_layout(recordings, entries)
     return Chosen(layout, dict(left_out), dict(unmapped.most_common()))
+
+
+def _fewest_labels(name: str, selection: Selection) -> int:
+    return BENCHMARKS[name].min_labels if selection.min_labels is None else selection.min_labels
+
+
+def decode_clips(
+    recordings: Path, out: Path, chosen: Chosen, image_size: int = 128, num_workers: int | None = None
+) -> None:
+    """
+    Decode a benchmark's clips, once, into `clips` in the report's folder; of several processes, one does.
+
+    Args:
+        recordings (`Path`): Folder of the recordings.
+        out (`Path`): The report's folder.
+        chosen ([`Chosen`]): Of [`choose_clips`].
+        image_size (`int`, defaults to 128): Side of the real pictures, in pixels.
+        num_workers (`int`, *optional*): Processes that decode; all cores if not given.
+
+    Raises:
+        ValueError: If no clip is of use.
+    """
+    settings = PrepareSettings(clips_per_shard=CLIPS_PER_SHARD, image_size=max(image_size, 256))
+    skipped = prepare(chosen.layout, settings, out / CLIPS, num_workers=num_workers)
+    if not list((out / CLIPS).glob(f"{SPLIT}-*.parquet")):
+        raise ValueError(f"{recordings}: not one clip is of use ({skipped}).")
 
 
 def _esc50_layout(folder: Path, entries: list[ClipEntry]) -> Layout:
@@ -171,7 +244,7 @@ def _esc50_layout(folder: Path, entries: list[ClipEntry]) -> Layout:
 
 class LabelledClips:
     """
-    A benchmark's clips as soundscapes to evaluate on. They are decoded once, into `clips` in the report's folder.
+    A benchmark's clips as soundscapes to evaluate on, after [`decode_clips`].
 
     Args:
         name (`str`): The benchmark's.
@@ -180,10 +253,9 @@ class LabelledClips:
         chosen ([`Chosen`]): Of [`choose_clips`].
         selection ([`Selection`]): As there, for the report.
         image_size (`int`, defaults to 128): Side of the real pictures, in pixels.
-        num_workers (`int`, *optional*): Processes that decode; all cores if not given.
 
-    Raises:
-        ValueError: If no clip is of use.
+    Attributes:
+        skipped ([`SkipReport`]): What can't be used, each clip once.
     """
 
     has_stems = False
@@ -196,20 +268,23 @@ class LabelledClips:
         chosen: Chosen,
         selection: Selection,
         image_size: int = 128,
-        num_workers: int | None = None,
     ) -> None:
         self.name = name
         self.labels = list(VGGSOUND_LABELS)
         self.image_size = image_size
         self._recordings, self._chosen, self._selection = recordings, chosen, selection
-        settings = PrepareSettings(clips_per_shard=CLIPS_PER_SHARD, image_size=max(image_size, 256))
-        self.skipped = prepare(chosen.layout, settings, out / "clips", num_workers=num_workers)
-        if not list((out / "clips").glob(f"{SPLIT}-*.parquet")):
-            raise ValueError(f"{recordings}: not one clip is of use ({self.skipped}).")
-        self.clips, _ = load_clips(out / "clips", SPLIT)
+        self.clips, _ = load_clips(out / CLIPS, SPLIT)
         self._labels = [list(labels) for labels in self.clips["labels"]]
         self._ids = list(self.clips["id"])
+        heard = {entry.id: list(entry.also_heard) for entry in chosen.layout.entries}
+        self._also_heard = [heard[clip] for clip in self._ids]
         self.has_pictures = "image" in self.clips.column_names
+        # A clip can be in several archives, and broken in some of them.
+        reasons = {entry["clip"]: entry for entry in read_report(out / CLIPS / REPORT)}
+        self.skipped, used = SkipReport(), set(self._ids)
+        for clip, entry in reasons.items():
+            if clip not in used:
+                self.skipped.add(**entry)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -217,11 +292,15 @@ class LabelledClips:
     def __getitem__(self, number: int) -> Soundscape:
         row = self.clips[number]
         waveform = load_audio(row["audio"], target_sampling_rate=16000, name=row["id"])
-        return Soundscape(row["id"], waveform, 16000, self._labels[number])
+        return Soundscape(row["id"], waveform, 16000, self._labels[number], also_heard=self._also_heard[number])
 
     def true_labels(self, number: int) -> list[str]:
         """A clip's labels."""
         return self._labels[number]
+
+    def also_heard(self, number: int) -> list[str]:
+        """What its annotations say is heard beside these."""
+        return self._also_heard[number]
 
     def groups(self, number: int) -> list[str]:
         """Clips of one video count together."""
@@ -233,15 +312,20 @@ class LabelledClips:
 
     def describe(self) -> dict[str, Any]:
         """What a report has to say of the data."""
-        text = f"{self.image_size} {self._ids} {self._labels}"
+        text = f"{self.image_size} {self._ids} {self._labels} {self._also_heard}"
+        benchmark = BENCHMARKS[self.name]
+        selection = {name: getattr(self._selection, name) for name in benchmark.selects}
+        if "modalities" in selection:
+            selection["modalities"] = list(self._selection.modalities or BOTH)
         return {
             "data": f"{self.name}: {self._recordings}",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "num_soundscapes": len(self),
             "num_labels": len({label for labels in self._labels for label in labels}),
             "image_size": self.image_size,
-            "selection": {**asdict(self._selection), "modalities": list(self._selection.modalities)},
-            "left_out": {**self._chosen.left_out, **dict(self.skipped.counts)},
+            "selection": {"min_labels": _fewest_labels(self.name, self._selection), **selection},
+            "note": benchmark.note,
+            "left_out": dict(Counter(self._chosen.left_out) + self.skipped.counts),
             "unmapped": self._chosen.unmapped,
         }
 

@@ -47,6 +47,7 @@ def encode_soundscapes(
         slots = track(encoded, num_sources=pipe.separator.config.num_slots)
         rendered = models.render(found, waveform, pieces)
         known = [number for number, source in enumerate(rendered) if not source.is_unknown] or [0]
+        slot_scores, holds_source = _presence(slots, soundscape, pipe)
         tokens.append([found[number].condition_tokens for number in known])
         sources.append([rendered[number] for number in known])
         drawings.append(
@@ -54,8 +55,8 @@ def encode_soundscapes(
                 labels=[source.label for source in rendered],
                 label_scores=[source.score * source.label_score for source in rendered],
                 no_source=not has_source,
-                slot_scores=[slot.score for slot in slots],
-                slot_holds_source=_holds_source(slots, soundscape, pipe),
+                slot_scores=slot_scores,
+                slot_holds_source=holds_source,
                 si_sdri_db=_si_sdri(rendered if has_source else [], soundscape),
             )
         )
@@ -89,13 +90,19 @@ def _at_rate(waveform: np.ndarray, soundscape: Soundscape, pipe: AVGASPipeline) 
     return load_audio(waveform, soundscape.sampling_rate, pipe.sampling_rate, name=soundscape.id)
 
 
-def _holds_source(slots: list[Track], soundscape: Soundscape, pipe: AVGASPipeline) -> list[bool]:
+def _presence(slots: list[Track], soundscape: Soundscape, pipe: AVGASPipeline) -> tuple[list[float], list[bool]]:
+    """Scores of the slots that count, and whether each holds a source; those of what else is heard do not count."""
     label2id = {label: index for index, label in pipe.separator.id2label.items()}
-    known_labels = [label2id[label] for label in soundscape.labels if label in label2id]
-    if not known_labels:
-        return [False] * len(slots)
+    true, others = (
+        [label2id[label] for label in labels if label in label2id]
+        for labels in (soundscape.labels, soundscape.also_heard)
+    )
     label_probs = np.stack([slot.class_probs / slot.class_probs.sum() for slot in slots])
-    return match_slots(label_probs, known_labels).tolist()
+    holds = match_slots(label_probs, true)
+    free = np.flatnonzero(~holds)
+    ignored = set(free[match_slots(label_probs[free], others)].tolist())
+    counted = [number for number in range(len(slots)) if number not in ignored]
+    return [slots[number].score for number in counted], [bool(holds[number]) for number in counted]
 
 
 def _si_sdri(sources: list[SoundSource], soundscape: Soundscape) -> list[float]:

@@ -239,7 +239,7 @@ def _selection(data: Mapping[str, Any]) -> list[str]:
     if "selection" not in data:
         return []
     flags = ", ".join(f"{name} {_said(value)}" for name, value in data["selection"].items() if value is not None)
-    lines = [f"Selection: {flags}."]
+    lines = [f"Selection: {flags}." + (f" {data['note']}" if data["note"] else "")]
     if data["left_out"]:
         lines.append("Left out: " + ", ".join(f"{reason} {count}" for reason, count in data["left_out"].items()) + ".")
     if data["unmapped"]:

@@ -90,12 +90,11 @@ def score_sound(drawings: Sequence[Drawing], dataset: EvaluationSet) -> MetricCo
     """Metrics of the sources that were found; `label_recall_by_group` has a value per source group."""
     numbers = range(len(drawings))
     true = [dataset.true_labels(number) for number in numbers]
-    # Where no source is present none is right, though one is drawn.
-    found = [[] if drawing.no_source else drawing.labels for drawing in drawings]
+    found, scores = _judged(drawings, dataset)
     labels = LabelRecall(**ALONE)
     labels.update(found, true)
     false = FalseLabels(**ALONE)
-    false.update(found, [_scores(drawing) for drawing in drawings], true)
+    false.update(found, scores, true)
 
     by_group = GroupLabelRecall(**ALONE)
     groups = [dataset.groups(number) for number in numbers]
@@ -131,8 +130,7 @@ def label_calibration(
     Of all labels that a system gave: their calibration error and the share of the confident ones that is true, and
     what a reliability diagram shows. Both empty where it gave none with a score.
     """
-    found = [[] if drawing.no_source else drawing.labels for drawing in drawings]
-    scores = [_scores(drawing) for drawing in drawings]
+    found, scores = _judged(drawings, dataset)
     true = [dataset.true_labels(number) for number in range(len(drawings))]
     given, is_true = labels_with_truth(found, scores, true)
     if not given:
@@ -146,11 +144,18 @@ def label_calibration(
     return values, reliability(given, is_true)
 
 
-def _scores(drawing: Drawing) -> list[float]:
-    """The scores of a drawing's labels: 1 for those of systems that give none; none where there is no source."""
-    if drawing.no_source:
-        return []
-    return drawing.label_scores or [1.0] * len(drawing.labels)
+def _judged(drawings: Sequence[Drawing], dataset: EvaluationSet) -> tuple[list[list[str | None]], list[list[float]]]:
+    """The labels of each drawing that are right or wrong, with their scores: 1 for those of systems that give none."""
+    found, scores = [], []
+    for number, drawing in enumerate(drawings):
+        also_heard = dataset.also_heard(number)
+        # Where no source is present none is right, though one is drawn.
+        labels = [] if drawing.no_source else drawing.labels
+        own_scores = [] if drawing.no_source else drawing.label_scores or [1.0] * len(labels)
+        pairs = [pair for pair in zip(labels, own_scores, strict=True) if pair[0] not in also_heard]
+        found.append([label for label, _ in pairs])
+        scores.append([score for _, score in pairs])
+    return found, scores
 
 
 def values_by_key(metrics: MetricCollection) -> dict[str, np.ndarray]:

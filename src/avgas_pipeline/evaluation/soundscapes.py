@@ -5,7 +5,7 @@ import json
 import os
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -37,6 +37,7 @@ class Soundscape:
         sampling_rate (`int`): In Hz.
         labels (`list[str]`): Of its sources, distinct.
         stems (`np.ndarray` of shape `(n, T)`, *optional*): The sources alone; `None` for recordings.
+        also_heard (`list[str]`): Labels of what else is heard: they count neither for nor against who finds them.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Soundscape:
     sampling_rate: int
     labels: list[str]
     stems: np.ndarray | None = None
+    also_heard: list[str] = field(default_factory=list)
 
 
 class EvaluationSet(Protocol):
@@ -66,6 +68,9 @@ class EvaluationSet(Protocol):
 
     def true_labels(self, number: int) -> list[str]:
         """A soundscape's labels, without making its sound."""
+
+    def also_heard(self, number: int) -> list[str]:
+        """Labels of what else is heard in it, as of [`Soundscape`]."""
 
     def groups(self, number: int) -> list[str]:
         """Source group of each of its sources."""
@@ -134,6 +139,10 @@ class MixtureSet:
     def true_labels(self, number: int) -> list[str]:
         """A mixture's labels, without making its sound."""
         return [source.label for source in self.plans[number].sources]
+
+    def also_heard(self, number: int) -> list[str]:
+        """Nothing: all of a mixture is known."""
+        return []
 
     def groups(self, number: int) -> list[str]:
         """Source group of each of its sources."""
@@ -212,6 +221,10 @@ class RecordingSet:
     def true_labels(self, number: int) -> list[str]:
         """A recording's labels."""
         return self.rows[number]["labels"]
+
+    def also_heard(self, number: int) -> list[str]:
+        """Nothing that a row could say."""
+        return []
 
     def groups(self, number: int) -> list[str]:
         """A recording without a source group is its own."""
