@@ -60,7 +60,7 @@ def test_entries_given_in_python_are_merged_too(data, tmp_path):
     assert {row["id"]: row["labels"] for row in streamed} == EXPECTED
     prepare_in_python(vggsound_layout(data, entries), PrepareSettings(), tmp_path / "out", num_workers=1)
     done = [json.loads(path.read_text())["written"] for path in (tmp_path / "out/done").glob("*.json")]
-    assert sorted(name for part in done for name in part) == sorted(EXPECTED)
+    assert sorted(name for part in done for names in part.values() for name in names) == sorted(EXPECTED)
 
 
 def test_a_clip_in_two_splits_is_refused(data, tmp_path):

@@ -101,7 +101,7 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)
         # Beside the clips, so that who loads them from the cache is told, too.
-        Path(self._output_dir, _SKIPPED).write_text(self.skipped.lines(), encoding="utf-8")
+        self._fs.pipe_file(f"{self._output_dir}/{_SKIPPED}", self.skipped.lines().encode())
 
     def _layout(self) -> Layout:
         if self.config.data_dir is None:

@@ -108,7 +108,7 @@ BENCHMARKS = {
         2,
         _vggsounder,
         selects=("modalities", *FLAGS),
-        note="Labels that are heard, but are not among those selected, count neither for nor against a system.",
+        note="Labels that are heard, but not selected, count neither for nor against the sources that are found.",
     ),
     "llp": Benchmark("AVVP_test_pd.csv", "llp", 2, _llp, note=_NOT_TOLD_APART),
     "audioset-strong": Benchmark(
