@@ -528,6 +528,12 @@ def test_several_labels_in_one_cell(tmp_path, cell, labels):
     assert labels_by_id(tmp_path) == {"a": labels}
 
 
+def test_several_rows_of_one_file_are_one_clip(tmp_path):
+    write(tmp_path / "a.wav", make_sound(0))
+    write(tmp_path / "metadata.csv", "file_name,label\na.wav,dog\na.wav,cat\na.wav,dog\n")
+    assert labels_by_id(tmp_path) == {"a": ["dog", "cat"]}
+
+
 def test_numbers_that_are_none_say_nothing(tmp_path):
     features = {"id": Value("float64"), "audio": Audio(), "label": Value("float64")}
     none = float("nan")

@@ -248,6 +248,7 @@ def test_bad_csv_lines_are_named(tmp_path):
         "---g-f_I2yQ,soon,thunder,test": "not a clip",
         "---g-f_I2yQ": "not a clip",
         "bad,1,thunder,test": "not the name",
+        "zzzzzzzzzzz,0.5,thunder,train": "starts at 0.5 s, and before at 0 s",
     }.items():
         (tmp_path / "x.csv").write_text(f"zzzzzzzzzzz,0,thunder,train\n{line}\n")
         with pytest.raises(ValueError, match=rf"x\.csv, line 2.*{message}"):

@@ -106,15 +106,19 @@ def read_vggsound(path: str | os.PathLike) -> list[ClipEntry]:
     understood, and `test.csv`'s rows of clip name and label as well. A clip of several rows has all their labels.
 
     Raises:
-        ValueError: If a row can't be read, its label is none of VGGSound's 309, or its clip is in another split, too;
-            it names the line. Or if there is no row.
+        ValueError: If a row can't be read, its label is none of VGGSound's 309, or its clip is in another split, too,
+            or begins within the same second as another one, whose name would be the same; it names the line. Or if
+            there is no row.
     """
     merged: dict[str, ClipEntry] = {}
+    starts: dict[str, float] = {}
     columns = None
     for number, (where, row) in enumerate(read_csv(path)):
         if number == 0 and (columns := _header(row)) is not None:
             continue
-        entry = _vggsound_entry(row, columns, where)
+        entry, start = _vggsound_entry(row, columns, where)
+        if starts.setdefault(entry.id, start) != start:
+            raise ValueError(f"{where}: {entry.id} starts at {start:g} s, and before at {starts[entry.id]:g} s.")
         try:
             _merge(merged, entry)
         except ValueError as error:
@@ -134,7 +138,8 @@ def _header(row: list[str]) -> dict[str, int] | None:
     return columns if "video" in columns and "label" in columns else None
 
 
-def _vggsound_entry(row: list[str], columns: dict[str, int] | None, where: str) -> ClipEntry:
+def _vggsound_entry(row: list[str], columns: dict[str, int] | None, where: str) -> tuple[ClipEntry, float]:
+    """A row's clip, and its start in seconds: that of its name where it has no other."""
     if columns is None:
         columns = {"video": 0, "label": 1} if len(row) == 2 else {"video": 0, "start": 1, "label": 2, "split": 3}
     try:
@@ -156,7 +161,7 @@ def _vggsound_entry(row: list[str], columns: dict[str, int] | None, where: str) 
     # It names files.
     if split and not re.fullmatch(r"\w+", split):
         raise ValueError(f"{where}: {reprlib.repr(split)} can't name a split.")
-    return ClipEntry(name, (label,), split)
+    return ClipEntry(name, (label,), split), start if is_id else float(name[12:])
 
 
 def read_best_moments(path: str | os.PathLike) -> dict[str, list[float]]:

@@ -128,7 +128,7 @@ def check_selection(name: str, selection: Selection) -> None:
         applies = part.name == "min_labels" or part.name in BENCHMARKS[name].selects
         if not applies and getattr(selection, part.name) != part.default:
             option = _OPTIONS.get(part.name, part.name.replace("_", "-"))
-            raise ValueError(f"--{option} is not for {name}, whose annotations do not tell; leave it out.")
+            raise ValueError(f"--{option} is not for {name}; leave it out.")
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """Clips that a table beside their files names: `metadata.csv` or `metadata.jsonl`."""
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ def metadata_layout(folder: str | os.PathLike, columns: ColumnMap | None = None,
     """
     Files that a table names: `metadata.csv` or `metadata.jsonl` with `file_name`, in the folder or in folders of
     splits, as of `datasets`' audiofolder and videofolder. Ids are what a column says, or else as of
-    [`~avgas_pipeline.data.layouts.files.made_ids`]; splits are what a column says, or else the files' folders.
+    [`~avgas_pipeline.data.layouts.files.made_ids`]; splits are what a column says, or else the files' folders. A file
+    of several rows has all their labels.
 
     Raises:
         ValueError: If a table can't be read, has no `file_name` or no labels, names something outside of the folder,
@@ -59,7 +60,7 @@ def metadata_layout(folder: str | os.PathLike, columns: ColumnMap | None = None,
         raise ValueError(f"{folder}: sounds and videos are named by {FILE_NAME!r} and not by other columns.")
     rows = [row for path in find_metadata(folder) for row in _table_rows(path, columns, folder)]
     made = made_ids(row.file for row in rows)
-    clips, lost = unique(_row_clip(row, folder, made[row.file]) for row in rows)
+    clips, lost = unique(_merged(_row_clip(row, folder, made[row.file]) for row in rows))
     parts = (*listed(clips, part_size), *told(lost, clips[0].entry.split))
     return Layout(parts, tuple(clip.entry for clip in clips))
 
@@ -131,3 +132,14 @@ def _row_clip(row: _Row, folder: Path, made: str) -> Clip:
     is_film = is_video(row.file)
     entry = ClipEntry(clip_id, labels, split)
     return Clip(entry, (medium,) if is_film else (), None if is_film else medium, picture)
+
+
+def _merged(clips: Iterable[Clip]) -> list[Clip]:
+    """Clips of the same id and files as one with all their labels."""
+    merged: dict[tuple[Any, ...], Clip] = {}
+    for clip in clips:
+        key = (clip.entry.id, clip.entry.split, *clip.files)
+        entry = merged.setdefault(key, clip).entry
+        labels = tuple(dict.fromkeys(entry.labels + clip.entry.labels))
+        merged[key] = replace(clip, entry=replace(entry, labels=labels))
+    return list(merged.values())
