@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
+from avgas_pipeline.cli.recordings import recording_arguments
 from avgas_pipeline.pipeline_output import SoundSource
 from avgas_pipeline.results.outputs import ACTIVITY, LONGEST_ACTIVITY, save_results
 from avgas_pipeline.results.overview import draw_overview
@@ -89,6 +90,13 @@ def test_a_folder_and_the_default_for_out(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     result = avgas("generate", "empty")
     assert result.exit_code == 2 and "has no sound or video files" in result.stderr
+
+
+def test_kinds_of_files_in_a_folder(tmp_path):
+    names = ["a.aiff", "b.WV", "c.m4v", "d.mpg", "e.wav"]
+    for name in (*names, "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [recording.path.name for recording in recording_arguments([str(tmp_path)])] == names
 
 
 def test_separate_takes_no_word(tmp_path):

@@ -378,6 +378,13 @@ def test_a_text_that_is_no_video_loses_no_sound(tmp_path):
     assert list(labels_by_id(tmp_path).values()) == [["dog"], ["cat"]]
 
 
+def test_a_number_is_no_picture(tmp_path):
+    features = {"frame": Value("int32"), "audio": Audio(), "label": Value("string")}
+    rows = {"frame": [3, 4], "audio": [sound(), sound(seed=1)], "label": ["dog", "cat"]}
+    to_parquet(rows, features, tmp_path / "train.parquet")
+    assert list(labels_by_id(tmp_path).values()) == [["dog"], ["cat"]]
+
+
 def splits_in_a_table(folder, column, values):
     features = {"id": Value("string"), "audio": Audio(), "label": Value("string"), "split": column}
     rows = {"id": ["a", "b"], "audio": [sound(), sound(seed=1)], "label": ["dog", "cat"], "split": values}

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ..data.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from .checks import check_files
 
 
 _STANDARD_INPUT = "-"
 # Of what is taken from a folder.
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac"),
-    *(".mp4", ".mkv", ".webm", ".mov", ".avi"),
-)
+SUFFIXES = AUDIO_SUFFIXES + VIDEO_SUFFIXES
 # Of a folder's name, in bytes: file systems allow 255, and a number may follow.
 _LONGEST_NAME = 240
 

@@ -11,13 +11,10 @@ from datasets.utils.file_utils import xopen
 
 from .annotations import parse_clip_name, parse_segment_id
 from .report import SkipReport
+from .suffixes import VIDEO_SUFFIXES
 from .video import MAX_VIDEO_BYTES
 
 
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mkv", ".webm", ".mov", ".avi", ".flv", ".wmv", ".asf", ".mpg", ".mpeg", ".ts", ".m2ts"),
-    *(".3gp", ".3g2"),
-)
 # Names and attributes of one member take less.
 _MAX_HEADER_BYTES = 2**20
 # Videos hardly get smaller; what grows so much is made to fill disks and memory.

@@ -6,11 +6,11 @@ import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ..archives import VIDEO_SUFFIXES
+from ..suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from .clip import Layout
 from .columns import ColumnMap
 from .corpora import ESC50_TABLE, FSD50K_TRUTH, esc50_layout, fsd50k_layout
-from .files import AUDIO_SUFFIXES, files_in
+from .files import files_in
 from .folders import class_folders_layout
 from .metadata import find_metadata, metadata_layout
 from .tables import table_layout

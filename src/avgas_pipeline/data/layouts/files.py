@@ -9,11 +9,6 @@ from pathlib import Path, PurePosixPath
 from ..annotations import parse_clip_name
 
 
-AUDIO_SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".au", ".caf", ".w64"),
-    *(".wma", ".wv", ".amr", ".ac3", ".eac3", ".mka", ".weba"),
-)
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 # Folders and archives of these names hold what is of a split.
 SPLITS = {
     "train": "train",

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..annotations import ClipEntry
-from ..archives import VIDEO_SUFFIXES
 from ..report import DUPLICATE
+from ..suffixes import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from .clip import Clip, Layout, Part
-from .files import AUDIO_SUFFIXES, IMAGE_SUFFIXES, files_in, split_of
+from .files import files_in, split_of
 from .parts import Lost, ZipPart, listed, told, unique
 
 

@@ -3,7 +3,7 @@
 import os
 import reprlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from .files import contents_digest, path_inside
 
 # A WebDataset's columns of a clip's name, and of what else is known of it.
 KEY, JSON = "__key__", "json"
+# How types of numbers begin.
+_NUMBERS = ("int", "uint", "float", "bool")
 _MEDIA = (datasets.Audio, datasets.Video, datasets.Image)
 
 
@@ -122,7 +124,7 @@ def table_layout(data: str | os.PathLike, columns: ColumnMap | None = None) -> L
         rows = stream_table(data, table)
         inner = rows.features.get(JSON)
         names = list(dict.fromkeys([*rows.column_names, *(inner if isinstance(inner, dict) else ())]))
-        found = (columns or ColumnMap()).found_in(names, data)
+        found = _without_numbers((columns or ColumnMap()).found_in(names, data), columns or ColumnMap(), rows.features)
         if found.audio is None and found.video is None:
             raise ValueError(
                 f"{data}: has neither sound nor video, but {', '.join(map(repr, names))}; say it as audio=NAME or"
@@ -135,6 +137,17 @@ def table_layout(data: str | os.PathLike, columns: ColumnMap | None = None) -> L
             for index in range(count)
         ]
     return Layout(tuple(parts))
+
+
+def _without_numbers(found: ColumnMap, given: ColumnMap, features: Features) -> ColumnMap:
+    """Without columns of numbers that were taken for media by their names alone, such as the `frame` of a label."""
+    numbers = [
+        role
+        for role in ("audio", "video", "image")
+        if getattr(given, role) is None
+        and getattr(features.get(getattr(found, role)), "dtype", "").startswith(_NUMBERS)
+    ]
+    return replace(found, **dict.fromkeys(numbers))
 
 
 def table_names(data: str) -> list[str]:

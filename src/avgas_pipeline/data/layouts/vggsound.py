@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..annotations import ClipEntry, merge_labels, read_vggsound
-from ..archives import VIDEO_SUFFIXES, clip_of, is_video
+from ..archives import clip_of, is_video
+from ..suffixes import VIDEO_SUFFIXES
 from .clip import Clip, Layout
 from .files import files_in
 from .parts import TarPart, listed
