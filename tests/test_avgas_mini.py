@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import soundfile
 import torch
 from hub_server import run_python
 from typer.testing import CliRunner
@@ -92,6 +93,35 @@ def test_generates_without_naming_a_model(tmp_path):
     assert settings["steps"] == config["default_num_inference_steps"]
     assert settings["guidance"] == config["default_guidance_scale"]
     assert PIL.Image.open(tmp_path / "out/mixed.png").size == (256, 256)
+
+
+def test_a_long_recording_is_heard_with_and_without_a_bar(mini, capsys):
+    samples, rate = soundfile.read(EXAMPLES / "mixture-dog-bird.flac")
+    audio = {"array": np.tile(samples, 6), "sampling_rate": rate}
+    found = []
+    for config in ({"disable": True}, {"desc": "dogs"}):
+        mini.set_progress_bar_config(**config)
+        found.append([source.label for source in mini.separate_audio(audio, return_audio=False)[0]])
+        shown = capsys.readouterr().err
+        assert ("dogs, listening: 100%" in shown) == ("desc" in config)
+    mini.set_progress_bar_config(disable=True)
+    assert found[0] == found[1]
+
+
+def test_what_should_not_show_is_left_out(mini):
+    dog = EXAMPLES / "Shanty5.wav"
+    (heard,) = mini.separate_audio(dog)
+    (sources,) = mini.separate_audio(EXAMPLES / "mixture-dog-bird.flac")
+    encoded = mini.encode_audio(EXAMPLES / "mixture-dog-bird.flac", negative_audio=dog)
+    unwanted = {source.label for source in heard}
+    drawn = {source.label: source.is_drawn for source in encoded.sources[0]}
+    assert set(drawn) == {source.label for source in sources}
+    assert [label for label, is_drawn in drawn.items() if not is_drawn] == [
+        label for label in drawn if label in unwanted
+    ]
+    assert any(drawn.values()) and not all(drawn.values())
+    out = mini(**encoded, separate=True, generator=torch.manual_seed(0))
+    assert [bool(source.images) for source in out.sources[0]] == list(drawn.values())
 
 
 def test_hears_the_same_under_autocast(mini):

@@ -92,7 +92,7 @@ def test_columns_that_are_missing_or_no_text(columns, word, tmp_path):
 
 def test_the_command_names_the_data(tmp_path):
     def evaluate(split="train"):
-        options = {"data": data, "split": split, "manifest": None, "judge": None, "model": None}
+        options = {"data": data, "split": split, "manifest": None, "judge": None, "model": "avgas-mini"}
         return run(tmp_path, tmp_path / "out", "--no-draw", **options)
 
     data = write(tmp_path / "shards", label=...)

@@ -322,11 +322,16 @@ def test_nothing_else_is_replaced(dog_and_bird, tmp_path):
         ((DOG_AND_BIRD, "--out", "film.avi"), "has to end with .mp4"),
         (("-", "--out", "film.mp4"), "standard input"),
         (("gone.wav", "--out", "film.mp4"), "gone.wav"),
+        (("examples", "--out", "film.mp4"), "is a folder"),
+        (("silent.wav", "--out", "film.mp4"), "silent.wav: is silent.\n"),
         ((DOG_AND_BIRD, "--out", "film.mp4", "--max-duration", "2"), "longer"),
     ],
 )
 def test_wrong_use_is_one_line(arguments, word, tmp_path, monkeypatch):
     arguments = [argument.replace("film.", f"{tmp_path}/film.") for argument in arguments]
+    if arguments[0] == "silent.wav":
+        arguments[0] = str(tmp_path.parent / "silent.wav")
+        soundfile.write(arguments[0], np.zeros(32000), 16000)
     result = CliRunner().invoke(app, ["film", *arguments])
     assert result.exit_code == 2 and word in result.output
     assert not list(tmp_path.iterdir())

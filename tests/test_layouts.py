@@ -146,6 +146,16 @@ def test_columns_that_do_not_fit(tmp_path, columns, words):
         load_clips(tmp_path / "data", columns=columns)
 
 
+@pytest.mark.parametrize("columns", [{"labels": "what"}, "label=what", ColumnMap(labels="what")])
+def test_columns_as_python_has_them_and_what_is_skipped_is_told(tmp_path, columns):
+    (tmp_path / "a.wav").write_bytes(make_sound(1))
+    (tmp_path / "metadata.csv").write_text("file_name,what\na.wav,dog barking\ngone.wav,cat meowing\n")
+    builder = ClipDataset(data_dir=str(tmp_path), columns=columns)
+    with pytest.warns(UserWarning, match="1 skipped: missing 1"):
+        rows = list(builder.as_streaming_dataset("train"))
+    assert [(row["label"], row["split"]) for row in rows] == [("dog barking", "train")]
+
+
 def test_columns_from_a_file(tmp_path):
     expected = parquet_with_pictures(tmp_path / "data")
     (tmp_path / "columns.yaml").write_text("id: name\naudio: sound\nimage: photo\nlabel: what\n")
@@ -295,7 +305,7 @@ def test_archives_have_their_names_in_ids_and_splits(tmp_path):
     assert not skipped
     assert {row["id"]: (row["label"], row["split"]) for row in rows} == {
         f"{archive}/{label}/1": (label, split)
-        for archive, split in (("train", "train"), ("clips-test", "test"), ("inner/more", None))
+        for archive, split in (("train", "train"), ("clips-test", "test"), ("inner/more", "train"))
         for label in ("dog", "cat")
     }
 

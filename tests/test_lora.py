@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import forked
@@ -39,6 +40,14 @@ def lora(tmp_path):
         separator_lora_adapter_metadata=trained.separator.peft_config["default"].to_dict(),
     )
     return tmp_path / "lora", draw(trained)
+
+
+def test_layers_beside_a_pipeline_are_not_loaded_without_a_word(pipe, lora, tmp_path):
+    folder, _ = lora
+    pipe.save_pretrained(tmp_path / "run")
+    shutil.copy(folder / "pytorch_lora_weights.safetensors", tmp_path / "run")
+    with pytest.warns(UserWarning, match="is not loaded with the pipeline: call `pipe.load_lora_weights"):
+        AVGASPipeline.from_pretrained(tmp_path / "run")
 
 
 def test_load_scale_fuse_unload(pipe, lora):

@@ -31,6 +31,13 @@ def contents(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
+def test_a_mistyped_folder_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    result = CliRunner().invoke(app, ["prepare", "mydata/nowhere", "--out", str(tmp_path / "shards")])
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert "mydata/nowhere: is no folder here" in result.stderr.splitlines()[-1]
+
+
 @pytest.fixture(scope="module")
 def prepared(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared")

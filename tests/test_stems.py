@@ -72,6 +72,19 @@ def test_stems_of_a_stereo_file_add_up_to_it(recording, tmp_path):
         assert si_sdr(heard, model[0][: len(heard)]) > 15
 
 
+@pytest.mark.parametrize(("subtype", "gain"), [("PCM_16", 1.0), ("PCM_24", 1.0), ("FLOAT", 4.0)])
+def test_stems_have_the_bits_of_the_recording(tmp_path, subtype, gain):
+    """Beyond full scale, too, where the recording is."""
+    sound, rate = soundfile.read(MIXTURE)
+    sound *= gain / np.abs(sound).max()
+    soundfile.write(tmp_path / "loud.wav", sound, rate, subtype=subtype)
+    generate(tmp_path / "loud.wav", "-o", tmp_path / "out")
+    files = sorted((tmp_path / "out").glob("*.wav"))
+    assert len(files) >= 3 and {soundfile.info(file).subtype for file in files} == {subtype}
+    expected, _ = soundfile.read(tmp_path / "loud.wav")
+    assert level_db(sum(soundfile.read(file)[0] for file in files) - expected, expected) < -60
+
+
 def test_masks_are_those_of_the_separated_sounds():
     (low, high), (low_16, high_16) = two_tones(44100), two_tones(16000)
     blocks = [np.stack([low + high])]

@@ -16,8 +16,8 @@ from .pipeline_output import EncodedAudio, SoundSource
 
 
 NOTHING_KNOWN = (
-    "Soundscape {}: what is heard in it is no sound that the model knows, and such are not drawn; pass"
-    " `draw_unknown=True` to draw what they are most like."
+    "Soundscape {}: nothing that is heard in it is drawn: unknown sounds are not, nor what `negative_audio` leaves out"
+    " of a composed picture; pass `draw_unknown=True` to draw what unknown sounds are most like."
 )
 
 

@@ -1,6 +1,7 @@
 """Errors that users see: checks of the pipeline's arguments, before anything is computed, and of what was found."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -81,6 +82,10 @@ class InputChecksMixin:
             raise ValueError(
                 f"You have passed a list of {len(generator)} generators for {batch_size} soundscapes with"
                 f" {num_images_per_prompt} images each: it takes one generator for each mixed image."
+            )
+        if negative_audio is not None and guidance_scale <= 1 and not self.config.compose_sources:
+            warnings.warn(
+                "`negative_audio` has no effect without guidance: `guidance_scale` is not above 1.", stacklevel=3
             )
         check_text(
             self.text_encoder is not None,

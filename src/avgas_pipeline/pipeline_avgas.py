@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
     retrieve_timesteps,
 )
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import replace_example_docstring, scale_lora_layers, unscale_lora_layers
+from diffusers.utils import USE_PEFT_BACKEND, replace_example_docstring, scale_lora_layers, unscale_lora_layers
 from transformers import CLIPTextModel, CLIPTokenizer, FeatureExtractionMixin, PreTrainedModel
 
 from .audio.loading import DEFAULT_MAX_DURATION_S, Recording, as_batch, load_recordings
@@ -262,7 +261,7 @@ class AVGASPipeline(
                 See [`~AVGASPipeline.__call__`].
             max_batch_rows (`int`, *optional*):
                 The most windows that go through the audio encoder at a time, at all speeds together; never more than
-                8.
+                12.
             lora_scale (`float`, *optional*), device (`torch.device`, *optional*):
                 Factor on the separator's LoRA layers, and where the models run, if not on the pipeline's device.
 
@@ -286,11 +285,14 @@ class AVGASPipeline(
         # 3. Encode them; tokens and masks only of slots that can become sources
         keep = partial(present_slots, presence_threshold=presence_threshold) if num_sources is None else None
         with reading((self.audio_encoder, self.separator), lora_scale):
-            scale_lora_layers(self.separator, weight=1.0 if lora_scale is None else lora_scale)
+            # peft is needed for LoRA layers alone.
+            if USE_PEFT_BACKEND:
+                scale_lora_layers(self.separator, weight=1.0 if lora_scale is None else lora_scale)
             try:
-                encoding = encode(windows, models, max_batch_rows, keep, self.progress_bar)
+                encoding = encode(windows, models, max_batch_rows, keep, getattr(self, "_progress_bar_config", {}))
             finally:
-                unscale_lora_layers(self.separator, weight=lora_scale)
+                if USE_PEFT_BACKEND:
+                    unscale_lora_layers(self.separator, weight=lora_scale)
 
         # 4. Track the sources
         found = [track(each, num_sources, presence_threshold) for each in encoding.recordings[: len(soundscapes)]]
@@ -303,8 +305,13 @@ class AVGASPipeline(
             models.render(tracks, recording.waveform, pieces, return_audio)
             for tracks, recording, pieces in zip(found, soundscapes, windows, strict=False)
         ]
-        for source in chain.from_iterable(sources):
-            source.is_drawn = not source.is_unknown or draw_unknown or num_sources is not None
+        # A picture that is composed of its sources' own is led away from one by leaving it out.
+        unwanted = away_from if self.config.compose_sources else []
+        for number, (tracks, each) in enumerate(zip(found, sources, strict=True)):
+            labels = {other.label_index for other in unwanted[number % len(unwanted)]} if unwanted else set()
+            for one, source in zip(tracks, each, strict=True):
+                is_known = not source.is_unknown or draw_unknown or num_sources is not None
+                source.is_drawn = is_known and one.label_index not in labels
         tokens, negative_tokens = (
             [[source.condition_tokens for source in tracks] for tracks in each] for each in (found, away_from)
         )

@@ -47,7 +47,8 @@ class SoundSource:
         audio_embed (`torch.Tensor` of shape `(audio_embed_dim,)`, *optional*):
             Its audio embedding, a unit vector.
         is_drawn (`bool`):
-            Whether pictures show it. Unknown sounds are drawn only if they are asked for.
+            Whether pictures show it. Unknown sounds are drawn only if they are asked for, and composed pictures leave
+            out what is heard in `negative_audio`.
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
             Its separated images, `num_images_per_prompt` of them; empty without `separate=True`, and for an unknown
             sound that is not drawn.
@@ -97,8 +98,8 @@ class SoundSource:
             parts.append(f"images={_describe_images(self.images)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
-    def _repr_html_(self) -> str:
-        return _of_package("results.html").source_html(self)
+    def _repr_html_(self) -> str | None:
+        return _html("source_html", self)
 
     def nearest(self, id2label: Mapping[int, str], count: int = 3) -> dict[str, float]:
         """The most probable labels with their probabilities; none if it has no `label_probs`."""
@@ -217,8 +218,8 @@ class AVGASPipelineOutput(BaseOutput):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(images={_describe_images(self.images)}, sources={self.sources})"
 
-    def _repr_html_(self) -> str:
-        return _of_package("results.html").output_html(self)
+    def _repr_html_(self) -> str | None:
+        return _html("output_html", self)
 
     def overview(self, number: int = 0, title: str | None = None) -> PIL.Image.Image:
         """
@@ -256,7 +257,21 @@ class AVGASPipelineOutput(BaseOutput):
 
 def _of_package(module: str) -> ModuleType:
     # Not an import statement, which would take it into remote code, where what draws figures is not needed.
-    return importlib.import_module(f"avgas_pipeline.{module}")
+    try:
+        return importlib.import_module(f"avgas_pipeline.{module}")
+    except ModuleNotFoundError as error:
+        if error.name != "avgas_pipeline":
+            raise
+        raise ImportError("Files and figures are made by avgas-pipeline, which is not installed.") from None
+
+
+def _html(function: str, shown: Any) -> str | None:
+    """For notebooks, which show the `repr` of what has none."""
+    try:
+        module = _of_package("results.html")
+    except ImportError:
+        return None
+    return getattr(module, function)(shown)
 
 
 def _describe_images(images: Any) -> str:

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import signal
+import sys
 from collections.abc import Callable, Sized
 from dataclasses import asdict
 from pathlib import Path
@@ -136,6 +137,11 @@ class Run:
         # From the last step's one, the run can be trained on.
         if self.is_due(step, self.settings.checkpointing_steps) or stopping:
             self.checkpoints.save(step)
+        if stopping:
+            reached = f"{step} of {self.settings.max_train_steps}"
+            self.accelerator.print(
+                f"Stopped after step {reached}: --resume_from_checkpoint latest goes on.", file=sys.stderr
+            )
         return stopping
 
     def is_due(self, step: int, every: int) -> bool:

@@ -28,11 +28,13 @@ class PlainTrack:
         path (`str`): The file.
         channels (`int`): Of the track.
         sampling_rate (`int`): Its own, in Hz.
+        subtype (`str`): What holds its samples in a WAV file: `"PCM_16"`, `"PCM_24"` or `"FLOAT"`.
     """
 
     path: str
     channels: int
     sampling_rate: int
+    subtype: str = "PCM_16"
 
     def blocks(self, sampling_rate: int | None = None) -> Iterator[np.ndarray]:
         """Block after block `(channels, T)`, float32, at its own rate or another, in Hz; without what is damaged."""
@@ -87,4 +89,11 @@ def plain_track(audio: Any, audio_track: int | None = None, duration_s: float | 
         length_s = float((tracks[0].duration or 0) * tracks[0].time_base)
         if duration_s is not None and length_s and abs(length_s - duration_s) > _MOST_APART_S:
             return None
-        return PlainTrack(path, tracks[0].channels, tracks[0].rate)
+        return PlainTrack(path, tracks[0].channels, tracks[0].rate, _subtype(tracks[0].codec_context))
+
+
+def _subtype(codec: Any) -> str:
+    if codec.name.startswith(("pcm_f32", "pcm_f64")):
+        return "FLOAT"
+    # Decoders give more than 16 bits as 32.
+    return "PCM_24" if codec.format.name in ("s32", "s32p") else "PCM_16"

@@ -18,7 +18,7 @@ from ..printable import printable
 # Warnings that say what was done with a recording or a data set, or that an option had no effect.
 _SHOWN = (
     "(?s).*(damaged or truncated|is not present|audio tracks|in its time stamps|cancel each other out|has no room for"
-    "|safety checker|the mixed picture shows|\\d skipped: |have no picture, so)"
+    "|has no effect|safety checker|the mixed picture shows|\\d skipped: |have no picture, so)"
 )
 # Options by the pipeline's arguments, as its messages write these.
 _OPTIONS = {
@@ -32,6 +32,7 @@ _OPTIONS = {
     "num_inference_steps": "--steps",
     "num_sources": "--num-sources",
     "source_weights": "--weight",
+    "split": "--split",
 }
 _ARGUMENT = re.compile(rf"`({'|'.join(_OPTIONS)})(?:=True)?`( = )?")
 # What bad input raises; anything else is a fault of ours and shows its traceback.

@@ -43,5 +43,7 @@ def demo(
             ) as url:
                 typer.echo(printable(f"{url} - Ctrl-C ends it."))
                 threading.Event().wait()
+        except OSError:
+            raise ValueError(f"--host {host} --port {port}: can't be had; another program may be there.") from None
         except KeyboardInterrupt:
             typer.echo("")

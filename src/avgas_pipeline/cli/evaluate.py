@@ -79,6 +79,8 @@ def evaluate(
             check_is_folder(Path(folder.partition("=")[2] or folder))
         if model is not None:
             locate(model)
+        elif not (baseline or images):
+            raise ValueError("there is nothing to evaluate: give a --model, a --baseline or --images.")
 
         def load() -> "EvaluationSet":
             from ..evaluation import load_evaluation_set

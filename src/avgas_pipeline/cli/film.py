@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ..errors import NoSourceError, SilentRecordingError
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from ..printable import printable
-from .checks import bad_input_exits, check_number
+from .checks import bad_input_exits, check_number, new_folder
 from .models import load_pipeline
 from .options import MAX_GUIDANCE, AudioTrack, Device, DType, Guidance, MaxDuration, Seed, Steps
 from .recordings import RecordingArgument, recording_arguments
@@ -34,25 +35,34 @@ def film(
     dtype: Annotated[DType, typer.Option(help="Data type of the models.")] = DType.float32,
 ) -> None:
     """Make a film of a recording: whenever other sources are heard, another picture, with captions."""
-    with bad_input_exits():
+    with bad_input_exits(), new_folder(out.parent):
         if out.suffix.lower() != FILM_SUFFIX:
             raise ValueError(f"--out {out}: has to end with {FILM_SUFFIX}.")
         check_number("--guidance", guidance, 0.0, MAX_GUIDANCE)
         check_number("--max-duration", max_duration, 1e-3, math.inf)
+        if Path(audio).is_dir():
+            raise ValueError(f"{audio}: is a folder; a film is made of one file.")
         (recording,) = recording_arguments([audio])
         check_is_file(recording)
         check_out(recording.path, out)
         locate(model)
+        typer.echo(printable(f"avgas: loading {model}"), err=True)
         pipe = load_pipeline(model, device, dtype)
         pipe.set_progress_bar_config(file=sys.stderr)
         from ..film.make import plan_film, save_film
 
         call = {"num_inference_steps": steps, "guidance_scale": guidance}
         where = {"max_duration_s": max_duration, "name": recording.name, "audio_track": audio_track}
-        planned = plan_film(pipe, audio, seed, **where, **call)
+        try:
+            planned = plan_film(pipe, audio, seed, **where, **call)
+        except SilentRecordingError:
+            raise ValueError(f"{recording.name}: is silent.") from None
+        except NoSourceError:
+            raise ValueError(f"{recording.name}: nothing is heard in it that the model is sure enough of.") from None
         save_film(planned, audio, out, storyboard, **where)
         names = ", ".join(dict.fromkeys(source.name for source in planned.sources))
-        typer.echo(printable(f"{recording.name}: {len(planned.scenes)} scenes of {names} -> {out}"))
+        count = f"{len(planned.scenes)} scene{'s' * (len(planned.scenes) != 1)}"
+        typer.echo(printable(f"{recording.name}: {count} of {names} -> {out}"))
 
 
 def check_is_file(recording: RecordingArgument) -> None:

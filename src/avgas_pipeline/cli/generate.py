@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..loaders.folders import DEFAULT_CHECKPOINT, locate
+from ..loaders.folders import DEFAULT_CHECKPOINT, locate, lora_of_run
 from ..loaders.phrases import DEFAULT_STYLE
 from ..printable import printable
 from .checks import (
@@ -27,6 +27,7 @@ from .models import asking_hub, load_pipeline, load_text_to_image
 from .options import (
     MAX_GUIDANCE,
     MAX_WEIGHT,
+    SIZE,
     AudioTrack,
     Device,
     DType,
@@ -63,8 +64,8 @@ def generate(
     separate: Annotated[bool, typer.Option("--separate", help="Draw each source alone, too.")] = False,
     steps: Steps = None,
     guidance: Guidance = None,
-    height: Annotated[int | None, typer.Option(min=8, max=8192, help="Of pictures, in pixels.")] = None,
-    width: Annotated[int | None, typer.Option(min=8, max=8192, help="Of pictures, in pixels.")] = None,
+    height: Annotated[int | None, typer.Option(min=8, max=8192, help=SIZE)] = None,
+    width: Annotated[int | None, typer.Option(min=8, max=8192, help=SIZE)] = None,
     seed: Seed = 0,
     num_images: Annotated[int, typer.Option(min=1, max=1000, help="Pictures of each kind.")] = 1,
     num_sources: Annotated[
@@ -135,7 +136,8 @@ def generate(
         sampling = {"num_inference_steps": steps, "guidance_scale": guidance, "height": height, "width": width}
         # What is not given is as the painter has it.
         call |= {name: value for name, value in sampling.items() if value is not None}
-        settings = {"model": model, "lora": lora, "seed": seed, "steps": steps, "guidance": guidance}
+        settings = {"model": model, "lora": lora or lora_of_run(model), "seed": seed}
+        settings |= {"steps": steps, "guidance": guidance}
         settings["weights"] = weights or {}
         if painter is not None:
             settings |= {"painter": painter, "style": call["style"]}
@@ -193,7 +195,7 @@ def _generate_one(
     (painter or pipe).set_progress_bar_config(desc=title, file=sys.stderr)
     audio = Recording(recording.name, waveform, pipe.sampling_rate)
     if (folder / INDEX).exists():
-        typer.echo(printable(f"avgas: {folder}: what was drawn there before is replaced."), err=True)
+        typer.echo(printable(f"avgas: {folder}: replaces what was drawn there before."), err=True)
     try:
         call |= {"max_duration_s": max_duration_s, "generator": generators}
         with _named(recording.name):

@@ -19,7 +19,7 @@ def info(model: ModelArgument) -> None:
     typer.echo(f"model       {model}")
     for name, part in sorted(pipe.components.items()):
         size = f" {part.num_parameters() / 1e6:8.2f} M parameters" if hasattr(part, "num_parameters") else ""
-        typer.echo(f"  {name:<24}{type(part).__name__ if part is not None else '-':<28}{size}".rstrip())
+        typer.echo(f"  {name:<26}{type(part).__name__ if part is not None else '-':<28}{size}".rstrip())
     typer.echo(f"images      {width} x {height} pixels")
     if (own_lora := lora_of_run(model)) is not None:
         typer.echo(f"LoRA        {own_lora}, which `avgas generate` loads")

@@ -13,10 +13,9 @@ from .models import load_pipeline
 def labels(
     model: Annotated[str, typer.Argument(help="Checkpoint: a folder or a Hub repository.")] = DEFAULT_CHECKPOINT,
 ) -> None:
-    """Print the labels that a checkpoint knows, one a line."""
+    """Print the labels that a checkpoint knows, one a line, in alphabetical order."""
     with bad_input_exits():
         locate(model)
         separator = load_pipeline(model, "cpu", None).separator
-    for number, label in separator.id2label.items():
-        if number != separator.unknown_index:
-            typer.echo(printable(label))
+    for label in sorted(label for number, label in separator.id2label.items() if number != separator.unknown_index):
+        typer.echo(printable(label))

@@ -24,6 +24,7 @@ Painter = Annotated[
     typer.Option(help="Text-to-image pipeline of diffusers that draws instead: a folder or a Hub repository."),
 ]
 Style = Annotated[str | None, typer.Option(help="With --painter: what kind of picture, {} for what it shows.")]
+SIZE = "Of pictures, in pixels; the checkpoint's own size, which it has learnt to draw, if not given."
 Seed = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same pictures.")]
 AudioTrack = Annotated[int | None, typer.Option(min=0, help="Which of a file's audio tracks to take, counted from 0.")]
 MaxDuration = Annotated[float, typer.Option(help="Longest recording accepted, in seconds.")]

@@ -8,6 +8,7 @@ import typer
 
 from ..data.annotations import read_vggsound
 from .checks import bad_input_exits, check_data, check_files, check_writable
+from .models import asking_hub
 from .options import Columns, DataLayout
 
 
@@ -67,10 +68,12 @@ def prepare(
         if entries is not None:
             clips = vggsound_layout(data, entries, part_size=clips_per_shard)
         else:
-            layout = layout or find_layout(data)
+            with asking_hub(data):
+                layout = layout or find_layout(data)
             if layout == "table" and Path(data).is_dir() and out.resolve().is_relative_to(Path(data).resolve()):
                 raise ValueError(f"{out}: lies in the data, all of whose folders are read; choose another --out.")
-            clips = read_layout(data, layout, ColumnMap.parse(columns), clips_per_shard)
+            with asking_hub(data):
+                clips = read_layout(data, layout, ColumnMap.parse(columns), clips_per_shard)
         check_writable(out)
         settings = PrepareSettings(format.value, clips_per_shard, sampling_rate, image_size)
         report = run(clips, settings, out, moments, engine.value, workers)

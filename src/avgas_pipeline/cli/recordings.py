@@ -59,7 +59,7 @@ class RecordingArgument:
 
 def recording_arguments(arguments: list[str]) -> list[RecordingArgument]:
     """
-    Recordings as they were given; of a folder, the sound and video files in it.
+    Recordings as they were given; of a folder, the sound and video files in it, not those in folders below.
 
     Raises:
         FileNotFoundError: If there is none of them; if some are there, the others can be skipped.
@@ -77,10 +77,15 @@ def _files_of(argument: str) -> list[str]:
     """The recordings in a folder, sorted; anything else is itself."""
     if argument == _STANDARD_INPUT or not os.path.isdir(argument):
         return [argument]
-    files = [path for path in sorted(Path(argument).iterdir()) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    files = [path for path in sorted(Path(argument).iterdir()) if _is_recording(path)]
     if not files:
         raise ValueError(f"{argument}: has no sound or video files ({', '.join(SUFFIXES)}).")
     return list(map(str, files))
+
+
+def _is_recording(path: Path) -> bool:
+    # Names that begin with a dot are what systems keep for themselves.
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def result_folders(recordings: list[RecordingArgument], out: Path) -> list[Path]:

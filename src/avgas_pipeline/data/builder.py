@@ -1,6 +1,7 @@
 """Clips of any layout as a `datasets` dataset; VGGSound among them."""
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,8 @@ class ClipDatasetConfig(datasets.BuilderConfig):
         data_dir (`str`): Folder or Hub repository.
         layout (`str`, *optional*): One of [`avgas_pipeline.data.layouts.detect.LAYOUTS`]; found by the files if not
             given.
-        columns ([`ColumnMap`], *optional*): Which column says what, of tables and metadata.
+        columns ([`ColumnMap`], `dict` or `str`, *optional*): Which column says what, of tables and metadata, as of
+            [`ColumnMap.parse`].
         moments (`str`, *optional*): `top1_boxes_top10_moments.json`.
         sampling_rate (`int`, defaults to 16000): Of the sound, in Hz.
         image_size (`int`, defaults to 256): Longest side of the picture, in pixels.
@@ -56,7 +58,7 @@ class ClipDatasetConfig(datasets.BuilderConfig):
     """
 
     layout: str | None = None
-    columns: ColumnMap | None = None
+    columns: ColumnMap | Mapping[str, str] | str | None = None
     moments: str | None = None
     sampling_rate: int = 16000
     image_size: int = 256
@@ -87,6 +89,7 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.skipped = SkipReport(self.config.report)
+        self._is_preparing = False
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(description="Clips with sound, a picture and labels.", features=FEATURES)
@@ -98,15 +101,23 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
             found.add(**entry)
         return found
 
+    def _tell(self) -> None:
+        if self.skipped.counts:
+            warnings.warn(f"{self.config.data_dir}: {self.skipped}.", stacklevel=2)
+
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
+        self._is_preparing = True
         super()._download_and_prepare(*args, **kwargs)
+        self._is_preparing = False
+        self._tell()
         # Beside the clips, so that who loads them from the cache is told, too.
         self._fs.pipe_file(f"{self._output_dir}/{_SKIPPED}", self.skipped.lines().encode())
 
     def _layout(self) -> Layout:
         if self.config.data_dir is None:
             raise ValueError(f"{type(self).__name__} needs `data_dir`, a folder or a Hub repository.")
-        return read_layout(self.config.data_dir, self.config.layout, self.config.columns, PART_SIZE)
+        columns = ColumnMap.parse(self.config.columns)
+        return read_layout(self.config.data_dir, self.config.layout, columns, PART_SIZE)
 
     def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
         layout = self._layout()
@@ -144,6 +155,8 @@ class ClipDataset(datasets.GeneratorBasedBuilder):
                 else:
                     seen.add(clip.entry.id)
                     yield (part_number, number), example
+        if not self._is_preparing:
+            self._tell()
 
 
 @dataclass

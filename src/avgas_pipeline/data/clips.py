@@ -34,7 +34,7 @@ def load_clips(
             knows. These are read once, as a stream, into `datasets`' cache: mixing needs clips in any order.
         split (`str`, defaults to `"train"`): Of the data.
         layout (`str`, *optional*): The layout's name; found by the files if not given.
-        columns (`str`, *optional*): Which column says what, as of `ColumnMap.parse`.
+        columns (`str` or `dict`, *optional*): Which column says what, as of `ColumnMap.parse`.
 
     Returns:
         Two `datasets.Dataset`; the second is `None` if clips have their pictures with them, or there are none.
@@ -73,12 +73,16 @@ def _load(path: Path, data: str, split: str, layout: str | None, columns: str | 
             return _usable(load_cached(data, split=split), data), None
     version = folder_digest(path) if path.is_dir() else HfApi().dataset_info(data).sha
     builder = ClipDataset(data_dir=data, layout=layout, columns=ColumnMap.parse(columns), hash=version)
-    builder.download_and_prepare()
+    with warnings.catch_warnings():
+        # It is told below, as of what is cached.
+        warnings.filterwarnings("ignore", message="(?s).* skipped: ")
+        builder.download_and_prepare()
     skipped = builder.skipped_of_all()
     if skipped.counts:
         warnings.warn(f"{data}: {skipped}.", stacklevel=3)
     if split not in builder.info.splits:
-        raise ValueError(f"{data}: has no split {split!r}, but {', '.join(map(repr, builder.info.splits))}.")
+        known = ", ".join(map(repr, builder.info.splits))
+        raise ValueError(f"{data}: has no split {split!r}, but {known}; choose with `split`.")
     if not builder.info.splits[split].num_examples:
         raise ValueError(f"{data}: not one clip is of use ({skipped}).")
     return _usable(builder.as_dataset(split), data), None

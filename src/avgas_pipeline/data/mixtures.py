@@ -121,6 +121,11 @@ class MixtureSampler:
             )
 
     @property
+    def has_pictures(self) -> bool:
+        """Whether there is anything to make targets of."""
+        return len(self._picture_table) > 0
+
+    @property
     def labels(self) -> list[str]:
         """All labels, sorted."""
         return self._labels

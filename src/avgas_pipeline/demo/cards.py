@@ -33,12 +33,13 @@ def gallery(images: Sequence[PIL.Image.Image], names: Sequence[str]) -> str:
 
 def card(source: SoundSource, number: int, sampling_rate: int) -> str:
     """A source: picture, label, score, activity and sound."""
-    name = html.escape(source.name)
+    name = html.escape(said(source))
     parts = [f'<h2 class="avgas-label" style="border-color:{COLOURS[number % len(COLOURS)]}">{name}</h2>']
     if len(source.images):
         parts.append(picture(source.images[0], f"Drawing of {source.name}", f"{slug(source.name)}.png"))
     else:
-        parts.append('<p class="avgas-none">Not drawn: it is no sound that the model knows.</p>')
+        why = "it is no sound that the model knows" if source.is_unknown else "it should not show"
+        parts.append(f'<p class="avgas-none">Not drawn: {why}.</p>')
     parts.append(f'<p class="avgas-score">{certainty(source)}</p>')
     if source.activity is not None:
         parts.append(activity(source, COLOURS[number % len(COLOURS)]))
@@ -48,11 +49,16 @@ def card(source: SoundSource, number: int, sampling_rate: int) -> str:
     return "".join(parts)
 
 
+def said(source: SoundSource) -> str:
+    """A source's name, with a "perhaps" where it is rather wrong than right."""
+    return f"{'perhaps ' * source.is_doubtful}{source.name}"
+
+
 def certainty(source: SoundSource) -> str:
     """How sure the name is, in words."""
     if source.label is None:
         return f"Something is there ({source.score:.0%} sure), which the model does not know."
-    return f"{'Perhaps: only ' if source.is_doubtful else ''}{source.certainty:.0%} sure"
+    return f"{'only ' * source.is_doubtful}{source.certainty:.0%} sure"
 
 
 def activity(source: SoundSource, colour: str) -> str:

@@ -18,7 +18,7 @@ from ..film.make import draw_film, save_film
 from ..layout import MOST_PLACED
 from ..pipeline_output import AVGASPipelineOutput, EncodedAudio, SoundSource
 from ..printable import printable
-from ..results.outputs import save_results
+from ..results.outputs import save_results, slug
 from ..results.overview import draw_overview
 
 
@@ -107,7 +107,7 @@ class Heard:
         track = plain_track(self.path, duration_s=self.duration_s)
         sound = (self.waveform, self.sampling_rate)
         save_results(output, *sound, results, self.name, settings, weights=self.weights, recording=track)
-        path = self.folder / "avgas.zip"
+        path = self.folder / f"{slug(Path(self.name).stem)}.zip"
         with zipfile.ZipFile(path, "w") as archive:
             for file in sorted(results.iterdir()):
                 archive.write(file, file.name)

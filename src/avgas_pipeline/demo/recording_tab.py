@@ -16,7 +16,7 @@ from .words import plain
 # Seconds after which what was heard is forgotten.
 KEPT_S = 3600
 LARGEST_SEED = 2**31 - 1
-UNHEARD = "Record something, choose a file, or take an example first."
+UNHEARD = "Record something or choose a file first."
 FORGOTTEN = "This recording is not kept any more. Press “Show me” once more."
 # A button that can't be seen, which gives the browser the file.
 FETCH = "() => document.querySelector('#archive, #archive a, #archive button').click()"
@@ -54,7 +54,7 @@ def recording_tab(
         except (OSError, ValueError) as error:
             return _nothing(plain(error, name, listener.max_duration_s))
         kept.put(request.session_hash, heard)
-        found = ", ".join(source.name for source in heard.sources)
+        found = ", ".join(cards.said(source) for source in heard.sources)
         more = len(heard.sources) - MOST_CARDS
         text = f"Heard: {found}." + (f" The last {more} have no card." if more > 0 else "")
         return [heard, cards.message(text), _mixed(heard), *_card_updates(heard)]
@@ -137,7 +137,7 @@ def recording_tab(
                     gr.Slider(0.25, 2, value=1, step=0.05, label="How much it shows", elem_id=f"weight-{number}")
                 )
                 mutes.append(gr.Checkbox(label="Mute", elem_id=f"mute-{number}"))
-    film = gr.Video(label="Film", visible=False, elem_id="film")
+    film = gr.Video(label="Film", visible=False, elem_id="film", height=560)
     film_files = gr.File(label="Film, captions and storyboard", visible=False, elem_id="film-files")
     overview = gr.HTML(elem_id="overview")
 

@@ -34,14 +34,19 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_hover_dark="*primary_800",
 )
-EXAMPLES = Path(__file__).parents[3] / "examples"
+# Of a copy of the repository, in which the package lies or the command was started.
+EXAMPLES = (Path(__file__).parents[3] / "examples", Path("examples"))
+# One of its examples, so that no other folder is taken for it.
+FIRST_EXAMPLE = "mixture-dog-bird.flac"
 EXAMPLE_SUFFIXES = (".flac", ".ogg", ".wav")
 
 
-def find_examples(folder: Path = EXAMPLES) -> dict[str, Path]:
-    """Recordings in a folder, by name: those that come with the source code, and none where only the package is."""
+def find_examples(folder: Path | None = None) -> dict[str, Path]:
+    """Recordings in a folder, by name: those of the repository if not given, and none where it is not there."""
+    if folder is None:
+        folder = next((each for each in EXAMPLES if (each / FIRST_EXAMPLE).exists()), EXAMPLES[0])
     found = [path for path in sorted(folder.glob("*")) if path.suffix in EXAMPLE_SUFFIXES]
-    return {path.stem: path for path in found}
+    return {path.stem: path.resolve() for path in found}
 
 
 @contextmanager

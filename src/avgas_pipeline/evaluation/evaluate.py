@@ -87,7 +87,7 @@ def evaluate(
             if isinstance(system, ImageFolderSystem):
                 system.verify()
             else:
-                source = identity["data"].get("manifest", identity["data"]["data"])
+                source = identity["data"]["data"]
                 known = system.pipe.separator.id2label.values()
                 _check_known(true, known, f"{source}: the model {system.checkpoint} does not know")
                 check_settings(folders[system.name].path / "system.json", fingerprints[system.name])
@@ -151,7 +151,8 @@ def _check_known(true: set[str], known: Iterable[str], complaint: str) -> None:
     unknown = sorted(true.difference(known))
     if unknown:
         nearest = nearest_labels(unknown[0], known)
-        raise ValueError(f"{complaint} {unknown[0]!r} (and {len(unknown) - 1} more of the labels){nearest}.")
+        more = f" (and {len(unknown) - 1} more of the labels)" if len(unknown) > 1 else ""
+        raise ValueError(f"{complaint} {unknown[0]!r}{more}{nearest}.")
 
 
 def _check_distinct(fingerprints: dict[str, dict[str, Any]]) -> None:

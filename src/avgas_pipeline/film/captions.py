@@ -16,7 +16,8 @@ def caption(scene: Scene, previous: Scene | None, sources: Sequence[SoundSource]
     parts = []
     for number in scene.sources:
         goes_on = previous is not None and number in previous.sources
-        parts.append(f"[{short_name(sources[number])}{' continues' if goes_on else ''}]")
+        perhaps = "perhaps " * sources[number].is_doubtful
+        parts.append(f"[{perhaps}{short_name(sources[number])}{' continues' if goes_on else ''}]")
     return " ".join(dict.fromkeys(parts))
 
 
@@ -52,6 +53,13 @@ def to_srt(cues: Sequence[tuple[float, float, str]]) -> str:
         for number, (start, end, text) in enumerate(cues, start=1)
     ]
     return "\n".join(blocks)
+
+
+def clock(seconds: float) -> str:
+    """A time as people read it: "1:05", "1:02:03"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def _timestamp(seconds: float, point: str) -> str:

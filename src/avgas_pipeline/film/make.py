@@ -14,10 +14,10 @@ from tqdm.auto import tqdm
 from ..audio.loading import DEFAULT_MAX_DURATION_S, Recording, describe, load_audio
 from ..files import atomic_files, write_text
 from ..pipeline_output import EncodedAudio, SoundSource
-from .captions import CAPTIONS, caption, captions, to_srt, to_vtt
+from .captions import CAPTIONS, caption, captions, clock, to_srt, to_vtt
 from .scenes import Scene, find_scenes
 from .sound import sound_frames
-from .video import BAND, SIDE, draw_frame, write_film
+from .video import BAND, NOTHING_HEARD, SIDE, draw_frame, write_film
 
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ class Film:
     sources: list[SoundSource]
     pictures: dict[tuple[int, ...], PIL.Image.Image]
 
-    def still(self, number: int) -> PIL.Image.Image:
-        """The frame of a scene, with its caption."""
+    def still(self, number: int, with_time: bool = False) -> PIL.Image.Image:
+        """The frame of a scene, with its caption, and before that, if asked for, when it begins."""
         scene = self.scenes[number]
         previous = self.scenes[number - 1] if number else None
         picture = self.pictures.get(_drawn(scene, self.sources))
-        return draw_frame(picture, caption(scene, previous, self.sources))
+        text = caption(scene, previous, self.sources)
+        if with_time:
+            text = f"{clock(scene.start_s)} {text or NOTHING_HEARD}"
+        return draw_frame(picture, text)
 
 
 def plan_film(
@@ -116,8 +119,9 @@ def _draw(
     """A picture for every set of sources, all from the same noise."""
     pictures = {}
     count = len(encoded.sources[0])
+    is_quiet = getattr(pipe, "_progress_bar_config", {}).get("disable", False)
     with _without_bar(pipe):
-        for chosen in tqdm(sets, desc="drawing scenes"):
+        for chosen in tqdm(sets, desc="drawing scenes", disable=is_quiet):
             weights = [float(number in chosen) for number in range(count)]
             generator = torch.Generator().manual_seed(seed)
             pictures[chosen] = pipe(**encoded, source_weights=[weights], generator=generator, **call).images[0]
@@ -145,7 +149,7 @@ def storyboard(film: Film) -> PIL.Image.Image:
     sheet = PIL.Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), "white")
     for number in range(count):
         row, column = divmod(number, columns)
-        small = film.still(number).resize((width, height), PIL.Image.Resampling.LANCZOS)
+        small = film.still(number, with_time=True).resize((width, height), PIL.Image.Resampling.LANCZOS)
         sheet.paste(small, (gap + column * (width + gap), gap + row * (height + gap)))
     return sheet
 

@@ -1,6 +1,7 @@
 """Loading and publishing: safetensors only, clear errors for bad folders, and a real model card."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from ..models.latent_scale import needs_float32
-from .folders import check_folder, locate
+from .folders import check_folder, locate, lora_of_run
 from .model_card import create_model_card
 from .model_weights import check_components
 
@@ -41,6 +42,9 @@ class HubMixin:
         path = locate(pretrained_model_name_or_path, kwargs)
         if os.path.isdir(path):
             cls._check_models(path, kwargs)
+            if (own_lora := lora_of_run(path)) is not None:
+                message = f"{own_lora} is not loaded with the pipeline: call `pipe.load_lora_weights({path!r})`."
+                warnings.warn(message, stacklevel=2)
         # transformers' models would have the files' own type.
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)

@@ -28,8 +28,9 @@ pipe = DiffusionPipeline.from_pretrained("THIS_REPOSITORY_OR_FOLDER", trust_remo
 out = pipe("recording.wav", separate=True)
 ```
 
-It needs what the code imports: `pip install diffusers transformers av soundfile soxr scipy`. It can't be saved again,
-and the command `avgas` does not load it; both need the checkpoint that it was exported from.
+It needs what the code imports: `pip install diffusers transformers accelerate av soundfile soxr scipy`, and `peft` for
+LoRA. `out.save`, `out.overview` and players in notebooks need `avgas-pipeline`. It can't be saved again or loaded by
+`from_pipe`, and the command `avgas` does not load it; these need the checkpoint that it was exported from.
 """
 
 

@@ -19,7 +19,7 @@ from ..printable import printable
 
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; brown for their yellow, which is too light.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8C564B")
 _TEXT_COLOUR = "#222222"
 # Of what belongs to a name that is rather wrong than right.
 _DOUBTFUL_OPACITY = 0.45
@@ -68,7 +68,11 @@ def draw_overview(
     ]
     num_drawn = sum(source.is_drawn and weight > 0 for source, weight in zip(sources, weights, strict=True))
     said = f"{num_drawn} source{'s' * (num_drawn != 1)}"
-    mixed = [_Picture(image, f"mixed image\n{said}", _TEXT_COLOUR) for image in mixed_images]
+    numbers = [f" {number}" if len(mixed_images) > 1 else "" for number in range(1, len(mixed_images) + 1)]
+    mixed = [
+        _Picture(image, f"mixed image{number}\n{said}", _TEXT_COLOUR)
+        for number, image in zip(numbers, mixed_images, strict=True)
+    ]
     shown = separated if len(mixed) == num_drawn == len(separated) == 1 else [*mixed, *separated]
     picture_rows = math.ceil(len(shown) / 5)
     # A single picture stands in the middle of three cells rather than as large as the figure.

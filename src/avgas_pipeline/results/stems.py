@@ -1,11 +1,13 @@
 """Separated audio at a recording's own rate and with its channels, written as it is computed."""
 
-import wave
-from collections.abc import Sequence
-from contextlib import ExitStack
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
+import soundfile
 
 from ..audio.original import PlainTrack
 from ..audio.stems import stem_blocks
@@ -13,14 +15,17 @@ from ..pipeline_output import SoundSource
 
 
 REST = "rest.wav"
-_BYTES_PER_SAMPLE = 2
+# On a disk, in bytes.
+_LITTLE_SPACE = 1 << 20
+_BYTES_PER_SAMPLE = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}
 
 
 def save_stems(
     folder: Path, recording: PlainTrack, sources: Sequence[SoundSource], names: Sequence[str | None]
 ) -> None:
     """
-    Write a WAV file, 16 bit, for each source with separated audio, and `rest.wav` for what they leave.
+    Write a WAV file for each source with separated audio, and `rest.wav` for what they leave: with 16 or 24 bits a
+    sample, or floating point, as the recording has.
 
     Args:
         folder (`Path`): Where to.
@@ -40,22 +45,32 @@ def save_stems(
         [source.audio for source, _ in chosen],
         first.sampling_rate,
     )
-    with ExitStack() as stack:
-        # Not soundfile, which does not report a full disk.
-        files = [
-            stack.enter_context(wave.open(stack.enter_context((folder / name).open("wb")), "wb"))
-            for name in (*(name for _, name in chosen), REST)
-        ]
-        for file in files:
-            file.setnchannels(recording.channels)
-            file.setsampwidth(_BYTES_PER_SAMPLE)
-            file.setframerate(recording.sampling_rate)
+    paths = [folder / name for name in (*(name for _, name in chosen), REST)]
+    num_samples = 0
+    with _full_disk_told(paths[0]), ExitStack() as stack:
+        how = ("w", recording.sampling_rate, recording.channels, recording.subtype)
+        files = [stack.enter_context(soundfile.SoundFile(path, *how, format="WAV")) for path in paths]
         for block, stems in blocks:
+            num_samples += block.shape[1]
             rest = block - stems.sum(axis=0)
             for file, sound in zip(files, (*stems, rest), strict=True):
-                file.writeframes(_pcm(sound))
+                file.write(sound.T)
+    size = num_samples * recording.channels * _BYTES_PER_SAMPLE[recording.subtype]
+    for path in paths:
+        # What soundfile could not write when it closed the file, it does not tell.
+        if path.stat().st_size < size:
+            raise _unwritten(path)
 
 
-def _pcm(sound: np.ndarray) -> bytes:
-    """Samples `(channels, T)` in [-1, 1] as interleaved integers of 16 bit."""
-    return np.round(np.clip(sound.T, -1.0, 1.0) * 32767).astype("<i2").tobytes()
+@contextmanager
+def _full_disk_told(path: Path) -> Iterator[None]:
+    """soundfile knows no reasons."""
+    try:
+        yield
+    except soundfile.SoundFileError:
+        raise _unwritten(path) from None
+
+
+def _unwritten(path: Path) -> OSError:
+    reason = errno.ENOSPC if shutil.disk_usage(path.parent).free < _LITTLE_SPACE else errno.EIO
+    return OSError(reason, os.strerror(reason), str(path))

@@ -1,15 +1,16 @@
 """From windows to slots: feature extractor, audio encoder and separator."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
+from tqdm.auto import tqdm
 
 from ..audio.spectrogram import frame_activity, mel_bands, power, relative_log_mel, stft
 from ..audio.windows import Window, change_speed, sounding_windows
@@ -21,14 +22,10 @@ from .slots import SlotEncoding, WindowEncoding
 from .tracking import LEAST_WEIGHT
 
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-
 # What has nowhere a larger share of the energy is not heard as a source.
 LEAST_SHARE = 0.03
 # Windows that go through the audio encoder at a time, so that an hour of audio fits in memory.
-MAX_WINDOWS = 8
+MAX_WINDOWS = 12
 
 # Presence and most probable label of every slot of a window, to the slots whose tokens and masks are needed.
 KeepRule = Callable[[Sequence[float], Sequence[int]], Collection[int]]
@@ -81,7 +78,7 @@ def encode(
     models: AudioModels,
     batch_size: int | None = None,
     keep: KeepRule | None = None,
-    progress_bar: Callable[..., "tqdm"] | None = None,
+    bar_config: Mapping[str, Any] | None = None,
 ) -> AudioEncoding:
     """
     Put the windows of all recordings through the models, together, in as few calls as fit.
@@ -90,11 +87,11 @@ def encode(
         recordings (`Sequence[Sequence[Window]]`): The windows of one recording or more, as
             [`AudioModels.cut_windows`] gives them. Silent windows are left out, unless all of a recording are.
         models ([`AudioModels`]): The models.
-        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 8.
+        batch_size (`int`, *optional*): The most windows at a time, all views together; never more than 12.
         keep (`Callable`, *optional*): Of which slots to keep tokens and mask, which take most of the memory, by
             presence and label of all: see [`~avgas_pipeline.separation.tracking.present_slots`]. All if not given.
-        progress_bar (`Callable`, *optional*): Makes the bar that is shown, given its `total`, where the windows take
-            more than one call.
+        bar_config (`Mapping`, *optional*): Of the progress bar, as tqdm takes it; there is one where the windows take
+            more than one call. None if not given.
 
     Raises:
         ValueError: If what the models compute is not finite.
@@ -103,9 +100,9 @@ def encode(
     with ExitStack() as stack:
         bar = None
         total = sum(1 for windows in recordings for _ in sounding_windows(windows))
-        if progress_bar is not None and total > MAX_WINDOWS:
-            bar = stack.enter_context(progress_bar(total=total))
-            bar.set_description(f"{bar.desc or ''}listening")
+        if bar_config is not None and total > MAX_WINDOWS:
+            title = ", ".join(filter(None, (bar_config.get("desc"), "listening")))
+            bar = stack.enter_context(tqdm(total=total, unit="window", **{**bar_config, "desc": title}))
         for place, views in encode_views(recordings, models, batch_size):
             encoded[place].append(average_views(views, keep))
             if bar is not None:

@@ -37,7 +37,7 @@ def draws_by_labels_alone(separator: AudioVisualSeparator) -> bool:
 def build_sampler(pipe: AVGASPipeline, clips: Any, pictures: Any, settings: Any) -> MixtureSampler:
     """Mixtures as long as the pipeline's audio encoder hears at once, with pictures of the size that it draws."""
     extractor = pipe.audio_feature_extractor
-    return MixtureSampler(
+    sampler = MixtureSampler(
         clips,
         pictures,
         seed=settings.seed,
@@ -48,6 +48,9 @@ def build_sampler(pipe: AVGASPipeline, clips: Any, pictures: Any, settings: Any)
         target=settings.mixture_target,
         image_size=settings.resolution or pipe.default_size[0],
     )
+    if not sampler.has_pictures:
+        raise ValueError(f"{settings.dataset}: its clips have no pictures to learn to draw.")
+    return sampler
 
 
 def separated_fraction(pipe: AVGASPipeline, settings: Any) -> float:

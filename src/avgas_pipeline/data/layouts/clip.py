@@ -114,7 +114,7 @@ def make_example(
         "label": label,
         "labels": list(clip.entry.labels),
         "label_index": _LABEL_INDEX.get(label, -1),
-        "split": clip.entry.split,
+        "split": clip.entry.split or DEFAULT_SPLIT,
         "audio": audio,
         "duration": duration,
         "image": image,

@@ -47,16 +47,18 @@ class ColumnMap:
     start: str | None = None
 
     @classmethod
-    def parse(cls, text: str | None) -> "ColumnMap":
+    def parse(cls, text: "str | Mapping[str, str] | ColumnMap | None") -> "ColumnMap":
         """
-        Read it from `label=category,audio=sound`, or from a YAML file of the same.
+        Read it from `label=category,audio=sound`, from a dict, or from a YAML file of the same.
 
         Raises:
             ValueError: If it is something else, or has another name than the attributes' (`label` counts as `labels`).
         """
-        if text is None:
-            return cls()
-        if text.endswith((".yaml", ".yml")):
+        if text is None or isinstance(text, cls):
+            return text or cls()
+        if isinstance(text, Mapping):
+            given = dict(text)
+        elif text.endswith((".yaml", ".yml")):
             try:
                 with open(text, encoding="utf-8") as file:
                     given = yaml.safe_load(file)
