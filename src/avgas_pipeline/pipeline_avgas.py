@@ -333,7 +333,7 @@ class AVGASPipeline(
         Separate soundscapes without drawing them. Arguments as of [`~AVGASPipeline.encode_audio`].
 
         Returns:
-            `list[list[SoundSource]]`: for every soundscape its sources, the most certain first, without images.
+            `list[list[SoundSource]]`: for every soundscape its sources without images, the highest score first.
         """
         encoded = self.encode_audio(
             audio,

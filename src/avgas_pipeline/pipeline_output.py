@@ -205,7 +205,7 @@ class AVGASPipelineOutput(BaseOutput):
         images (`list[PIL.Image.Image]`, `np.ndarray` or `torch.Tensor`):
             Mixed images, `num_images_per_prompt` for every soundscape, in the order of the soundscapes.
         sources (`list[list[SoundSource]]`):
-            For every soundscape its sources, the most certain first.
+            For every soundscape its sources, that of the highest score first.
         prompts (`list[str]`, *optional*):
             For every soundscape the text that a text-to-image pipeline drew the mixed images of; of
             [`AVGASPipeline.paint`] alone.

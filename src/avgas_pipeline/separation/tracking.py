@@ -125,7 +125,7 @@ def track(
         presence_threshold (`float`, *optional*): Probability from which on a slot is present, in [0, 1].
 
     Returns:
-        `list[Track]`: The sources, the most certain first; empty if no slot was present.
+        `list[Track]`: The sources, that of the highest score first; empty if no slot was present.
     """
     present: list[Track] = []
     standby: list[Track] = []
