@@ -97,7 +97,7 @@ def test_generates_without_naming_a_model(tmp_path):
 
 def test_a_long_recording_is_heard_with_and_without_a_bar(mini, capsys):
     samples, rate = soundfile.read(EXAMPLES / "mixture-dog-bird.flac")
-    audio = {"array": np.tile(samples, 6), "sampling_rate": rate}
+    audio = {"array": np.tile(samples, 9), "sampling_rate": rate}
     found = []
     for config in ({"disable": True}, {"desc": "dogs"}):
         mini.set_progress_bar_config(**config)

@@ -79,7 +79,7 @@ def evaluate(
             check_is_folder(Path(folder.partition("=")[2] or folder))
         if model is not None:
             locate(model)
-        elif not (baseline or images):
+        elif not (baseline or images or lora):
             raise ValueError("there is nothing to evaluate: give a --model, a --baseline or --images.")
 
         def load() -> "EvaluationSet":

@@ -19,6 +19,8 @@ from ..audio.loudness import active_rms
 # Where a clip is looked at, as shares of its length: for its frame, in this order, and to tell a still picture from a
 # film. All else would have to be decoded up to the last look, so none is at the end.
 _LOOKS = (0.5, 0.65, 0.25)
+# Without the furthest, which most clips do not need.
+_FIRST_LOOKS = (0.5, 0.25)
 # Grey levels (of 255) that two looks at a still picture may differ by, on average, after compression.
 _STILL_LEVELS = 1.5
 # A frame with less contrast than this, in grey levels, is black or blank.
@@ -196,6 +198,22 @@ def _read_sound(video: str | os.PathLike | bytes, sampling_rate: int) -> np.ndar
 def _read_frame(
     video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float
 ) -> tuple[PIL.Image.Image, float]:
+    for looks in (_FIRST_LOOKS, _LOOKS):
+        pictures = _pictures_at(video, moments, looks, sound_s)
+        is_still = len({seconds for _, seconds in pictures}) > 1 and _is_still([picture for picture, _ in pictures])
+        useful = [shown for shown in pictures if not _is_blank(shown[0])]
+        # What moves is no still picture, and the last of the first looks is the last one to be taken.
+        if looks is _FIRST_LOOKS and len(useful) > 1 and not is_still:
+            return useful[0]
+    if is_still:
+        raise SkipClipError("still picture")
+    return useful[0] if useful else pictures[0]
+
+
+def _pictures_at(
+    video: str | os.PathLike | bytes, moments: Sequence[float], looks: Sequence[float], sound_s: float
+) -> list[tuple[PIL.Image.Image, float]]:
+    """The pictures shown at some moments, in seconds, and then at shares of a video's length, and when they begin."""
     source = io.BytesIO(video) if isinstance(video, bytes) else os.fspath(video)
     try:
         with av.open(source, metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
@@ -204,16 +222,13 @@ def _read_frame(
             stream = container.streams.video[0]
             # Live recordings do not say how long they are; their sound does.
             length = _length(container, stream) or sound_s
-            times = [*moments, *(share * length for share in _LOOKS)]
+            times = [*moments, *(share * length for share in looks)]
             shown = _frames_at(container, stream, times)
             frames = [shown[time] for time in times if time in shown]
             if not frames:
                 raise SkipClipError("broken", "no frame can be decoded")
             # One thread: a forked worker that frees a scaler of several, inherited, waits for them without end.
-            pictures = [(frame.to_image(threads=1), seconds) for frame, seconds in frames]
-            if len({seconds for _, seconds in pictures}) > 1 and _is_still([picture for picture, _ in pictures]):
-                raise SkipClipError("still picture")
-            return next((shown for shown in pictures if not _is_blank(shown[0])), pictures[0])
+            return [(frame.to_image(threads=1), seconds) for frame, seconds in frames]
     except av.error.FFmpegError as error:
         raise SkipClipError("broken", str(error)) from None
 

@@ -1,6 +1,7 @@
 """YAMNet, a small audio encoder pretrained on AudioSet, and its log-mel front end."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -95,7 +96,8 @@ class YamnetFeatureExtractor(SequenceFeatureExtractor):
         return BatchFeature({"input_features": features}, tensor_type=return_tensors)
 
     def _features(self, waveforms: Sequence[np.ndarray], device: str) -> np.ndarray:
-        with torch.autocast(torch.device(device).type, enabled=False):
+        kind = torch.device(device).type
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return self._log_mel(waveforms, device)
 
     def _log_mel(self, waveforms: Sequence[np.ndarray], device: str) -> np.ndarray:

@@ -49,7 +49,7 @@ def save_stems(
     num_samples = 0
     with _full_disk_told(paths[0]), ExitStack() as stack:
         how = ("w", recording.sampling_rate, recording.channels, recording.subtype)
-        files = [stack.enter_context(soundfile.SoundFile(path, *how, format="WAV")) for path in paths]
+        files = [stack.enter_context(soundfile.SoundFile(os.fsencode(path), *how, format="WAV")) for path in paths]
         for block, stems in blocks:
             num_samples += block.shape[1]
             rest = block - stems.sum(axis=0)
