@@ -34,8 +34,8 @@ THEME = gr.themes.Soft(font=["system-ui", "sans-serif"], font_mono=["ui-monospac
     button_primary_background_fill_hover="*primary_800",
     button_primary_background_fill_hover_dark="*primary_800",
 )
-# Of a copy of the repository, in which the package lies or the command was started.
-EXAMPLES = (Path(__file__).parents[3] / "examples", Path("examples"))
+# Of the repository in which the package lies, or else of a copy of it in which the command was started.
+EXAMPLES, EXAMPLES_HERE = Path(__file__).parents[3] / "examples", Path("examples")
 # One of its examples, so that no other folder is taken for it.
 FIRST_EXAMPLE = "mixture-dog-bird.flac"
 EXAMPLE_SUFFIXES = (".flac", ".ogg", ".wav")
@@ -44,7 +44,9 @@ EXAMPLE_SUFFIXES = (".flac", ".ogg", ".wav")
 def find_examples(folder: Path | None = None) -> dict[str, Path]:
     """Recordings in a folder, by name: those of the repository if not given, and none where it is not there."""
     if folder is None:
-        folder = next((each for each in EXAMPLES if (each / FIRST_EXAMPLE).exists()), EXAMPLES[0])
+        folder = EXAMPLES if (EXAMPLES / FIRST_EXAMPLE).exists() else EXAMPLES_HERE
+        if not (folder / FIRST_EXAMPLE).exists():
+            return {}
     found = [path for path in sorted(folder.glob("*")) if path.suffix in EXAMPLE_SUFFIXES]
     return {path.stem: path.resolve() for path in found}
 

@@ -84,12 +84,11 @@ def _intervals(heard: np.ndarray) -> np.ndarray:
 
 
 def _lengthen(heard: np.ndarray, shortest: int) -> np.ndarray:
-    """With intervals that are shorter than a scene as long as one, around their middle."""
+    """With intervals that are shorter than a scene as long as one, from their start."""
     longer = heard.copy()
     for start, end in _intervals(heard):
-        missing = shortest - (end - start)
-        if missing > 0:
-            first = int(np.clip(start - missing // 2, 0, max(len(heard) - shortest, 0)))
+        if end - start < shortest:
+            first = max(min(start, len(heard) - shortest), 0)
             longer[first : first + shortest] = True
     return longer
 
