@@ -1,5 +1,6 @@
 """The tab in which the microphone is drawn again and again."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from .words import plain
 
 
 # Seconds between two blocks of the microphone, and between two pictures at least.
-BLOCK_S, PICTURE_S = 0.25, 0.05
+BLOCK_S, PICTURE_S = 0.1, 0.05
 # Visitors that may use their microphones at a time.
 LISTENERS = 32
 LISTENING = "Listening."
@@ -44,11 +45,11 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
     def hear(path: str | None, window: LiveWindow | None) -> LiveWindow:
         window = window or LiveWindow(listener)
         if path is not None:
-            try:
+            # Blocks of the same samples have the same name, and the first may be gone already.
+            with suppress(soundfile.SoundFileError):
                 window.add(*read_block(path))
-            finally:
-                # A visitor's voice is not kept.
-                Path(path).unlink(missing_ok=True)
+            # A visitor's voice is not kept.
+            Path(path).unlink(missing_ok=True)
         return window
 
     def draw(window: LiveWindow | None) -> tuple[Any, Any]:
