@@ -10,7 +10,12 @@ import numpy as np
 import PIL.Image
 import soundfile
 from datasets import Audio, ClassLabel, Dataset, Features, Image, List, Value, Video
+from typer.testing import CliRunner
 from vggsound_tree import add, make_clip
+
+from avgas_pipeline.cli import app
+from avgas_pipeline.data.layouts.columns import ColumnMap
+from avgas_pipeline.data.layouts.detect import read_layout
 
 
 # Clips of different sounds, by VGGSound's names of clips.
@@ -199,3 +204,12 @@ LAYOUTS = {
     "ESC-50": (esc50, "esc50", None),
     "FSD50K": (fsd50k, "fsd50k", None),
 }
+
+
+def prepare(folder, out, columns, *options):
+    arguments = ["prepare", str(folder), "--out", str(out), *options]
+    return CliRunner().invoke(app, arguments + ([] if columns is None else ["--columns", columns]))
+
+
+def splits_of(folder, columns):
+    return sorted({part.split or "train" for part in read_layout(folder, None, ColumnMap.parse(columns)).parts})
