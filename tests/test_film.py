@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from avgas_pipeline import load_audio
 from avgas_pipeline.cli import app
+from avgas_pipeline.cli.film import check_out
 from avgas_pipeline.film.captions import captions, to_srt, to_vtt
 from avgas_pipeline.film.make import STORYBOARD_PIXELS, Film, storyboard
 from avgas_pipeline.film.scenes import SHORTEST_S, Scene, find_scenes
@@ -305,6 +306,12 @@ def test_a_damaged_stereo_recording_is_heard_as_far_as_it_goes(tmp_path, suffix)
     assert sum(frame.samples for frame in frames) == 4 * RATE
     sound = np.concatenate([frame.to_ndarray() for frame in frames], axis=1)
     assert np.abs(sound[:, RATE // 2 : RATE]).mean() > 0.05
+
+
+def test_what_a_killed_film_left_is_no_film(dog_and_bird, tmp_path):
+    (tmp_path / ".partial-0.mp4").write_bytes(b"half")
+    (tmp_path / "captions.vtt").write_bytes((dog_and_bird / "captions.vtt").read_bytes())
+    check_out(tmp_path / "recording.wav", tmp_path / "film.mp4")
 
 
 def test_nothing_else_is_replaced(dog_and_bird, tmp_path):

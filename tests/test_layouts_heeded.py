@@ -50,6 +50,20 @@ def sound(name="a.wav", seed=0):
     return {"bytes": make_sound(seed), "path": name}
 
 
+def test_what_systems_hide_is_no_clip(tmp_path):
+    """macOS puts a file `._name` beside every file of a disk or an archive that is not its own."""
+    for folder, make in (("classes", class_folders), ("clips", folder_per_clip)):
+        plain = make(tmp_path / folder)
+        before = labels_by_id(tmp_path / folder)
+        for file in [path for path in (tmp_path / folder).rglob("*") if path.is_file()]:
+            write(file.with_name(f"._{file.name}"), b"Mac OS X")
+        write(tmp_path / folder / ".cache" / "dog" / "x.wav", make_sound(9))
+        assert labels_by_id(tmp_path / folder) == before and len(before) == len(plain)
+    members = {"dog/1.wav": make_sound(0), "__MACOSX/dog/._1.wav": b"Mac OS X", "dog/._1.wav": b"Mac OS X"}
+    to_zip(tmp_path / "zip" / "train.zip", members)
+    assert labels_by_id(tmp_path / "zip") == {"train/dog/1": ["dog"]}
+
+
 @pytest.mark.parametrize(
     ("table", "expected"),
     [

@@ -141,6 +141,15 @@ def test_a_lora_that_fails_to_load_leaves_nothing_behind(pipe, lora):
     assert np.array_equal(draw(pipe), base)
 
 
+def test_what_a_killed_save_left_beside_it_is_not_taken(pipe, lora):
+    folder, expected = lora
+    # Only where there are several names is one chosen.
+    (folder / "pytorch_lora_weights.safetensors").rename(folder / "dogs.safetensors")
+    (folder / ".partial-0.safetensors").write_bytes(b"half")
+    pipe.load_lora_weights(folder)
+    assert np.array_equal(draw(pipe), expected)
+
+
 def test_pickled_files_are_not_read(pipe, tmp_path):
     torch.save({"unet.conv_in.lora_A.weight": torch.zeros(1)}, tmp_path / "lora.bin")
     for options in ({"weight_name": "lora.bin"}, {"use_safetensors": False}):

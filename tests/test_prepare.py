@@ -98,12 +98,13 @@ def test_killed_and_run_again_gives_the_same_bytes(kind, request, tmp_path):
     assert prepare(data, whole).exit_code == 0
     command = [sys.executable, "-m", "avgas_pipeline", "prepare", data, "--out", killed]
     command += ["--clips-per-shard", "3", "--workers", "1"]
-    forked.kill_once(command, lambda: list(killed.glob("done/*.json")))
-    finished = [path.stem for path in killed.glob("done/*.json")]
+    forked.kill_once(command, lambda: list(killed.glob("done/[!.]*.json")))
+    finished = [path.stem for path in killed.glob("done/[!.]*.json")]
     assert finished and not (killed / "report.jsonl").exists()
     stamps = {path: path.stat().st_mtime_ns for name in finished for path in killed.glob(f"*-{name}.parquet")}
-    # What a process leaves that was killed in the middle of a write.
+    # What a process leaves that was killed in the middle of a write, or just before the end of one.
     (killed / ".partial-1-train-00000-00000.parquet").write_bytes(b"half")
+    (killed / f"done/.partial-2-{finished[0]}.json").write_bytes((killed / f"done/{finished[0]}.json").read_bytes())
 
     result = prepare(data, killed)
     assert result.exit_code == 0, result.output

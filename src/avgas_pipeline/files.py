@@ -138,6 +138,11 @@ def remove_folder(path: str | os.PathLike) -> None:
         _remove(aside)
 
 
+def finished(folder: str | os.PathLike, pattern: str) -> list[Path]:
+    """The files in a folder that match, sorted, without those that are being written or that a kill has left."""
+    return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith(_PREFIX))
+
+
 def remove_partial(folder: str | os.PathLike) -> None:
     """Remove what killed processes have left in and below a folder; what others are writing there stays."""
     for path in list(Path(folder).rglob(f"{_PREFIX}*")):

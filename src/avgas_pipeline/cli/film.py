@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import NoSourceError, SilentRecordingError
+from ..files import finished
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from ..printable import printable
 from .checks import bad_input_exits, check_number, new_folder
@@ -83,6 +84,6 @@ def check_out(recording: Path, out: Path) -> None:
 
     if out.exists() and recording.exists() and out.samefile(recording):
         raise ValueError(f"--out {out}: is the recording itself.")
-    others = [path.name for path in out.parent.glob(f"*{FILM_SUFFIX}") if path.name != out.name]
+    others = [path.name for path in finished(out.parent, f"*{FILM_SUFFIX}") if path.name != out.name]
     if (out.parent / f"{CAPTIONS}.vtt").exists() and not out.exists() and others:
         raise ValueError(f"--out {out}: the captions of {others[0]} are in this folder; choose another one.")

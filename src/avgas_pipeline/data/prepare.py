@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from ..files import remove_partial, write_bytes, write_text
+from ..files import finished, remove_partial, write_bytes, write_text
 from .annotations import read_best_moments
 from .layouts.clip import DEFAULT_SPLIT, Clip, Layout, Part, make_example
 from .layouts.files import PREPARED
@@ -280,7 +280,7 @@ def _without_repeated(output_dir: Path, format_name: str) -> list[dict[str, Any]
     """
     parts = []
     ids: set[tuple[str, str]] = set()
-    for path in sorted((output_dir / "done").glob("*.json")):
+    for path in finished(output_dir / "done", "*.json"):
         part = read_json(path)
         for split, names in part["written"].items():
             repeated = {name for name in names if (split, name) in ids}

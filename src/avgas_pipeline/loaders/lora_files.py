@@ -13,6 +13,7 @@ from diffusers.loaders.lora_base import LORA_WEIGHT_NAME_SAFE
 from huggingface_hub import model_info
 from huggingface_hub.constants import HF_HUB_OFFLINE
 
+from ..files import finished
 from .weight_files import check_plain_name, indexes
 
 
@@ -70,7 +71,7 @@ def find_lora_file(
         return weight_name
     if os.path.isdir(source):
         folder = Path(source, place)
-        names = [path.name for path in folder.glob("*.safetensors")]
+        names = [path.name for path in finished(folder, "*.safetensors")]
         names += [path.name for path in indexes(folder)]
     elif HF_HUB_OFFLINE or local_files_only:
         raise ValueError(f"{source}: pass `weight_name`; offline it can't be found out.")

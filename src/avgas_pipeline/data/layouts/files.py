@@ -26,15 +26,25 @@ PREPARED = "prepare.json"
 
 
 def files_in(folder: str | os.PathLike) -> Iterator[Path]:
-    """Files in and below a folder, sorted; but not those below it that `avgas prepare` wrote."""
+    """
+    Files in and below a folder, sorted; but not those below it that `avgas prepare` wrote, nor what systems hide.
+    """
     for place, folders, names in os.walk(folder):
         inner = Path(place)
         if inner != Path(folder) and PREPARED in names:
             folders.clear()
             continue
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         # Pipes, which could be waited for without end, are no data.
-        yield from (inner / name for name in sorted(names) if (inner / name).is_file())
+        yield from (inner / name for name in sorted(names) if not is_hidden(name) and (inner / name).is_file())
+
+
+def is_hidden(path: str) -> bool:
+    """
+    Whether a file or a folder of it has a name that systems keep for themselves: with a dot first, as the `._` files
+    that macOS puts beside every file of an archive, or in `__MACOSX`.
+    """
+    return any(name.startswith(".") or name == "__MACOSX" for name in PurePosixPath(path).parts)
 
 
 def contents_digest(folder: str | os.PathLike) -> str:

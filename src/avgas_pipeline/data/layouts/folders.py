@@ -11,7 +11,7 @@ from ..annotations import ClipEntry
 from ..report import DUPLICATE
 from ..suffixes import AUDIO_SUFFIXES, IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from .clip import Clip, Layout, Part
-from .files import files_in, split_of
+from .files import files_in, is_hidden, split_of
 from .parts import Lost, ZipPart, listed, told, unique
 
 
@@ -41,9 +41,8 @@ def class_folders_layout(folder: str | os.PathLike, part_size: int = 512) -> Lay
         if PurePosixPath(name).suffix.lower() != ".zip":
             continue
         archive = PurePosixPath(name).with_suffix("")
-        # Some programs write backslashes.
         try:
-            members = {f"{archive}/{member}".replace("\\", "/"): member for member in _members(folder / name)}
+            members = {f"{archive}/{path}": member for path, member in _members(folder / name).items()}
         except ValueError as error:
             lost.append((name, "damaged archive", str(error)))
             continue
@@ -111,9 +110,11 @@ def _rooted(clip: Clip, folder: Path) -> Clip:
     return replace(clip, videos=tuple(str(folder / name) for name in clip.videos), audio=audio, image=image)
 
 
-def _members(path: Path) -> list[str]:
+def _members(path: Path) -> dict[str, str]:
+    """An archive's files by their paths: some programs write backslashes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return sorted(info.filename for info in archive.infolist() if not info.is_dir())
+            names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
     except (OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"can't be read, {error}") from None
+    return {path: name for name in names if not is_hidden(path := name.replace("\\", "/"))}
