@@ -46,6 +46,15 @@ def test_labels_are_those_of_the_objects(pictures, labels):
     assert counts == {0, 1, 2}
 
 
+def test_half_of_the_scenes_are_collages(pictures, labels):
+    few = pictures.select(range(0, len(pictures), 3))
+    scenes = SceneDataset(few, labels, num_scenes=60, layout="either", num_objects=(1, 1))
+    corners = np.array([np.asarray(scenes.scene(index)[0])[0, 0] for index in range(60)])
+    assert 15 <= (corners == 255).all(axis=1).sum() <= 45
+    empty = SceneDataset(few, labels, num_scenes=4, layout="either", num_objects=(0, 0))
+    assert all(not empty.scene(index)[1] for index in range(4))
+
+
 def test_labels_are_drawn_evenly(pictures, labels):
     scenes = SceneDataset(pictures, labels, num_scenes=2400, num_objects=(1, 1), image_size=16)
     drawn = np.bincount([scenes.scene(index)[1][0] for index in range(2400)], minlength=len(labels))

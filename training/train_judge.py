@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings.seed,
         IMAGE_SIZE,
         (0, 3),
+        layout="either",
         augment=True,
         degrade=True,
     )
@@ -91,9 +92,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if step == settings.max_train_steps and accelerator.is_main_process:
         # What is saved is what is measured.
         judge.half().float().eval()
-        accuracy = {"new_compositions": measure(judge, known, labels, settings)}
+        accuracy = {
+            "new_compositions": measure(judge, known, labels, settings, "compose"),
+            "new_collages": measure(judge, known, labels, settings, "collage"),
+        }
         if held_out is not None:
-            accuracy["pictures_left_out"] = measure(judge, held_out, labels, settings)
+            accuracy["pictures_left_out"] = measure(judge, held_out, labels, settings, "compose")
+            accuracy["collages_left_out"] = measure(judge, held_out, labels, settings, "collage")
             accuracy["num_pictures_left_out"] = len(held_out)
         accelerator.print(json.dumps(accuracy, indent=2))
         save(judge, Path(settings.output_dir), accuracy)
@@ -178,14 +183,19 @@ def top_k_accuracy(model: ResNetForImageClassification, scenes: SceneDataset, co
 
 
 def measure(
-    model: ResNetForImageClassification, pictures: Dataset, labels: list[str], settings: JudgeSettings
+    model: ResNetForImageClassification, pictures: Dataset, labels: list[str], settings: JudgeSettings, layout: str
 ) -> dict[str, float]:
-    """Accuracy on compositions never seen in training."""
+    """Accuracy on scenes never seen in training, composed as `layout` says."""
     names = {1: "one_object_top1", 2: "two_objects_both_in_top2", 3: "three_objects_all_in_top3"}
     accuracy = {}
     for count, name in names.items():
         scenes = SceneDataset(
-            pictures, labels, settings.num_validation_scenes, seed=10**6 + settings.seed, num_objects=(count, count)
+            pictures,
+            labels,
+            settings.num_validation_scenes,
+            seed=10**6 + settings.seed,
+            num_objects=(count, count),
+            layout=layout,
         )
         accuracy[name] = round(top_k_accuracy(model, scenes, count, settings.dataloader_num_workers), 4)
     return accuracy

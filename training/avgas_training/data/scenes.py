@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from avgas_pipeline.data.scenes import collage, compose_scene, open_picture
 
 
-LAYOUTS = ("compose", "collage")
+LAYOUTS = ("compose", "collage", "either")
 
 
 class SceneDataset(Dataset):
@@ -31,7 +31,7 @@ class SceneDataset(Dataset):
         image_size (`int`, defaults to 128): Side of a scene, in pixels.
         num_objects (`tuple[int, int]`, defaults to `(1, 3)`): Fewest and most objects.
         layout (`str`, defaults to `"compose"`): `"compose"` (at random places on a random background) or `"collage"`
-            (side by side on white).
+            (side by side on white, as avgas-mini draws), or `"either"`, half of the scenes each.
         augment (`bool`, defaults to `False`): Vary every object's orientation, proportions and colours.
         degrade (`bool`, defaults to `False`): Blur, pixelate, compress and shade scenes, as generated ones may be.
     """
@@ -85,7 +85,8 @@ class SceneDataset(Dataset):
         count = int(rng.integers(self.num_objects[0], self.num_objects[1] + 1))
         chosen = rng.choice(self._drawable, size=count, replace=False).tolist()
         objects = [self._draw_object(number, rng) for number in chosen]
-        if self.layout == "collage":
+        layout = self.layout if self.layout != "either" else LAYOUTS[int(rng.integers(2))]
+        if layout == "collage" and objects:
             image = collage(objects, self.image_size)
         else:
             image = compose_scene(objects, self.image_size, rng)[0]
