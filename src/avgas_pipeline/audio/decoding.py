@@ -24,6 +24,8 @@ _CONTAINERS = (
 )
 # A data chunk of unknown size in Apple's Core Audio Format.
 _OPEN_ENDED_CAF = b"data" + b"\xff" * 8
+# Samples of a channel that are mixed at once: frames of codecs have a thousand, and each step costs as much for few.
+_MIXED_AT_ONCE = 1 << 14
 # Time stamps of some containers are off by as much without a gap.
 _MAX_OFFSET_S = 0.1
 # A step ahead by more than this, where the file does not say that it is as long, is a new clock rather than a gap.
@@ -78,6 +80,51 @@ class _Clock:
         if position > 0:
             self.gaps.append(missing)
         return missing
+
+
+class _Mixer:
+    """
+    Frames to a mono waveform.
+
+    Args:
+        builder ([`WaveformBuilder`]): What takes it.
+        downmixes (`dict`): How to mix, for every number of channels; their mean if there are none yet, and then
+            `samplers` are there to choose by.
+    """
+
+    def __init__(self, builder: WaveformBuilder, downmixes: dict[int, Downmix | None]) -> None:
+        self.samplers: dict[int, ChannelSampler] = {}
+        self.seconds = 0.0
+        self._builder = builder
+        self._downmixes = downmixes
+        self._kind: tuple[int, np.dtype, int] | None = None
+        self._waiting: list[np.ndarray] = []
+        self._num_waiting = 0
+
+    def add(self, frame: Any, silence: float) -> None:
+        """Take in a frame after so many seconds of silence."""
+        samples = _samples(frame)
+        kind = (len(samples), samples.dtype, frame.sample_rate)
+        if silence or kind != self._kind or self._num_waiting >= _MIXED_AT_ONCE:
+            self.flush()
+            self._kind = kind
+        if silence:
+            self._builder.add_silence(silence, frame.sample_rate)
+        self._waiting.append(samples)
+        self._num_waiting += samples.shape[1]
+        self.seconds += silence + samples.shape[1] / frame.sample_rate
+
+    def flush(self) -> None:
+        """Mix what waits."""
+        if not self._waiting:
+            return
+        samples = np.concatenate(self._waiting, axis=1)
+        self._waiting, self._num_waiting = [], 0
+        num_channels, _, rate = self._kind
+        if num_channels > 1 and not self._downmixes:
+            self.samplers.setdefault(num_channels, ChannelSampler(num_channels)).add(samples)
+        downmix = self._downmixes.get(num_channels)
+        self._builder.add(mix(samples, None if downmix is None else downmix.weights), rate)
 
 
 def decode(
@@ -194,7 +241,7 @@ def _decode_once(
 ) -> tuple[_Track, dict[int, ChannelSampler]]:
     """One pass over a track, with the downmix for every number of channels; the means if there is none yet."""
     builder = WaveformBuilder(sampling_rate, max_duration_s, name)
-    samplers: dict[int, ChannelSampler] = {}
+    mixer = _Mixer(builder, downmixes)
     wav = wav_size(stream)
     # FFmpeg marks the last packet of what was written to a pipe, which may be short, as corrupt.
     is_open_ended = wav is not None or stream.head().find(_OPEN_ENDED_CAF) >= 0
@@ -206,15 +253,8 @@ def _decode_once(
         clock = _Clock(_origin(container, track), expected, max_duration_s)
         damage: list[str] = []
         for frame in decoded_frames(container, track, damage, is_open_ended):
-            samples = _samples(frame)
-            num_channels = len(samples)
-            if num_channels > 1 and not downmixes:
-                samplers.setdefault(num_channels, ChannelSampler(num_channels)).add(samples)
-            silence = clock.silence_before(frame, builder.seconds)
-            if silence:
-                builder.add_silence(silence, frame.sample_rate)
-            downmix = downmixes.get(num_channels)
-            builder.add(mix(samples, None if downmix is None else downmix.weights), frame.sample_rate)
+            mixer.add(frame, clock.silence_before(frame, mixer.seconds))
+        mixer.flush()
     if stream.fault is not None:
         raise ValueError(stream.fault)
     if builder.seconds == 0:
@@ -229,7 +269,7 @@ def _decode_once(
     # Encoder padding and container rounding stay well below this.
     if expected is not None and builder.seconds < 0.98 * expected - 0.1:
         damage = [f"{damage[0] if damage else 'it ends early'}; {builder.seconds:.2f} s of {expected:.2f} s"]
-    return _Track(builder.finish(), next(iter(damage), None), None, clock.gaps), samplers
+    return _Track(builder.finish(), next(iter(damage), None), None, clock.gaps), mixer.samplers
 
 
 def decoded_frames(container: Any, track: Any, damage: list[str], is_open_ended: bool) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Channels to one: their mean, unless sounds cancel in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,8 @@ import numpy as np
 # Up to this many frames, of all channels together, are looked at, spread evenly over the recording.
 _MAX_FRAMES = 2048
 _FRAME = 1024
+# Frames whose spectra are in memory at once: all of a recording's would leave the processor's cache.
+_AT_ONCE = 32
 # A bin of the spectrum is lost where its energy falls below this share of the channels' mean; for two channels that
 # have nothing in common this happens to 5 % of the energy by chance.
 _LOST = 0.1
@@ -87,20 +90,9 @@ def choose_downmix(frames: np.ndarray) -> Downmix | None:
         [`Downmix`], or `None` where the mean is good enough, or nothing is better.
     """
     num_channels = frames.shape[1]
-    with np.errstate(all="ignore"):
-        spectra = np.fft.rfft(frames * np.hanning(frames.shape[2]).astype(np.float32)).astype(np.complex64)
-        energy = np.square(np.abs(spectra)).mean(axis=1)
-        total = energy.sum(dtype=np.float64)
-    if not np.isfinite(total) or total == 0:
-        return None
-
-    def lost_share(weights: np.ndarray) -> float:
-        mixed = np.square(np.abs(np.einsum("c,fcb->fb", weights.astype(np.float32), spectra)))
-        return float(energy[mixed < _LOST / num_channels * energy].sum(dtype=np.float64) / total)
-
     mean = np.full(num_channels, 1 / num_channels)
-    lost = lost_share(mean)
-    if lost <= _MAX_LOST_SHARE:
+    (lost,) = _lost_shares(frames, [mean])
+    if not lost > _MAX_LOST_SHARE:
         return None
     flat = frames.transpose(1, 0, 2).reshape(num_channels, -1).astype(np.float64)
     loudest = np.square(flat).sum(axis=1).argmax()
@@ -113,9 +105,29 @@ def choose_downmix(frames: np.ndarray) -> Downmix | None:
         candidates.append(Downmix(np.where(is_inverted, -mean, mean), reason))
     for number, alone in enumerate(np.eye(num_channels)):
         candidates.append(Downmix(alone, f"{cancelling}; only channel {number + 1} of {num_channels} is used"))
-    shares = [lost_share(candidate.weights) for candidate in candidates]
+    shares = _lost_shares(frames, [candidate.weights for candidate in candidates])
     best = int(np.argmin(shares))
     return candidates[best] if shares[best] < lost / 2 else None
+
+
+def _lost_shares(frames: np.ndarray, sums: Sequence[np.ndarray]) -> np.ndarray:
+    """The share of energy that is lost by each weighted sum of channels; NaN where there is none, or it overflows."""
+    num_channels = frames.shape[1]
+    window = np.hanning(frames.shape[2]).astype(np.float32)
+    total, lost = 0.0, np.zeros(len(sums))
+    with np.errstate(all="ignore"):
+        for start in range(0, len(frames), _AT_ONCE):
+            spectra = np.fft.rfft(frames[start : start + _AT_ONCE] * window).astype(np.complex64)
+            energy = _power(spectra).mean(axis=1)
+            total += energy.sum(dtype=np.float64)
+            for number, weights in enumerate(sums):
+                mixed = _power(np.einsum("c,fcb->fb", weights.astype(np.float32), spectra))
+                lost[number] += energy[mixed < _LOST / num_channels * energy].sum(dtype=np.float64)
+        return lost / total if np.isfinite(total) else np.full(len(sums), np.nan)
+
+
+def _power(spectra: np.ndarray) -> np.ndarray:
+    return np.square(spectra.real) + np.square(spectra.imag)
 
 
 def mix(samples: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
