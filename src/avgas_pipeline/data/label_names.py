@@ -1,8 +1,10 @@
 """
 What other vocabularies call VGGSound's labels.
 
-ESC-50's, LLP's and AVE's names are in `label_names.csv`, all of them, those without counterpart with an empty label;
-AudioSet's are those of [`avgas_pipeline.loaders.sounds`], which FSD50K writes with other punctuation.
+All names of AudioSet's ontology (Gemmeke et al., ICASSP 2017; CC BY 4.0), ESC-50, LLP and AVE are in
+`label_names.csv`. The label is empty where VGGSound has none that means the same: a name for several of its sounds
+("Speech", "Train"), or one that other things have, too ("Hiss"), is none of them. FSD50K writes AudioSet's names with
+other punctuation.
 """
 
 import re
@@ -10,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from ..loaders.sounds import SOUNDS, VGGSOUND_LABELS
+from ..loaders.sounds import VGGSOUND_LABELS
 from .text_files import read_csv_columns
 
 
@@ -45,12 +47,9 @@ def vggsound_labels(names: Iterable[str], vocabulary: str) -> tuple[tuple[str, .
 def _names(vocabulary: str) -> dict[str, str]:
     if vocabulary == "vggsound":
         return {_plain(label): label for label in VGGSOUND_LABELS}
-    if vocabulary in ("audioset", "fsd50k"):
-        # A label's best name first: several share the lesser ones.
-        ranked = sorted((rank, sound.label, name) for sound in SOUNDS for rank, name in enumerate(sound.audioset))
-        return {_plain(name): label for _, label, name in reversed(ranked)}
+    own = "audioset" if vocabulary == "fsd50k" else vocabulary
     rows = read_csv_columns(TABLE, "vocabulary", "name", "label")
-    return {_plain(row["name"]): row["label"] for _, row in rows if row["vocabulary"] == vocabulary and row["label"]}
+    return {_plain(row["name"]): row["label"] for _, row in rows if row["vocabulary"] == own and row["label"]}
 
 
 def _plain(name: str) -> str:
