@@ -145,6 +145,8 @@ def test_a_mistyped_model_is_one_line(model, tmp_path, monkeypatch):
     result = avgas("generate", MIXTURE, "--model", model, "-o", tmp_path / "out")
     assert result.exit_code == 2 and "Traceback" not in result.output
     assert model in result.stderr.splitlines()[-1] and "avgas-mini comes with the package" in result.stderr
+    with pytest.raises(FileNotFoundError, match=f"{model}: .* avgas-mini comes with the package"):
+        AVGASPipeline.from_pretrained(model)
 
 
 # -- outputs --------------------------------------------------------------------------------------------------------

@@ -109,6 +109,8 @@ def test_a_damaged_archive_and_a_missing_file(tmp_path):
     gone.unlink()
     result = prepare(tmp_path / "clips", tmp_path / "out", None, "--workers", "1")
     assert result.exit_code == 0 and "1 skipped: missing 1" in result.stdout
+    (entry,) = read_report(tmp_path / "out/report.jsonl")
+    assert entry["detail"] == f"missing ({gone})"
 
 
 @pytest.mark.parametrize(

@@ -111,8 +111,8 @@ def _any_fault_skips() -> Iterator[None]:
         yield
     except SkipClipError:
         raise
-    except FileNotFoundError:
-        raise SkipClipError("missing") from None
+    except FileNotFoundError as error:
+        raise SkipClipError("missing", error.filename or "") from None
     # A damaged file makes demuxers and decoders raise nearly anything.
     except Exception as error:
         raise SkipClipError("broken", repr(error)) from None
@@ -150,8 +150,8 @@ def encode_picture(picture: str | os.PathLike | bytes, image_size: int = 256) ->
     """
     try:
         opened = PIL.Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture).convert("RGBA")
-    except FileNotFoundError:
-        raise SkipClipError("missing") from None
+    except FileNotFoundError as error:
+        raise SkipClipError("missing", error.filename or "") from None
     # Damage makes decoders raise nearly anything.
     except Exception as error:
         raise SkipClipError("broken", repr(error)) from None

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from typing_extensions import Self
 
 from ..models.latent_scale import needs_float32
-from .folders import check_folder, locate, lora_of_run
+from .folders import DEFAULT_CHECKPOINT, check_folder, locate, lora_of_run
 from .model_card import create_model_card
 from .model_weights import check_components
 
@@ -59,9 +59,19 @@ class HubMixin:
         """
         Download a pipeline, as [`DiffusionPipeline.download`] does, and check it as
         [`~HubMixin.from_pretrained`] checks a folder.
+
+        Raises:
+            FileNotFoundError: If there is no repository of a name without an owner: likely a mistyped one of ours.
         """
         try:
             folder = super().download(pretrained_model_name, **kwargs)
+        except OSError as error:
+            if "/" in pretrained_model_name:
+                raise
+            raise FileNotFoundError(
+                f"{pretrained_model_name}: is no folder here, and can't be had from the Hub."
+                f" {DEFAULT_CHECKPOINT} comes with the package."
+            ) from error
         # The repository's `model_index.json` may hold anything.
         except (AttributeError, IndexError, KeyError, RecursionError, TypeError) as error:
             raise ValueError(f"{pretrained_model_name}: its model_index.json is not one of a pipeline.") from error

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from ..audio.spectrogram import DYNAMIC_RANGE_DB, relative_log_mel, stft
 from ..pipeline_output import SoundSource
@@ -28,6 +28,10 @@ _CAPTION_LINES = 3
 _TITLE_WIDTH = 80
 _MEL_BANDS = 96
 _MAX_COLUMNS = 1600
+# Longer recordings have their time in minutes, at whole ones or parts of one.
+_MINUTES_FROM_S = 120
+_STEPS_S = (15, 30, 60, 120, 300, 600, 1800, 3600, math.inf)
+_MOST_TICKS = 10
 _DPI = 150
 # Below the figure, in pixels.
 _MARGIN = 15
@@ -97,7 +101,7 @@ def draw_overview(
         _draw_activity(axis, source, f"{names[number]}  {source.certainty:.2f}", _colour(number), duration)
     if bands:
         axes[1].set_title("share of the energy, 0 to 1", fontsize=8, loc="left")
-    axes[-1].set_xlabel("time (s)", fontsize=8)
+    axes[-1].set_xlabel("time (s)" if duration < _MINUTES_FROM_S else "time (min:s)", fontsize=8)
     axes[-1].tick_params(axis="x", labelbottom=True, labelsize=8)
 
     cells = pictures.subplots(picture_rows, columns, squeeze=False).flatten()
@@ -146,7 +150,17 @@ def _draw_spectrogram(axis: Axes, waveform: np.ndarray, sampling_rate: int, dura
     axis.set_ylabel("frequency (kHz)", fontsize=8)
     axis.set_title(f"log-mel spectrogram, {DYNAMIC_RANGE_DB:.0f} dB", fontsize=8, loc="left")
     axis.tick_params(axis="x", labelbottom=False)
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: _time(seconds, duration)))
+    if duration >= _MINUTES_FROM_S:
+        axis.xaxis.set_major_locator(
+            MultipleLocator(next(step for step in _STEPS_S if duration / step <= _MOST_TICKS))
+        )
+
+
+def _time(seconds: float, duration: float) -> str:
+    if duration < _MINUTES_FROM_S:
+        return f"{seconds:g}"
+    return f"{int(seconds) // 60}:{seconds % 60:02.0f}"
 
 
 def _draw_activity(axis: Axes, source: SoundSource, label: str, colour: str, duration: float) -> None:
