@@ -69,7 +69,8 @@ def of_labels(drawing, out, **changed):
 
 def of_mixtures(inputs, out, **changed):
     data = {"pretrained_model_name_or_path": inputs / "untrained", "dataset": inputs / "clips", "num_examples": 8}
-    return settings(out, **{**data, "rank": 4, "learning_rate": 1e-3, **changed})
+    lora = {} if changed.get("full") else {"rank": 4}
+    return settings(out, **{**data, **lora, "learning_rate": 1e-3, **changed})
 
 
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "epsilon", "sample"])
@@ -153,19 +154,23 @@ def test_it_learns(drawing, tmp_path):
     assert np.mean(losses[-30:]) < 0.8 * np.mean(losses[:30])
 
 
-def test_lora_layers_of_mixtures_leave_the_pipeline_as_it_was(inputs, tmp_path):
+def test_lora_layers_of_mixtures_leave_the_weights_as_they_were(inputs, tmp_path):
     out = tmp_path / "run"
     runs.run(script.main, of_mixtures(inputs, out))
     before = AVGASPipeline.from_pretrained(inputs / "untrained")
-    pipe = AVGASPipeline.from_pretrained(out)
-    assert pipe.config.default_num_inference_steps == before.config.default_num_inference_steps
+    with pytest.warns(UserWarning, match="is not loaded with the pipeline"):
+        pipe = AVGASPipeline.from_pretrained(out)
+    assert before.config.default_num_inference_steps != 2
     for part in ("unet", "separator", "vae", "audio_encoder"):
         given = runs.weights(inputs / "untrained", part)
         assert all(torch.equal(weight, given[name]) for name, weight in runs.weights(out, part).items()), part
     assert (out / LORA).exists()
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    # It draws as its layers learnt to, also where the command line loads them by itself.
+    assert pipe.config.default_num_inference_steps == 2 and pipe.config.default_guidance_scale == 1.0
+    assert pipe.scheduler.config.timestep_spacing == "trailing" and not pipe.scheduler.config.clip_sample
+    assert "What the teacher draws, and below it what the student does:" in (out / "README.md").read_text()
     pipe.set_progress_bar_config(disable=True)
-    call = {"num_sources": 1, "num_inference_steps": 2, "guidance_scale": 1.0, "output_type": "np"}
+    call = {"num_sources": 1, "output_type": "np"}
     plain = pipe(*tiny_audio(), generator=torch.manual_seed(0), **call).images
     pipe.load_lora_weights(out)
     with_layers = pipe(*tiny_audio(), generator=torch.manual_seed(0), **call).images
@@ -202,6 +207,13 @@ def test_killed_run_goes_on_exactly(inputs, tmp_path, full):
 def test_wrong_use(inputs, tmp_path, changed, word):
     with pytest.raises(ValueError, match=word):
         runs.run(script.main, of_mixtures(inputs, tmp_path / "run", **changed))
+
+
+@pytest.mark.parametrize("changed", [{"separated_fraction": 0.2}, {"dataset_layout": "nonsense"}])
+def test_settings_of_mixtures_are_refused_for_pictures_of_labels(drawing, tmp_path, changed):
+    (name,) = changed
+    with pytest.raises(ValueError, match=f"{name} has no effect where pictures of labels are learnt from"):
+        runs.run(script.main, of_labels(drawing, tmp_path / "run", **changed))
 
 
 def test_flow_matching_is_refused():

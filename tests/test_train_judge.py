@@ -106,13 +106,14 @@ def test_killed_training_goes_on_to_the_same_judge(tmp_path):
     assert losses == pytest.approx(runs.curve(tmp_path / "straight", "loss"), abs=1e-6)
     judge = ClassifierJudge.from_pretrained(out)
     assert len(judge.labels) == 204
-    assert set(json.loads((out / "accuracy.json").read_text())) == {"new_compositions"}
+    assert set(json.loads((out / "accuracy.json").read_text())) == {"new_compositions", "new_collages"}
 
 
 @pytest.mark.slow
 def test_pictures_left_out_are_reported(tmp_path):
     train(tmp_path / "run", max_train_steps=1, holdout_fold=0, splits="train", num_validation_scenes=4)
     accuracy = json.loads((tmp_path / "run/accuracy.json").read_text())
-    assert set(accuracy) == {"new_compositions", "pictures_left_out", "num_pictures_left_out"}
+    known, left_out = {"new_compositions", "new_collages"}, {"pictures_left_out", "collages_left_out"}
+    assert set(accuracy) == {*known, *left_out, "num_pictures_left_out"}
     with pytest.raises(ValueError, match="is not empty; give --resume_from_checkpoint latest"):
         train(tmp_path / "run")

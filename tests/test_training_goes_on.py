@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import subprocess
 import sys
 
 import forked
@@ -12,6 +13,7 @@ import train as generator_script
 import train_separator as script
 import training_runs as runs
 from accelerate import Accelerator
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from training_inputs import write_training_inputs
 from training_runs import curve, weights
@@ -49,7 +51,47 @@ def finished(inputs, tmp_path_factory):
 def spoil(path):
     """Makes the weights of a checkpoint, and whatever else is averaged there, infinite."""
     for file in path.glob("*.safetensors"):
-        save_file({name: torch.full_like(value, torch.inf) for name, value in load_file(file).items()}, file)
+        with safe_open(file, "pt") as saved:
+            metadata = saved.metadata()
+        values = {name: torch.full_like(value, torch.inf) for name, value in load_file(file).items()}
+        save_file(values, file, metadata=metadata)
+
+
+# -- bad data -------------------------------------------------------------------------------------------------------
+
+FAILING = """
+from torch.utils.data import DataLoader, Dataset
+from avgas_training.command_line import run_script
+from avgas_training.data.order import start_worker
+
+class Clips(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, number):
+        if number == 5:
+            raise ValueError("clip 5: can't be read")
+        return number
+
+def main():
+    for _ in DataLoader(Clips(), 1, num_workers=2, worker_init_fn=start_worker):
+        pass
+
+run_script(main)
+"""
+
+
+def test_what_goes_wrong_in_a_loader_ends_the_run_with_one_line():
+    """Its processes ignore SIGTERM, so they were waited for without end."""
+    result = subprocess.run(
+        [sys.executable, "-c", FAILING],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode, result.stderr.splitlines()[-1:]) == (2, ["error: clip 5: can't be read"])
+    assert "Traceback" not in result.stderr
 
 
 # -- numbers that are not finite ------------------------------------------------------------------------------------

@@ -17,11 +17,14 @@ from diffusers import (
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.training_utils import EMAModel
 from tiny import tiny_separator
 from transformers import ASTFeatureExtractor
 
 from avgas_pipeline import AVGASPipeline
+from avgas_training.averages import averaged, load_averages, save_averages
 from avgas_training.data.selection import choose_designs
+from avgas_training.models.distillation import FewSteps
 from avgas_training.models.generator import Generator, prepare_weights, set_generator_mode
 from avgas_training.models.latents import Noise
 from avgas_training.models.separation import SeparationModel, build_separation_model
@@ -97,6 +100,40 @@ def test_noise_of_flow_matching_does_not_change_with_drawing():
 def test_schedulers_without_betas_are_refused(scheduler_class):
     with pytest.raises(ValueError, match=scheduler_class.__name__):
         Noise(scheduler_class(), 0.0)
+
+
+def test_what_a_scheduler_can_t_teach_is_refused_at_once():
+    with pytest.raises(ValueError, match="snr_gamma has no effect with flow matching"):
+        Noise(FlowMatchEulerDiscreteScheduler(), snr_gamma=5.0)
+    scheduler = DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True)
+    with pytest.raises(ValueError, match="prediction_type 'flow_prediction' can't be trained"):
+        Noise(scheduler)
+    with pytest.raises(ValueError, match="prediction_type 'flow_prediction' can't be distilled"):
+        FewSteps(scheduler, 4, 12, 3.0)
+    with pytest.raises(ValueError, match="teacher_steps has to be at most 1000 but is 2000"):
+        FewSteps(DDIMScheduler(), 4, 2000, 3.0)
+
+
+def test_averages_stand_in_and_are_kept_without_pickles(tmp_path):
+    weights = [torch.nn.Parameter(torch.full((3,), float(number))) for number in range(2)]
+    ema = EMAModel(weights, decay=0.5)
+    for value in (4.0, 8.0):
+        with torch.no_grad():
+            weights[0].fill_(value)
+        ema.step(weights)
+    own, mean = weights[0].detach().clone(), ema.shadow_params[0].clone()
+    assert not torch.equal(own, mean)
+    with pytest.raises(KeyboardInterrupt), averaged(ema, weights):
+        assert torch.equal(weights[0], mean)
+        raise KeyboardInterrupt
+    assert torch.equal(weights[0], own)
+
+    save_averages(ema, tmp_path / "averages.safetensors")
+    other = EMAModel(weights, decay=0.9)
+    load_averages(other, tmp_path / "averages.safetensors", torch.device("cpu"))
+    assert (other.decay, other.optimization_step) == (0.5, 2) and torch.equal(other.shadow_params[0], mean)
+    with pytest.raises(RuntimeError, match="other averages"):
+        load_averages(EMAModel(weights[:1]), tmp_path / "averages.safetensors", torch.device("cpu"))
 
 
 def separator_settings(**changed):

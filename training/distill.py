@@ -6,13 +6,14 @@ Distil a pipeline's drawing: few steps without guidance then draw what its many 
 
 For any checkpoint with a scheduler of betas, Stable Diffusion's shape included. Each step of the student learns to go
 where several steps of the teacher, with guidance, lead from the same noisy latents (arXiv 2202.00512, 2210.03142).
-With `--full true` the result is a pipeline with the student's U-Net and DDIM, whose defaults are these steps and no
-guidance. Without it the result is the pipeline as it was, and LoRA layers beside it, to be loaded with
-`load_lora_weights` and drawn with `DDIMScheduler`, `timestep_spacing="trailing"` and `guidance_scale=1.0`. Of
-pipelines that draw by labels alone pictures are enough; the others learn from mixtures. Examples are encoded once,
+The result is a pipeline with the student's DDIM, whose defaults are these steps and no guidance: with its U-Net if
+`--full true`, or else with the U-Net as it was, and LoRA layers beside it, which `load_lora_weights` loads in Python
+and the command line by itself. Of pipelines that draw by labels alone pictures are enough; the others learn from
+mixtures. Examples are encoded once,
 into the run's folder. After an interruption `--resume_from_checkpoint latest` goes on exactly.
 """
 
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -29,6 +30,7 @@ from torch.utils.data import Dataset
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.files import atomic_path
+from avgas_training.averages import averaged
 from avgas_training.card import create_repo, finish
 from avgas_training.checkpoints import save_trainable_only
 from avgas_training.command_line import parse_settings, run_script
@@ -44,6 +46,12 @@ from avgas_training.settings import DistillSettings
 
 # Examples that teacher and student are compared on.
 COMPARED = 8
+OF_MIXTURES = (
+    *("dataset_split", "dataset_layout", "dataset_columns"),
+    *("num_sources", "mixture_target", "separated_fraction", "augment_fraction"),
+)
+
+logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if guidance is None:
         guidance = pipe.config.default_guidance_scale
     few = FewSteps(pipe.scheduler, settings.num_inference_steps, settings.teacher_steps, guidance)
+    if guidance <= 1:
+        logger.warning("The teacher has no guidance: the student will have none to learn. See guidance_scale.")
     by_labels = draws_by_labels_alone(pipe.separator) and pipe.config.compose_sources
+    if by_labels:
+        settings.refuse(OF_MIXTURES, "where pictures of labels are learnt from, without mixtures")
     length = settings.max_train_steps * run.examples_per_step
     source = (LabelledPictures if by_labels else EncodedSoundscapes)(pipe, settings, length)
 
@@ -71,8 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ema = EMAModel(trained, decay=settings.ema_decay)
     save_trainable_only(accelerator)
     student, optimizer, schedule = accelerator.prepare(pipe.unet, optimizer, schedule)
-    ema.to(accelerator.device)
-    accelerator.register_for_checkpointing(ema)
+    run.checkpoints.keep(ema)
     step = run.checkpoints.resume(settings.resume_from_checkpoint)
     examples = source.encoded(settings, accelerator)
     loader = run.loader(examples, step)
@@ -85,8 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = run.progress_bar(step)
     student.train()
     for batch in loader:
-        first = (step * accelerator.num_processes + accelerator.process_index) * settings.train_batch_size
-        random = RowRandom(settings.seed, range(first, first + settings.train_batch_size))
+        random = run.random(step)
         with torch.no_grad():
             latents = source.latents(batch, random)
             nothing = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
@@ -98,20 +108,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             target = few.target(teach, noisy, steps, conditions, without)
         prediction = student(noisy, timesteps, **conditions, return_dict=False)[0]
         loss = few.loss(prediction, target, noisy, steps)
-        run.check_finite(loss, step)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        run.learn(loss, step, trained, optimizer, schedule)
         ema.step(trained)
         step += 1
         stopping = run.end_step(step, {"distillation": loss}, schedule, progress)
         if run.is_due(step, settings.validation_steps) and accelerator.is_main_process:
-            ema.store(trained)
-            ema.copy_to(trained)
-            compare(teach, accelerator, source, examples, few, pipe, settings, step)
-            ema.restore(trained)
+            with averaged(ema, trained):
+                compare(teach, accelerator, source, examples, few, pipe, settings, step)
             student.train()
         if stopping:
             break
@@ -119,12 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     accelerator.wait_for_everyone()
     if step == settings.max_train_steps and accelerator.is_main_process:
         ema.copy_to(trained)
-        if settings.full:
-            use_few_steps(pipe, few, settings)
+        use_few_steps(pipe, few, settings)
         save_pipeline(pipe, settings, weight_dtype)
-        finish(run, pipe, Path(__file__).name, repo_id)
+        finish(run, pipe, Path(__file__).name, repo_id, "What the teacher draws, and below it what the student does:")
     del student
-    run.end()
+    run.end(step, "avgas generate recording.wav --model {}")
 
 
 def free_weights(unet: UNet2DConditionModel, settings: DistillSettings) -> None:

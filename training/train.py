@@ -29,6 +29,7 @@ from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.scenes import collage
 from avgas_pipeline.files import atomic_path
 from avgas_pipeline.models.added_conditions import time_ids
+from avgas_training.averages import averaged
 from avgas_training.card import create_repo, finish
 from avgas_training.checkpoints import save_trainable_only
 from avgas_training.command_line import parse_settings, run_script
@@ -55,6 +56,7 @@ from avgas_training.settings import GeneratorSettings
 
 # Of the averaged audio encoder and separator that teach A2A.
 TEACHER_DECAY = 0.999
+DRAWN = "Real picture, mixed image and separated images of mixtures of known clips, drawn with fixed seeds:"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -105,13 +107,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, optimizer, schedule = accelerator.prepare(generator, optimizer, schedule)
     ema = EMAModel(trained, decay=settings.ema_decay) if settings.ema_decay else None
     if ema is not None:
-        ema.to(accelerator.device)
-        accelerator.register_for_checkpointing(ema)
+        run.checkpoints.keep(ema)
     teacher = None
     if has_teacher:
         teacher = Teacher(generator.separation, EMAModel(generator.separation.parameters(), decay=TEACHER_DECAY))
         teacher.to(accelerator.device)
-        accelerator.register_for_checkpointing(teacher.ema)
+        run.checkpoints.keep(teacher.ema)
     target_builder = TargetBuilder(teacher, picture_embeds, extractor.sampling_rate, accelerator)
 
     step = run.checkpoints.resume(settings.resume_from_checkpoint)
@@ -139,11 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     accumulated = 0
     for batch in loader:
         with accelerator.accumulate(model):
-            # Of all batches so far, processes take turns.
-            turn = step * settings.gradient_accumulation_steps + accumulated
-            first = (turn * accelerator.num_processes + accelerator.process_index) * settings.train_batch_size
-            random = RowRandom(settings.seed, range(first, first + settings.train_batch_size))
-            losses = compute_losses(batch, random)
+            losses = compute_losses(batch, run.random(step, accumulated))
             loss = sum(weights[name] * value for name, value in losses.items())
             run.check_finite(loss, step)
             accelerator.backward(loss)
@@ -163,7 +160,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         step += 1
         stopping = run.end_step(step, losses, schedule, progress)
         if run.is_due(step, settings.validation_steps) and accelerator.is_main_process:
-            validate(accelerator, pipe, generator, sampler, ema, trained, settings, step)
+            with averaged(ema, trained):
+                validate(accelerator, pipe, generator, sampler, settings, step)
             set_generator_mode(generator, settings.train_separator)
         if stopping:
             break
@@ -174,9 +172,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if ema is not None:
             ema.copy_to(trained)
         save_pipeline(pipe, settings, weight_dtype)
-        finish(run, pipe, Path(__file__).name, repo_id)
+        finish(run, pipe, Path(__file__).name, repo_id, DRAWN)
     del model, compute_losses
-    run.end()
+    run.end(step, "avgas generate recording.wav --model {}")
 
 
 def build_optimizer(settings: GeneratorSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -223,7 +221,7 @@ class StepLosses:
         self.picture_size = (picture_side, picture_side)
         self.target_builder = target_builder
         self.separation = accelerator.unwrap_model(model).separation
-        self.noise = Noise(pipe.scheduler, settings.noise_offset)
+        self.noise = Noise(pipe.scheduler, settings.noise_offset, settings.snr_gamma)
         self.processes = Processes(accelerator)
 
     def __call__(self, batch: dict[str, Any], random: RowRandom) -> dict[str, torch.Tensor]:
@@ -259,7 +257,9 @@ class StepLosses:
         prediction, output = self.model(
             noisy.to(latents.dtype), timesteps, shown, dropped, slots, class_logits, mixtures, sizes
         )
-        losses = {"diffusion": diffusion_loss(prediction, target, timesteps, self.noise.scheduler, settings.snr_gamma)}
+        losses = {
+            "diffusion": diffusion_loss(prediction, target, timesteps, self.noise.scheduler, self.noise.snr_gamma)
+        }
         if settings.train_separator:
             losses |= losses_for(output)(output, targets, settings.label_smoothing, self.processes)
         return losses
@@ -271,16 +271,11 @@ def validate(
     pipe: AVGASPipeline,
     generator: Generator,
     sampler: MixtureSampler,
-    ema: EMAModel | None,
-    trained: list[torch.nn.Parameter],
     settings: GeneratorSettings,
     step: int,
 ) -> None:
     """A grid of the same mixtures with the same noise every time: real picture, mixed image, separated images."""
     generator.eval()
-    if ema is not None:
-        ema.store(trained)
-        ema.copy_to(trained)
     drawn = AVGASPipeline(**pipe.components).to(accelerator.device)
     drawn.set_progress_bar_config(disable=True)
     most, rows = settings.num_sources[1], []
@@ -305,8 +300,6 @@ def validate(
         blank = np.full((sampler.image_size, sampler.image_size, 3), 255, np.uint8)
         cells = [np.asarray(collage([picture], sampler.image_size)) for picture in pictures]
         rows.append(np.concatenate([*cells, *[blank] * (most + 2 - len(cells))], axis=1))
-    if ema is not None:
-        ema.restore(trained)
     grid = np.concatenate(rows)
     with atomic_path(Path(settings.output_dir) / f"validation-{step}.png") as path:
         PIL.Image.fromarray(grid).save(path)

@@ -22,6 +22,7 @@ from diffusers.training_utils import EMAModel
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.soundscapes_mini import load_soundscapes_mini
 from avgas_pipeline.files import atomic_path
+from avgas_training.averages import averaged
 from avgas_training.command_line import parse_settings, run_script
 from avgas_training.data.scenes import SceneDataset
 from avgas_training.losses.autoencoder import edge_l1, multiscale_mse
@@ -127,8 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     schedule = build_schedule(settings, optimizer, accelerator.num_processes)
     model, optimizer, schedule = accelerator.prepare(NoisyAutoencoder(autoencoder), optimizer, schedule)
-    ema.to(accelerator.device)
-    accelerator.register_for_checkpointing(ema)
+    run.checkpoints.keep(ema)
 
     step = run.checkpoints.resume(settings.resume_from_checkpoint)
     loader = run.loader(scenes, step)
@@ -151,26 +151,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "latents": square,
         }
         loss = sum(weights[name] * value for name, value in losses.items())
-        run.check_finite(loss, step)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        run.learn(loss, step, trained, optimizer, schedule)
         ema.step(trained)
         step += 1
         stopping = run.end_step(step, losses, schedule, progress)
         if run.is_due(step, settings.validation_steps) and accelerator.is_main_process:
-            validate(run, autoencoder, ema, trained, unseen, settings, step)
+            with averaged(ema, trained):
+                validate(run, autoencoder, unseen, settings, step)
         if stopping:
             break
     progress.close()
-
+    accelerator.wait_for_everyone()
     if step == settings.max_train_steps and accelerator.is_main_process:
         ema.copy_to(trained)
         save(accelerator, autoencoder, scenes, settings)
     del model
-    run.end()
+    run.end(step, "training/train_drawing.py --autoencoder {}")
 
 
 class NoisyAutoencoder(torch.nn.Module):
@@ -193,19 +189,14 @@ class NoisyAutoencoder(torch.nn.Module):
 def validate(
     run: Run,
     autoencoder: AutoencoderDC,
-    ema: EMAModel,
-    trained: Sequence[torch.nn.Parameter],
     scenes: SceneDataset,
     settings: AutoencoderSettings,
     step: int,
 ) -> None:
     """PSNR on new scenes, and a sheet of the first ones above their reconstructions."""
     target = torch.stack([scenes[number]["pixel_values"] for number in range(len(scenes))]).to(run.accelerator.device)
-    ema.store(trained)
-    ema.copy_to(trained)
     parts = [autoencoder.encode(part).latent for part in target.split(settings.train_batch_size)]
     reconstruction = torch.cat([autoencoder.decode(part).sample for part in parts])
-    ema.restore(trained)
     # In [-1, 1] the peak is 2.
     psnr = (10 * (4 / (reconstruction.clamp(-1, 1) - target).square().mean(dim=(1, 2, 3))).log10()).mean()
     run.log({"psnr_db": psnr.item()}, step)

@@ -21,13 +21,14 @@ from diffusers.training_utils import EMAModel
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.files import atomic_path
+from avgas_training.averages import averaged
+from avgas_training.card import finish
 from avgas_training.command_line import parse_settings, run_script
 from avgas_training.losses.diffusion import diffusion_loss
 from avgas_training.models.drawing import DrawingModel
 from avgas_training.models.drawn import draw
 from avgas_training.models.examples import LabelledPictures, draws_by_labels_alone
 from avgas_training.models.latents import Noise
-from avgas_training.randomness import RowRandom
 from avgas_training.run import Run, build_schedule
 from avgas_training.settings import DrawingSettings
 
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pipe = AVGASPipeline.from_pretrained(settings.pretrained_model_name_or_path, dtype=torch.float32)
     replace_parts(pipe, settings)
     length = settings.max_train_steps * run.examples_per_step
+    noise = Noise(pipe.scheduler, snr_gamma=settings.snr_gamma)
     source = LabelledPictures(pipe, settings, length)
     examples, labels = source.dataset, source.labels
     missing = sorted(set(labels) - {labels[number] for number in examples.drawable})
@@ -54,37 +56,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     schedule = build_schedule(settings, optimizer, accelerator.num_processes)
     ema = EMAModel(trained, decay=settings.ema_decay)
     prepared, optimizer, schedule = accelerator.prepare(model, optimizer, schedule)
-    ema.to(accelerator.device)
-    accelerator.register_for_checkpointing(ema)
+    run.checkpoints.keep(ema)
     step = run.checkpoints.resume(settings.resume_from_checkpoint)
 
     loader = run.loader(source.encoded(settings, accelerator), step)
-    noise = Noise(pipe.scheduler, 0.0)
     run.start_trackers("drawing")
     progress = run.progress_bar(step)
     model.train()
     for batch in loader:
-        first = (step * accelerator.num_processes + accelerator.process_index) * settings.train_batch_size
-        random = RowRandom(settings.seed, range(first, first + settings.train_batch_size))
+        random = run.random(step)
         latents = source.latents(batch, random)
         noisy, timesteps, target = noise.add(latents, random)
         dropped = random.uniform(latents.device) < settings.condition_dropout
         prediction = prepared(noisy, timesteps, batch["label"], dropped)
-        loss = diffusion_loss(prediction, target, timesteps, noise.scheduler, settings.snr_gamma)
-        run.check_finite(loss, step)
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(trained, settings.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
+        loss = diffusion_loss(prediction, target, timesteps, noise.scheduler, noise.snr_gamma)
+        run.learn(loss, step, trained, optimizer, schedule)
         ema.step(trained)
         step += 1
         stopping = run.end_step(step, {"diffusion": loss}, schedule, progress)
         if run.is_due(step, settings.validation_steps) and accelerator.is_main_process:
-            ema.store(trained)
-            ema.copy_to(trained)
-            sheet = draw_sheet(model, pipe, examples.drawable, settings, accelerator.device)
-            ema.restore(trained)
+            with averaged(ema, trained):
+                sheet = draw_sheet(model, pipe, examples.drawable, settings, accelerator.device)
             with atomic_path(Path(settings.output_dir) / f"validation-{step}.png") as path:
                 PIL.Image.fromarray(sheet).save(path)
             model.train()
@@ -95,8 +87,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if step == settings.max_train_steps and accelerator.is_main_process:
         ema.copy_to(trained)
         pipe.to("cpu").save_pretrained(settings.output_dir)
+        finish(run, pipe, Path(__file__).name, None, "Labels drawn with fixed seeds:")
     del prepared
-    run.end()
+    run.end(step, "avgas generate recording.wav --model {}")
 
 
 def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
@@ -109,8 +102,6 @@ def replace_parts(pipe: AVGASPipeline, settings: DrawingSettings) -> None:
     name, separator = settings.pretrained_model_name_or_path, pipe.separator
     if not draws_by_labels_alone(separator):
         raise ValueError(f"{name}: does not draw by labels alone; see training/mini/tokens_of_labels.py.")
-    if separator.token_norm is None:
-        raise ValueError(f"{name}: its condition tokens are not normalised.")
     if settings.autoencoder is not None:
         pipe.register_modules(vae=AutoencoderDC.from_pretrained(settings.autoencoder, use_safetensors=True))
     if not isinstance(pipe.vae, AutoencoderDC):

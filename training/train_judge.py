@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if run.end_step(step, {"loss": loss}, schedule, progress):
             break
     progress.close()
-
+    accelerator.wait_for_everyone()
     if step == settings.max_train_steps and accelerator.is_main_process:
         # What is saved is what is measured.
         judge.half().float().eval()
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator.print(json.dumps(accuracy, indent=2))
         save(judge, Path(settings.output_dir), accuracy)
     del model
-    run.end()
+    run.end(step, "avgas evaluate --judge {}")
 
 
 def presence_loss(logits: torch.Tensor, present: torch.Tensor) -> torch.Tensor:

@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     model, optimizer, schedule = accelerator.prepare(separation, optimizer, schedule)
     teacher.to(accelerator.device)
-    accelerator.register_for_checkpointing(ema)
+    run.checkpoints.keep(ema)
 
     step = run.checkpoints.resume(settings.resume_from_checkpoint)
     teacher.update(separation)
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if stopping:
             break
     progress.close()
-
+    accelerator.wait_for_everyone()
     if step == settings.max_train_steps and accelerator.is_main_process:
         pipe.register_modules(
             audio_encoder=teacher.model.audio_encoder,
@@ -155,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         pipe.save_pretrained(settings.output_dir)
         finish(run, pipe, Path(__file__).name, repo_id)
     del model
-    run.end()
+    run.end(step, "avgas generate recording.wav --model {}")
 
 
 def parameter_groups(settings: SeparatorSettings, separation: SeparationModel) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def create_repo(run: Run) -> str | None:
     return HfApi().create_repo(name, exist_ok=True).repo_id
 
 
-def finish(run: Run, pipe: AVGASPipeline, script: str, repo_id: str | None) -> None:
+def finish(run: Run, pipe: AVGASPipeline, script: str, repo_id: str | None, drawn: str = "") -> None:
     """
     Write the card of a run's result, and publish the result with its card, its LoRA layers and its pictures, and
     without its checkpoints.
@@ -43,16 +43,17 @@ def finish(run: Run, pipe: AVGASPipeline, script: str, repo_id: str | None) -> N
         pipe ([`AVGASPipeline`]): Its result.
         script (`str`): Name of the training script.
         repo_id (`str`, *optional*): Of [`create_repo`]; without it nothing is published.
+        drawn (`str`, *optional*): What the pictures drawn in training show, as a sentence.
     """
     out = Path(run.settings.output_dir)
-    write_card(run, pipe, script, repo_id or out.name)
+    write_card(run, pipe, script, repo_id or out.name, drawn)
     if repo_id is not None:
         HfApi().upload_folder(
             repo_id=repo_id, folder_path=out, ignore_patterns=PRIVATE, commit_message="Training result"
         )
 
 
-def write_card(run: Run, pipe: AVGASPipeline, script: str, name: str) -> None:
+def write_card(run: Run, pipe: AVGASPipeline, script: str, name: str, drawn: str = "") -> None:
     """
     The model card of a run's result: how it was trained, what was measured last, curves, and the last grid of pictures
     if there is one. The settings and the last measurements are also written to `training.json`.
@@ -63,11 +64,11 @@ def write_card(run: Run, pipe: AVGASPipeline, script: str, name: str) -> None:
         draw_curves(curves, out / CURVES)
     values = {key: list(points.values())[-1] for key, points in curves.items() if key != "lr"}
     write_text(out / "training.json", json.dumps({"settings": asdict(run.settings), "last": values}, indent=2))
-    text = training_section(run, script, values, bool(curves))
+    text = training_section(run, script, values, bool(curves), drawn)
     create_model_card(pipe, name, training=text).save(out / "README.md")
 
 
-def training_section(run: Run, script: str, values: dict[str, float], has_curves: bool) -> str:
+def training_section(run: Run, script: str, values: dict[str, float], has_curves: bool, drawn: str) -> str:
     """What the card says of the run, as Markdown."""
     settings, fixed = run.settings, run.fixed_settings
     changed = {
@@ -93,7 +94,7 @@ def training_section(run: Run, script: str, values: dict[str, float], has_curves
     grids = sorted(Path(settings.output_dir).glob("validation-*.png"), key=lambda path: int(path.stem.split("-")[1]))
     if grids:
         lines += [
-            "Real picture, mixed image and separated images of mixtures of known clips, drawn with fixed seeds:",
+            drawn,
             "",
             f"![Pictures drawn in training]({grids[-1].name})",
             "",

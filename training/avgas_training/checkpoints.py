@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from avgas_pipeline.data.text_files import read_json
 from avgas_pipeline.files import remove_folder, write_text
 
+from .averages import load_averages, save_averages
 from .settings import resolve_paths
 
 
@@ -26,12 +27,13 @@ STATE = "trainer_state.json"
 # Before the names of what is no weight, where only a part of a model is saved.
 BUFFER = "buffer:"
 _LENGTH = "max_train_steps"
+_AVERAGES = "averages_{}.safetensors"
 
 
 class Checkpoints:
     """
     The `checkpoint-N` folders of a run: everything that going on exactly needs (models, optimisers, schedulers, random
-    states, and what is registered with the accelerator), written under another name first.
+    states, and averages that it was told of), written under another name first.
 
     Args:
         accelerator (`Accelerator`): What prepared the models.
@@ -51,6 +53,12 @@ class Checkpoints:
         self.output_dir = Path(output_dir)
         self.settings = resolve_paths(json.loads(json.dumps(settings)))
         self.total_limit = total_limit
+        self._averages: list[EMAModel] = []
+
+    def keep(self, ema: EMAModel) -> None:
+        """Have checkpoints hold averages of weights, too; it is told before one is loaded."""
+        ema.to(self.accelerator.device)
+        self._averages.append(ema)
 
     def save(self, step: int) -> None:
         """
@@ -76,6 +84,8 @@ class Checkpoints:
             raise
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            for number, ema in enumerate(self._averages):
+                save_averages(ema, partial / _AVERAGES.format(number))
             write_text(partial / STATE, json.dumps({"step": step, "settings": self.settings}, indent=2))
             remove_folder(final)
             os.replace(partial, final)
@@ -148,12 +158,10 @@ class Checkpoints:
         planned = [schedule.state_dict() for schedule in self.accelerator._schedulers]
         try:
             self.accelerator.load_state(str(path))
+            for number, ema in enumerate(self._averages):
+                load_averages(ema, path / _AVERAGES.format(number), self.accelerator.device)
         except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
             raise ValueError(f"{path}: can't be loaded ({' '.join(str(error).split())[:200]}).") from None
-        for registered in self.accelerator._custom_objects:
-            # It is loaded to the CPU.
-            if isinstance(registered, EMAModel):
-                registered.to(self.accelerator.device)
         if is_longer:
             self._follow(planned)
         return step

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import multiprocessing
 import re
 import signal
 import sys
@@ -83,11 +84,31 @@ def run_script(main: Callable[[], None]) -> None:
     quieten()
     try:
         main()
-    except (ValueError, OSError) as error:
-        print(f"error: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+    except BaseException as error:
+        _end_workers()
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(128 + signal.SIGINT)
+        if not isinstance(error, (ValueError, OSError)):
+            raise
+        print(f"error: {printable(_reason(error))}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+
+
+def _end_workers() -> None:
+    """Loaders' processes ignore the signal by which they would be ended, and would be waited for without end."""
+    # PyTorch takes the end of one for a fault; Windows has no such signal.
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+def _reason(error: Exception) -> str:
+    """In one line; of what PyTorch says of a loader's process, the process's own words."""
+    text = str(error).strip()
+    if text.startswith("Caught ") and "Original Traceback" in text:
+        text = re.sub(r"^\w+(\.\w+)*: ", "", text.splitlines()[-1])
+    return " ".join(text.split())
 
 
 def _read(

@@ -6,14 +6,21 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, ProjectConfiguration, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    InitProcessGroupKwargs,
+    ProjectConfiguration,
+    set_seed,
+)
 from diffusers.optimization import get_scheduler
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -24,6 +31,7 @@ from .checkpoints import Checkpoints
 from .curves import Curves
 from .data.order import StepSampler, start_worker
 from .folder import claim_output_dir
+from .randomness import RowRandom
 from .settings import RunSettings, ScheduledRunSettings
 
 
@@ -31,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 # PyTorch's names of instruction sets for which oneDNN has no kernels in bfloat16.
 SLOW_IN_BF16 = ("NO AVX", "DEFAULT", "AVX2")
+_LONGEST_WAIT = timedelta(days=7)
 HALVES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -56,7 +65,11 @@ class Run:
             log_with=None if settings.report_to == "none" else settings.report_to,
             project_config=ProjectConfiguration(settings.output_dir, logging_dir=f"{settings.output_dir}/logs"),
             # Which heads learn depends on the losses that there are.
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(find_unused_parameters=True),
+                # The others wait while the first one encodes examples, or draws.
+                InitProcessGroupKwargs(timeout=_LONGEST_WAIT),
+            ],
         )
         kind = self.accelerator.distributed_type
         if kind in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
@@ -66,10 +79,11 @@ class Run:
             claim_output_dir(settings.output_dir, settings.overwrite_output_dir, settings.resume_from_checkpoint)
         self.accelerator.wait_for_everyone()
         set_seed(settings.seed)
-        self._stop = _StopSignal()
+        self._stop: _StopSignal | None = None
         self.curves = Curves(Path(settings.output_dir) / "curves.jsonl")
         # What has to be the same to go on.
         self.fixed_settings = {**settings.fixed(), "num_processes": self.accelerator.num_processes}
+        self.fixed_settings["mixed_precision"] = self.accelerator.mixed_precision
         self.checkpoints = Checkpoints(
             self.accelerator, settings.output_dir, self.fixed_settings, settings.checkpoints_total_limit
         )
@@ -95,7 +109,8 @@ class Run:
         )
 
     def start_trackers(self, name: str) -> None:
-        """Begin the curves."""
+        """Begin the curves; from here on signals end the run after a step."""
+        self._stop = _StopSignal()
         self.accelerator.init_trackers(name, {key: str(value) for key, value in asdict(self.settings).items()})
 
     def progress_bar(self, step: int) -> tqdm:
@@ -106,6 +121,35 @@ class Run:
             disable=not self.accelerator.is_main_process,
             mininterval=10,
         )
+
+    def random(self, step: int, turn: int = 0) -> RowRandom:
+        """What is drawn for the rows of this process's batch; `turn` counts the batches of a step."""
+        # Of all batches so far, processes take turns.
+        batches = step * self.gradient_accumulation_steps + turn
+        size = self.settings.train_batch_size
+        first = (batches * self.accelerator.num_processes + self.accelerator.process_index) * size
+        return RowRandom(self.settings.seed, range(first, first + size))
+
+    def learn(
+        self,
+        loss: torch.Tensor,
+        step: int,
+        trained: Sequence[torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        """
+        A step of the optimiser, where batches are not accumulated.
+
+        Raises:
+            ValueError: If the loss is infinite or not a number.
+        """
+        self.check_finite(loss, step)
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(trained, self.settings.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
 
     def check_finite(self, loss: torch.Tensor, step: int) -> None:
         """
@@ -154,13 +198,20 @@ class Run:
         if self.accelerator.is_main_process:
             self.curves.add(values, step)
 
-    def end(self) -> None:
-        """Close trackers and the process group, once the caller has let go of the prepared model."""
+    def end(self, step: int, use: str) -> None:
+        """
+        Say where the result is and how it is used, if that was the last step, and close trackers and the process
+        group, once the caller has let go of the prepared model. In `use`, `{}` stands for the folder.
+        """
+        if step == self.settings.max_train_steps:
+            folder = self.settings.output_dir
+            self.accelerator.print(f"-> {folder}: {use.format(folder)}")
         # If the model were the last to hold the group, it would wait for gloo's threads, and they for the interpreter.
         self.accelerator.free_memory()
         gc.collect()
         self.accelerator.end_training()
-        self._stop.restore()
+        if self._stop is not None:
+            self._stop.restore()
 
     def _stopping(self) -> bool:
         """Whether a signal to end has come, to whichever process; to be asked by all of them alike."""

@@ -1,6 +1,8 @@
 """What an example costs most to make, on disk: its sources' slots and labels, and the latents of its picture."""
 
+import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm.auto import tqdm
 
+from avgas_pipeline.data.cached import folder_digest
 from avgas_pipeline.data.text_files import read_json
 from avgas_pipeline.files import write_text
 from avgas_pipeline.metrics.judges import weights_digest
@@ -37,6 +40,10 @@ EXAMPLE_SETTINGS = (
 )
 
 
+# Settings that may be paths, whose contents decide, too.
+_DATA = ("dataset", "designs", "dataset_columns")
+
+
 class ExampleCache:
     """
     The examples of one epoch, one array per field, mapped into memory. Building goes on where it was interrupted.
@@ -60,6 +67,7 @@ class ExampleCache:
         self.folder = folder
         self.fields = fields
         made_with = {"fields": fields} | {name: settings[name] for name in example_settings}
+        made_with |= {f"{name}_files": _digest(settings[name]) for name in _DATA if settings.get(name)}
         made_with |= {f"{name}_sha256": weights_digest(model) for name, model in models.items()}
         self.made_with = json.loads(json.dumps(resolve_paths(made_with)))
 
@@ -130,6 +138,13 @@ class ExampleCache:
         if resolve_paths(settings) != self.made_with:
             raise ValueError(f"{self.folder}: holds examples of other settings, data or models; remove it.")
         return done
+
+
+def _digest(name: str) -> str | None:
+    """Of a folder's files or a file's contents; `None` for what is no path."""
+    if os.path.isdir(name):
+        return folder_digest(name)
+    return hashlib.sha256(Path(name).read_bytes()).hexdigest() if os.path.isfile(name) else None
 
 
 class CachedExamples(Dataset):

@@ -7,6 +7,7 @@ import torch
 from diffusers import DDIMScheduler
 
 
+_PREDICTIONS = ("epsilon", "sample", "v_prediction")
 Prediction = Callable[[torch.Tensor, torch.Tensor, dict[str, Any]], torch.Tensor]
 
 
@@ -26,12 +27,17 @@ class FewSteps:
         scheduler (`DDIMScheduler`): What the student is drawn with.
 
     Raises:
-        ValueError: If the scheduler has no betas, or its steps can't be divided so.
+        ValueError: If the scheduler has no betas, or predicts none of epsilon, sample and v, or its steps can't be
+            divided so.
     """
 
     def __init__(self, scheduler: Any, num_inference_steps: int, teacher_steps: int, guidance_scale: float) -> None:
         if "beta_schedule" not in scheduler.config:
             raise ValueError(f"Steps of {type(scheduler).__name__} can't be distilled: it has no betas.")
+        if scheduler.config.prediction_type not in _PREDICTIONS:
+            raise ValueError(
+                f"The scheduler's prediction_type {scheduler.config.prediction_type!r} can't be distilled."
+            )
         # From pure noise on, and to the clean latents.
         trailing = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
         self.scheduler = DDIMScheduler.from_config(scheduler.config, **trailing)
@@ -41,6 +47,8 @@ class FewSteps:
                 f"num_inference_steps has to divide {total} and teacher_steps ({teacher_steps}) but is"
                 f" {num_inference_steps}."
             )
+        if teacher_steps > total:
+            raise ValueError(f"teacher_steps has to be at most {total} but is {teacher_steps}.")
         self.guidance_scale = guidance_scale
         self.scheduler.set_timesteps(num_inference_steps)
         starts = self.scheduler.timesteps
@@ -57,21 +65,14 @@ class FewSteps:
         return alphas.sqrt(), (1 - alphas).sqrt()
 
     def clean(self, prediction: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
-        """
-        The clean latents that a prediction means.
-
-        Raises:
-            ValueError: If the scheduler's `prediction_type` is none of epsilon, sample and v_prediction.
-        """
+        """The clean latents that a prediction means."""
         signal, noise = self.levels(timesteps)
         kind = self.scheduler.config.prediction_type
         if kind == "v_prediction":
             return signal * noisy - noise * prediction
         if kind == "epsilon":
             return (noisy - noise * prediction) / signal
-        if kind == "sample":
-            return prediction
-        raise ValueError(f"The scheduler's prediction_type {kind!r} can't be distilled.")
+        return prediction
 
     def move(
         self, clean: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor, to: torch.Tensor

@@ -34,7 +34,8 @@ def draw(
         num_inference_steps (`int`): Of DDIM.
         guidance_scale (`float`): Without guidance up to 1.
     """
-    scheduler = DDIMScheduler.from_config(scheduler.config)
+    # DDIM's own default would cut latents off at 1.
+    scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=scheduler.config.get("clip_sample", False))
     scheduler.set_timesteps(num_inference_steps)
     latents = noise
     with torch.no_grad():

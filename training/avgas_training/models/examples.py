@@ -50,6 +50,9 @@ def build_sampler(pipe: AVGASPipeline, clips: Any, pictures: Any, settings: Any)
     )
     if not sampler.has_pictures:
         raise ValueError(f"{settings.dataset}: its clips have no pictures to learn to draw.")
+    if sampler.image_size % pipe.vae_scale_factor:
+        factor = pipe.vae_scale_factor
+        raise ValueError(f"resolution has to be a multiple of {factor} but is {sampler.image_size}.")
     return sampler
 
 
@@ -75,7 +78,9 @@ class LabelledPictures:
     example_settings = ("dataset", "seed", "num_examples", "designs", "resolution")
 
     def __init__(self, pipe: AVGASPipeline, settings: Any, length: int) -> None:
-        separator = pipe.separator
+        separator, name = pipe.separator, settings.pretrained_model_name_or_path
+        if separator.token_norm is None:
+            raise ValueError(f"{name}: its condition tokens are not normalised.")
         labels = [separator.id2label[number] for number in range(len(separator.id2label))]
         pictures = load_soundscapes_mini(settings.dataset, "train")[1]
         if settings.designs is not None:

@@ -31,6 +31,13 @@ def sample_latents(vae: Any, batch: dict[str, torch.Tensor], random: RowRandom) 
     return scale_latents(vae, mean + deviation * random.normal(mean.shape, mean.device))
 
 
+_TARGETS = {
+    "epsilon": lambda scheduler, latents, noise, steps: noise,
+    "sample": lambda scheduler, latents, noise, steps: latents,
+    "v_prediction": DDPMScheduler.get_velocity,
+}
+
+
 class Noise:
     """
     Noised latents and what is to be predicted of them, as the scheduler says: epsilon, v, sample or flow.
@@ -38,20 +45,28 @@ class Noise:
     Args:
         scheduler (`SchedulerMixin`): The pipeline's. One of its own is made of its configuration: drawing changes the
             pipeline's timesteps, and many schedulers add noise only in their own order, or at another scale.
-        noise_offset (`float`): Of the noise's mean.
+        noise_offset (`float`, defaults to 0): Of the noise's mean.
+        snr_gamma (`float`, *optional*): Where the loss clips the signal-to-noise ratio.
 
     Attributes:
         scheduler (`SchedulerMixin`): Its own.
 
     Raises:
-        ValueError: If the scheduler has neither betas nor flow.
+        ValueError: If the scheduler has neither betas nor flow, predicts something else, or has no ratio to clip.
     """
 
-    def __init__(self, scheduler: Any, noise_offset: float) -> None:
+    def __init__(self, scheduler: Any, noise_offset: float = 0.0, snr_gamma: float | None = None) -> None:
         self.noise_offset = noise_offset
+        self.snr_gamma = snr_gamma
         self.is_flow = hasattr(scheduler, "scale_noise")
         if not self.is_flow and "beta_schedule" not in scheduler.config:
             raise ValueError(f"A U-Net can't be trained with {type(scheduler).__name__}.")
+        if self.is_flow and snr_gamma is not None:
+            raise ValueError("snr_gamma has no effect with flow matching: leave it out.")
+        if not self.is_flow and scheduler.config.prediction_type not in _TARGETS:
+            raise ValueError(
+                f"The scheduler's prediction_type {scheduler.config.prediction_type!r} can't be trained here."
+            )
         self.scheduler = (type(scheduler) if self.is_flow else DDPMScheduler).from_config(scheduler.config)
 
     def add(self, latents: torch.Tensor, random: RowRandom) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -67,9 +82,4 @@ class Noise:
             timesteps = self.scheduler.timesteps.to(device)[steps]
             return (1 - sigmas) * latents + sigmas * noise, timesteps, noise - latents
         noisy = self.scheduler.add_noise(latents, noise, steps)
-        kind = self.scheduler.config.prediction_type
-        targets = {"epsilon": lambda: noise, "sample": lambda: latents}
-        targets["v_prediction"] = lambda: self.scheduler.get_velocity(latents, noise, steps)
-        if kind not in targets:
-            raise ValueError(f"The scheduler's prediction_type {kind!r} can't be trained here.")
-        return noisy, steps, targets[kind]()
+        return noisy, steps, _TARGETS[self.scheduler.config.prediction_type](self.scheduler, latents, noise, steps)
