@@ -138,6 +138,7 @@ def test_the_result_draws_in_few_steps_without_guidance(drawing, distilled):
     assert calls == [999, 499]
     before = runs.weights(drawing, "unet")
     assert any(not torch.equal(weight, before[name]) for name, weight in runs.weights(distilled, "unet").items())
+    assert runs.holds_averages(runs.weights(distilled, "unet"), distilled / "checkpoint-4")
     for part in ("separator", "vae"):
         before = runs.weights(drawing, part)
         assert all(torch.equal(weight, before[name]) for name, weight in runs.weights(distilled, part).items())

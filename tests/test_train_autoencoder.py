@@ -66,6 +66,8 @@ def test_a_decoder_alone_learns_the_latents_that_there_are(tmp_path):
     assert after.config.scaling_factor == 0.7
     for name, weight in after.state_dict().items():
         assert torch.equal(weight, before.state_dict()[name]) == name.startswith("encoder."), name
+    (checkpoint,) = sorted((tmp_path / "run").glob("checkpoint-*"))[-1:]
+    assert runs.holds_averages(after.state_dict(), checkpoint)
     with pytest.raises(ValueError, match="decoder_only needs"):
         train(tmp_path / "other", decoder_only=True)
 

@@ -68,7 +68,9 @@ def test_the_result_draws_one_source_at_a_time(checkpoint, straight):
     pipe = AVGASPipeline.from_pretrained(straight)
     assert pipe.config.compose_sources and pipe.default_size == (32, 32)
     assert AVGASPipeline(**pipe.components).config.compose_sources
-    assert (straight / "validation-8.png").exists()
+    assert (straight / "validation-8.png").exists() and (straight / "README.md").exists()
+    saved = runs.weights(straight, "unet") | runs.weights(straight, "separator")
+    assert runs.holds_averages(saved, straight / "checkpoint-8")
     pipe.set_progress_bar_config(disable=True)
     out = pipe(*tiny_audio(), num_sources=2, separate=True, num_inference_steps=1, generator=torch.manual_seed(0))
     assert out.images[0].size == (32, 32)

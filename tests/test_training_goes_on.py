@@ -94,6 +94,18 @@ def test_what_goes_wrong_in_a_loader_ends_the_run_with_one_line():
     assert "Traceback" not in result.stderr
 
 
+def test_examples_of_other_pictures_are_not_taken_for_these(inputs, tmp_path):
+    data = shutil.copytree(inputs / "clips", tmp_path / "clips")
+    options = {"full": True, "max_train_steps": 1, "cache_examples": True, "lr_warmup_steps": 0}
+    drop = {"validation_fraction": None, "dataset": data}
+    runs.run(generator_script.main, settings(inputs, tmp_path / "run", **drop, **options))
+    for path in data.rglob("*.parquet"):
+        os.utime(path)
+    with pytest.raises(ValueError, match="holds examples of other settings, data or models; remove it"):
+        again = settings(inputs, tmp_path / "run", overwrite_output_dir=True, **drop, **options)
+        runs.run(generator_script.main, again)
+
+
 # -- numbers that are not finite ------------------------------------------------------------------------------------
 
 

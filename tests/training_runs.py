@@ -8,6 +8,7 @@ from pathlib import Path
 
 import forked
 import psutil
+import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -47,6 +48,12 @@ def mixture_settings(inputs, out, changed):
         "logging_steps": 1,
         **changed,
     }
+
+
+def holds_averages(saved, checkpoint):
+    """Whether the averages in a checkpoint are all among saved weights, by name."""
+    means = load_file(checkpoint / "averages_0.safetensors").values()
+    return all(any(torch.equal(mean, weight) for weight in saved.values()) for mean in means)
 
 
 def run(main, settings):
