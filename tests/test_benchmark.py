@@ -28,7 +28,7 @@ from avgas_pipeline.evaluation.benchmarks import LabelledClips, Selection, choos
 from avgas_pipeline.evaluation.drawings import Drawing
 from avgas_pipeline.evaluation.encoding import _presence
 from avgas_pipeline.evaluation.report import _selection
-from avgas_pipeline.evaluation.scoring import label_calibration, score_sound
+from avgas_pipeline.evaluation.scoring import label_calibration, score_sound, values_by_key
 from avgas_pipeline.evaluation.soundscapes import Soundscape
 from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
@@ -280,6 +280,23 @@ def test_what_is_only_heard_counts_neither_way(two_archives):
     assert values["first_label"] == 1.0 and values["false_labels"] == values["confident_false_labels"] == 1.0
     assert values["count_accuracy"] == 0.0
     assert label_calibration([drawing, drawing], clips)[0]["confident_right"] == 0.5
+
+
+def test_labels_without_scores_are_neither_sure_nor_calibrated(two_archives):
+    clips = labelled("vggsounder", two_archives)
+    metrics = score_sound([Drawing(labels=["cow lowing", "dog barking"]), Drawing(labels=[])], clips)
+    values = values_by_key(metrics)
+    # Where nothing is given, there is nothing to be sure of.
+    assert np.isnan(values["first_label"]).tolist() == np.isnan(values["confident_false_labels"]).tolist()
+    assert values["first_label"].tolist()[1:] == values["confident_false_labels"].tolist()[1:] == [0.0]
+    assert values["false_labels"].tolist() == [1.0, 0.0] and values["label_recall"].tolist() == [0.5, 0.0]
+    assert np.isnan(values["first_label"][0])
+    assert label_calibration([Drawing(labels=["dog barking"]), Drawing(labels=[])], clips) == ({}, [])
+    # Those that have one count alone.
+    scored = Drawing(labels=["cat meowing", "cow lowing"], label_scores=[0.9, 0.3])
+    values, bins = label_calibration([Drawing(labels=["cow lowing"]), scored], clips)
+    assert values == {"calibration_error": pytest.approx(0.2), "confident_right": 1.0}
+    assert [(one["count"], one["right"]) for one in bins] == [(1, 0.0), (1, 1.0)]
 
 
 def test_slots_of_what_is_only_heard_do_not_count():

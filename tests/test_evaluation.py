@@ -21,6 +21,7 @@ from tiny import tiny_audio
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.plans import read_manifest
 from avgas_pipeline.evaluation import DrawingSettings, ImageFolderSystem, PipelineSystem, load_evaluation_set
+from avgas_pipeline.evaluation.scoring import score_separated, targets
 from avgas_pipeline.metrics import class_representation_score, load_judge, recall_at_k
 
 
@@ -67,6 +68,16 @@ def test_report_compares_all_systems_and_anchors(whole):
     assert report["judge"]["weights_sha256"] and report["data"]["sha256"]
     # The oracle is told how many sources there are.
     assert report["results"]["sound"]["oracle"]["count_accuracy"]["value"] is None
+    # Nor is it any surer than what it heard.
+    records = [json.loads(path.read_text()) for path in (whole / "systems/oracle").rglob("records.json")]
+    scores = [
+        max(score for other, score in zip(drawing["labels"], drawing["label_scores"], strict=True) if other == label)
+        for batch in records
+        for drawing in batch
+        for label in set(drawing["labels"])
+    ]
+    assert max(scores) < 1.0
+    assert sum(one["score"] * one["count"] for one in report["reliability"]["oracle"]) == pytest.approx(sum(scores))
 
 
 def test_values_are_those_of_the_metrics_on_the_images_written(whole, inputs, dataset):
@@ -158,7 +169,34 @@ def test_oracle_is_given_the_clean_sources(inputs, dataset):
     for drawing, soundscape in zip(drawings, soundscapes, strict=True):
         assert len(drawing.separated) == 2
         expected = [pipe.separate_audio(stem, 16000, num_sources=1)[0][0].label for stem in soundscape.stems]
-        assert drawing.labels == expected
+        assert drawing.labels == drawing.drawn_labels == expected
+
+
+def test_an_oracle_of_unknown_stems_says_what_each_picture_is_of(inputs, dataset, tmp_path):
+    found = PipelineSystem("oracle", str(inputs / "model"), DrawingSettings(draw=False), oracle=True)
+    scores = sorted(source.label_score for number in range(6) for source in stems_of(found.pipe, dataset[number]))
+    threshold = (scores[5] + scores[6]) / 2
+    AVGASPipeline.from_pretrained(inputs / "model", label_threshold=threshold).save_pretrained(tmp_path / "model")
+    system = PipelineSystem("oracle", str(tmp_path / "model"), DrawingSettings(2), oracle=True)
+    drawings = system.draw([dataset[number] for number in range(6)], range(6))
+    judge = load_judge(inputs / "judge", dataset.labels)
+    own = []
+    for number, drawing in enumerate(drawings):
+        stems = stems_of(system.pipe, dataset[number])
+        assert drawing.drawn_labels == [source.label for source in stems] and len(drawing.separated) == 2
+        assert drawing.label_scores == pytest.approx([source.certainty for source in stems], abs=1e-5)
+        highest = judge(drawing.separated).class_mass.argmax(dim=1).tolist()
+        own.append(np.mean([judge.labels[highest[place]] == source.label for place, source in enumerate(stems)]))
+    assert sum(drawing.labels.count(None) for drawing in drawings) == 6
+    assert any(None in drawing.labels and any(drawing.labels) for drawing in drawings)
+    images, labels = zip(*((drawing.separated, drawing.drawn_labels) for drawing in drawings), strict=True)
+    values = score_separated(images, labels, targets(dataset, judge.labels), judge)["own_label"].values
+    assert values.tolist() == pytest.approx(own)
+
+
+def stems_of(pipe, soundscape):
+    """What the pipeline finds in each of a soundscape's stems."""
+    return [pipe.separate_audio(stem, 16000, num_sources=1)[0][0] for stem in soundscape.stems]
 
 
 def test_soundscapes_without_a_source_are_drawn_and_counted(inputs, tmp_path):

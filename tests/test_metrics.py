@@ -268,6 +268,10 @@ class TestSeparationRecall:
         assert metric.values.nan_to_num(-1.0).tolist() == pytest.approx([0.5, 1 / 3, 0.0, -1.0, -1.0])
         assert metric.compute().item() == pytest.approx(5 / 18)
 
+    def test_every_image_needs_its_own_class(self):
+        with pytest.raises(ValueError, match="2 images need as many classes, but there are 1"):
+            OwnLabelAccuracy().update([tensor([0.1, 0.9], [0.8, 0.2])], [torch.tensor([1])])
+
 
 class TestPairedSimilarity:
     def test_by_hand(self):

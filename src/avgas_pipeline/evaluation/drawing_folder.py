@@ -96,12 +96,12 @@ def draw_all(system: PipelineSystem, dataset: EvaluationSet, folder: DrawingFold
 
 def _is_record(record: Any) -> bool:
     """Whether something is what [`Drawing.record`] gives, but for the items of its lists."""
-    empty = Drawing(labels=[]).record()
+    empty = Drawing(labels=[], drawn_labels=[]).record()
     return (
         isinstance(record, dict)
         and record.keys() == empty.keys()
         and all(
-            type(record[name]) is type(value) or (name, record[name]) == ("labels", None)
+            type(record[name]) is type(value) or (name in ("labels", "drawn_labels") and record[name] is None)
             for name, value in empty.items()
         )
     )

@@ -53,7 +53,8 @@ def encode_soundscapes(
         drawings.append(
             Drawing(
                 labels=[source.label for source in rendered],
-                label_scores=[source.score * source.label_score for source in rendered],
+                drawn_labels=[rendered[number].label for number in known],
+                label_scores=[source.certainty for source in rendered],
                 no_source=not has_source,
                 slot_scores=slot_scores,
                 slot_holds_source=holds_source,
@@ -67,7 +68,7 @@ def encode_soundscapes(
 def encode_stems(pipe: AVGASPipeline, soundscapes: Sequence[Soundscape]) -> tuple[EncodedAudio, list[Drawing]]:
     """
     Encode every clean source by itself, as its most probable slot; their tokens stand side by side, as if the mixture
-    had been separated perfectly.
+    had been separated perfectly. All are drawn, unknown sounds too.
     """
     models = pipe.audio_models()
     tokens, sources, drawings = [], [], []
@@ -82,7 +83,8 @@ def encode_stems(pipe: AVGASPipeline, soundscapes: Sequence[Soundscape]) -> tupl
         ]
         tokens.append([source.condition_tokens for source in found])
         sources.append(rendered)
-        drawings.append(Drawing(labels=[source.label for source in rendered]))
+        labels, scores = zip(*((source.label, source.certainty) for source in rendered), strict=True)
+        drawings.append(Drawing(labels=list(labels), drawn_labels=list(labels), label_scores=list(scores)))
     return pack_sources(tokens, sources, encoding.null_tokens), drawings
 
 

@@ -130,8 +130,9 @@ def label_calibration(
     Of all labels that a system gave: their calibration error and the share of the confident ones that is true, and
     what a reliability diagram shows. Both empty where it gave none with a score.
     """
-    found, scores = _judged(drawings, dataset)
-    true = [dataset.true_labels(number) for number in range(len(drawings))]
+    judged = zip(*_judged(drawings, dataset), range(len(drawings)), strict=True)
+    scored = [(found, scores, dataset.true_labels(number)) for found, scores, number in judged if scores is not None]
+    found, scores, true = zip(*scored, strict=True) if scored else ((), (), ())
     given, is_true = labels_with_truth(found, scores, true)
     if not given:
         return {}, []
@@ -144,17 +145,19 @@ def label_calibration(
     return values, reliability(given, is_true)
 
 
-def _judged(drawings: Sequence[Drawing], dataset: EvaluationSet) -> tuple[list[list[str | None]], list[list[float]]]:
-    """The labels of each drawing that are right or wrong, with their scores: 1 for those of systems that give none."""
+def _judged(
+    drawings: Sequence[Drawing], dataset: EvaluationSet
+) -> tuple[list[list[str | None]], list[list[float] | None]]:
+    """The labels of each drawing that are right or wrong, with their scores: `None` where a system gives none."""
     found, scores = [], []
     for number, drawing in enumerate(drawings):
         also_heard = dataset.also_heard(number)
         # Where no source is present none is right, though one is drawn.
         labels = [] if drawing.no_source else drawing.labels
-        own_scores = [] if drawing.no_source else drawing.label_scores or [1.0] * len(labels)
+        own_scores = [] if drawing.no_source else drawing.label_scores or [None] * len(labels)
         pairs = [pair for pair in zip(labels, own_scores, strict=True) if pair[0] not in also_heard]
         found.append([label for label, _ in pairs])
-        scores.append([score for _, score in pairs])
+        scores.append(None if labels and not drawing.label_scores else [score for _, score in pairs])
     return found, scores
 
 

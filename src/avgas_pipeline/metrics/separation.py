@@ -79,7 +79,12 @@ def own_label_accuracy(class_mass: torch.Tensor, classes: torch.Tensor) -> float
 
     Returns:
         `float`: in [0, 1]; NaN without images.
+
+    Raises:
+        ValueError: If there are not as many classes as images.
     """
+    if classes.shape != class_mass.shape[:1]:
+        raise ValueError(f"{len(class_mass)} images need as many classes, but there are {len(classes)}.")
     return float(((highest_class(class_mass) == classes) & (classes >= 0)).double().mean())
 
 

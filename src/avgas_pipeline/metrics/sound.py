@@ -70,9 +70,9 @@ class FalseLabels(SoundscapeMetrics):
     How far a soundscape's labels can be believed; `compute()` gives the means over soundscapes, as a dict:
 
     - `first_label`: whether the label with the highest score is true, in [0, 1]; NaN where there is no true label, 0
-      where none is given;
+      where none is given, and NaN where labels have no scores;
     - `false_labels`, `confident_false_labels`: how many different labels are given that are not true, and how many of
-      these with a score of 0.8 or more, from 0 on; lower is better.
+      these with a score of 0.8 or more, from 0 on, the latter NaN without scores; lower is better.
     """
 
     names = ("first_label", "false_labels", "confident_false_labels")
@@ -80,7 +80,7 @@ class FalseLabels(SoundscapeMetrics):
     def update(
         self,
         recognised: Sequence[Sequence[str | None]],
-        scores: Sequence[Sequence[float]],
+        scores: Sequence[Sequence[float] | None],
         true: Sequence[Sequence[str]],
     ) -> None:
         """
@@ -88,18 +88,21 @@ class FalseLabels(SoundscapeMetrics):
 
         Args:
             recognised (`Sequence`): Labels of the sources found in each; `None` for unknown sounds.
-            scores (`Sequence`): How probable each source with its label is, in [0, 1].
+            scores (`Sequence`): How probable each source with its label is, in [0, 1]; `None` where nobody says.
             true (`Sequence`): The true labels of each.
         """
         for labels, own_scores, true_labels in zip(recognised, scores, true, strict=True):
-            best = best_scores(labels, own_scores)
+            is_scored = own_scores is not None
+            best = best_scores(labels, own_scores if is_scored else [0.0] * len(labels))
             wrong = {label: score for label, score in best.items() if label not in true_labels}
             first = max(best, key=best.__getitem__, default=None)
+            is_defined = bool(true_labels) and is_scored
+            confident = sum(score >= CONFIDENT for score in wrong.values())
             self.add(
                 {
-                    "first_label": float(first in true_labels) if true_labels else float("nan"),
+                    "first_label": float(first in true_labels) if is_defined else float("nan"),
                     "false_labels": float(len(wrong)),
-                    "confident_false_labels": float(sum(score >= CONFIDENT for score in wrong.values())),
+                    "confident_false_labels": float(confident) if is_scored else float("nan"),
                 }
             )
 
