@@ -28,7 +28,12 @@ from avgas_pipeline.evaluation.benchmarks import LabelledClips, Selection, choos
 from avgas_pipeline.evaluation.drawings import Drawing
 from avgas_pipeline.evaluation.encoding import _presence
 from avgas_pipeline.evaluation.report import _selection
-from avgas_pipeline.evaluation.scoring import label_calibration, score_sound, values_by_key
+from avgas_pipeline.evaluation.scoring import (
+    label_calibration,
+    presence_average_precision,
+    score_sound,
+    values_by_key,
+)
 from avgas_pipeline.evaluation.soundscapes import Soundscape
 from avgas_pipeline.loaders.sounds import VGGSOUND_LABELS
 
@@ -226,10 +231,11 @@ def test_the_report_says_what_applies(tmp_path):
     assert "seen and which are only heard" in _selection(data)[0] and "background" not in _selection(data)[0]
 
 
-def labelled(name, folder):
-    chosen = choose_clips(name, folder)
-    decode_clips(folder, folder / "report", chosen, num_workers=1)
-    return LabelledClips(name, folder, folder / "report", chosen, Selection())
+def labelled(name, folder, selection=None, pictures=True):
+    selection = selection or Selection()
+    chosen = choose_clips(name, folder, selection=selection)
+    decode_clips(folder, folder / "report", chosen, num_workers=1, pictures=pictures)
+    return LabelledClips(name, folder, folder / "report", chosen, selection)
 
 
 def test_a_judge_of_recordings_without_pictures(tmp_path):
@@ -244,6 +250,24 @@ def test_a_judge_of_recordings_without_pictures(tmp_path):
     report = json.loads((out / "report.json").read_text())
     assert report["results"]["mixed"]["avgas-mini"]["crs"]["value"] is not None
     assert report["data"]["selection"] == {"min_labels": 1}
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+def test_still_pictures_that_are_asked_for_count(tmp_path, pictures):
+    videos = {"moving": make_clip(1), "still": make_clip(2, picture="still"), "nothing": make_clip(3, picture=None)}
+    rows = [HEADER]
+    for name, video in videos.items():
+        write(tmp_path / f"{name:_<11}_000010.mp4", video)
+        rows += [f"{name:_<11}_10,{label},AV,0,{name == 'still'},0" for label in ("dog barking", "cat meowing")]
+    write(tmp_path / "vggsounder.csv", "\n".join(rows) + "\n")
+    clips = labelled("vggsounder", tmp_path, Selection(static_image=True), pictures)
+    # Sound alone needs no picture at all.
+    expected = ["moving", "still"] if pictures else ["moving", "nothing", "still"]
+    assert sorted(clips[number].id[:11].strip("_") for number in range(len(clips))) == expected
+    assert clips.has_pictures == pictures and all(len(clips[number].waveform) for number in range(len(clips)))
+    assert clips.describe()["left_out"] == ({"no picture": 1} if pictures else {})
+    if pictures:
+        assert np.asarray(clips.image([clip[:5] for clip in clips._ids].index("still"))).std() > 10
 
 
 @pytest.fixture
@@ -311,3 +335,19 @@ def test_slots_of_what_is_only_heard_do_not_count():
     heard = Soundscape("a", np.zeros(1), 16000, labels[:2])
     assert _presence(slots, heard, pipe) == ([0.9, 0.8, 0.7, 0.1], [True, False, True, False])
     assert _presence(slots, Soundscape("a", np.zeros(1), 16000, []), pipe)[1] == [False] * 4
+
+
+def test_a_slot_of_something_else_counts_whatever_else_is_heard():
+    """Nothing heard the thunder, so no slot may be taken for it."""
+    labels = ["dog barking", "cat meowing", "cow lowing", "thunder", "raining"]
+    pipe = SimpleNamespace(separator=SimpleNamespace(id2label=dict(enumerate(labels))))
+    slots = [
+        SimpleNamespace(score=score, class_probs=np.eye(5)[label] + 0.01)
+        for score, label in ((0.9, 0), (0.6, 1), (0.95, 2), (0.05, 4))
+    ]
+    heard = Soundscape("a", np.zeros(1), 16000, labels[:2], also_heard=["thunder", "no label of this model"])
+    scores, holds = _presence(slots, heard, pipe)
+    assert scores == [0.9, 0.6, 0.95, 0.05] and holds == [True, True, False, False]
+    # The cow is above both: one of two right with the dog, two of three with the cat.
+    drawing = Drawing(slot_scores=scores, slot_holds_source=holds)
+    assert presence_average_precision([drawing]) == pytest.approx((1 / 2 + 2 / 3) / 2)

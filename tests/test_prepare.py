@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -188,6 +189,16 @@ def test_unknown_choices_are_refused_with_the_known_ones(folder, tmp_path, optio
             vggsound_layout(folder), settings, tmp_path / "out", **({"engine": "steam"} if option == "engine" else {})
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_an_older_folder_is_gone_on_with(folder, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "out")
+    noted = json.loads((tmp_path / "out/prepare.json").read_text())
+    # There were always pictures of films.
+    assert noted.pop("pictures") == "film"
+    (tmp_path / "out/prepare.json").write_text(json.dumps(noted))
+    result = prepare(folder, tmp_path / "out")
+    assert result.exit_code == 0, result.output
 
 
 def test_bad_input_is_one_line(folder, prepared, tmp_path):

@@ -111,7 +111,7 @@ def benchmark(
             chosen = choose_clips(name.value, videos, annotations, selection, known)
             is_first = PartialState().is_main_process
             if is_first:
-                decode_clips(videos, out, chosen, image_size, workers)
+                decode_clips(videos, out, chosen, image_size, workers, pictures=draw)
             clips = LabelledClips(name.value, videos, out, chosen, selection, image_size)
             counted = f"{len(clips)} clips count, {len(chosen.layout.entries) - len(clips)} can't be used"
             details = f" ({clips.skipped}, named in {out / 'clips' / 'report.jsonl'})" if clips.skipped.counts else ""

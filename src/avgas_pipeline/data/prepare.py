@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ..files import finished, remove_partial, write_bytes, write_text
 from .annotations import read_best_moments
-from .layouts.clip import DEFAULT_SPLIT, Clip, Layout, Part, make_example
+from .layouts.clip import DEFAULT_SPLIT, PICTURES, Clip, Layout, Part, make_example
 from .layouts.files import PREPARED
 from .report import DUPLICATE, SkipReport
 from .shards import FORMATS
@@ -49,6 +49,7 @@ class PrepareSettings:
         sampling_rate (`int`): Of the sound, in Hz.
         image_size (`int`): Longest side of the frame, in pixels.
         min_duration_s (`float`): Shorter sounds are skipped.
+        pictures (`str`): Of `PICTURES`: whether still pictures are of use, or none is asked for.
     """
 
     format: str = "parquet"
@@ -56,6 +57,7 @@ class PrepareSettings:
     sampling_rate: int = 16000
     image_size: int = 256
     min_duration_s: float = 1.0
+    pictures: str = "film"
 
 
 def prepare(
@@ -93,6 +95,8 @@ def prepare(
     """
     if settings.format not in FORMATS or engine not in ENGINES:
         raise ValueError(f"`format` has to be one of {tuple(FORMATS)} and `engine` one of {ENGINES}.")
+    if settings.pictures not in PICTURES:
+        raise ValueError(f"`pictures` has to be one of {PICTURES}.")
     output_dir = Path(output_dir)
     best_moments = {} if moments is None else read_best_moments(moments)
     if not layout.parts or layout.entries == ():
@@ -147,7 +151,8 @@ class _Worker:
         skipped = SkipReport()
         examples: dict[str, list[dict[str, Any]]] = {}
         seen = 0
-        how = (self.settings.sampling_rate, self.settings.image_size, self.settings.min_duration_s)
+        settings = self.settings
+        how = (settings.sampling_rate, settings.image_size, settings.min_duration_s, settings.pictures)
         for clip in batch:
             seen += 1
             split = clip.entry.split or DEFAULT_SPLIT
@@ -194,6 +199,8 @@ def _claimed(output_dir: Path, settings: PrepareSettings, fingerprint: str) -> I
             found = read_json(path)
             if not isinstance(found, dict):
                 raise ValueError(f"{path}: holds no settings.")
+            # An older one may lack settings that there were not then.
+            found = {**asdict(PrepareSettings()), **found}
             changed = sorted(key for key in wanted if found.get(key) != wanted[key])
             if changed:
                 differences = ", ".join(changed)

@@ -63,6 +63,7 @@ def read_video_clip(
     sampling_rate: int = 16000,
     image_size: int = 256,
     min_duration_s: float = 1.0,
+    keep_still: bool = False,
 ) -> VideoExample:
     """
     Decode a clip.
@@ -75,26 +76,31 @@ def read_video_clip(
         sampling_rate (`int`, defaults to 16000): Of the sound, in Hz.
         image_size (`int`, defaults to 256): Longest side of the frame; smaller ones stay as they are.
         min_duration_s (`float`, defaults to 1.0): Shorter sounds are too short.
+        keep_still (`bool`, defaults to `False`): Whether a still picture is a clip, too.
 
     Raises:
-        SkipClipError: If the clip is broken, too large, silent, too short, a still picture, or has no sound or
-            picture.
+        SkipClipError: If the clip is broken, too large, silent, too short, a still picture that is not to be kept, or
+            has no sound or picture.
     """
     with _any_fault_skips():
         waveform = _useful_sound(video, sampling_rate, min_duration_s)
         duration = len(waveform) / sampling_rate
-        image, frame_s = _encoded_frame(video, moments, duration, image_size)
+        image, frame_s = _encoded_frame(video, moments, duration, image_size, keep_still)
         return VideoExample(encode_flac(waveform, sampling_rate), image, duration, frame_s)
 
 
 def read_video_frame(
-    video: str | os.PathLike | bytes, moments: Sequence[float] = (), sound_s: float = 0.0, image_size: int = 256
+    video: str | os.PathLike | bytes,
+    moments: Sequence[float] = (),
+    sound_s: float = 0.0,
+    image_size: int = 256,
+    keep_still: bool = False,
 ) -> tuple[bytes, float]:
     """
     Only the frame of a clip whose sound is elsewhere: JPEG, and when it is shown, in seconds from the clip's start.
 
     Args:
-        video, moments, image_size: As of [`read_video_clip`].
+        video, moments, image_size, keep_still: As of [`read_video_clip`].
         sound_s (`float`, defaults to 0): How long the clip's sound is, for videos that do not say how long they are.
 
     Raises:
@@ -102,7 +108,7 @@ def read_video_frame(
     """
     with _any_fault_skips():
         _check_size(video)
-        return _encoded_frame(video, moments, sound_s, image_size)
+        return _encoded_frame(video, moments, sound_s, image_size, keep_still)
 
 
 @contextmanager
@@ -119,9 +125,9 @@ def _any_fault_skips() -> Iterator[None]:
 
 
 def _encoded_frame(
-    video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float, image_size: int
+    video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float, image_size: int, keep_still: bool
 ) -> tuple[bytes, float]:
-    frame, frame_s = _read_frame(video, moments, sound_s)
+    frame, frame_s = _read_frame(video, moments, sound_s, keep_still)
     frame.thumbnail((image_size, image_size), PIL.Image.Resampling.LANCZOS)
     return _encode_jpeg(frame), frame_s
 
@@ -196,7 +202,7 @@ def _read_sound(video: str | os.PathLike | bytes, sampling_rate: int) -> np.ndar
 
 
 def _read_frame(
-    video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float
+    video: str | os.PathLike | bytes, moments: Sequence[float], sound_s: float, keep_still: bool
 ) -> tuple[PIL.Image.Image, float]:
     for looks in (_FIRST_LOOKS, _LOOKS):
         pictures = _pictures_at(video, moments, looks, sound_s)
@@ -205,7 +211,7 @@ def _read_frame(
         # What moves is no still picture, and the last of the first looks is the last one to be taken.
         if looks is _FIRST_LOOKS and len(useful) > 1 and not is_still:
             return useful[0]
-    if is_still:
+    if is_still and not keep_still:
         raise SkipClipError("still picture")
     return useful[0] if useful else pictures[0]
 

@@ -209,10 +209,16 @@ def _fewest_labels(name: str, selection: Selection) -> int:
 
 
 def decode_clips(
-    recordings: Path, out: Path, chosen: Chosen, image_size: int = 128, num_workers: int | None = None
+    recordings: Path,
+    out: Path,
+    chosen: Chosen,
+    image_size: int = 128,
+    num_workers: int | None = None,
+    pictures: bool = True,
 ) -> None:
     """
-    Decode a benchmark's clips, once, into `clips` in the report's folder; of several processes, one does.
+    Decode a benchmark's clips, once, into `clips` in the report's folder; of several processes, one does. Which still
+    pictures count the selection has said.
 
     Args:
         recordings (`Path`): Folder of the recordings.
@@ -220,11 +226,13 @@ def decode_clips(
         chosen ([`Chosen`]): Of [`choose_clips`].
         image_size (`int`, defaults to 128): Side of the real pictures, in pixels.
         num_workers (`int`, *optional*): Processes that decode; all cores if not given.
+        pictures (`bool`, defaults to `True`): Whether clips need pictures; of sound alone those without count, too.
 
     Raises:
         ValueError: If no clip is of use.
     """
-    settings = PrepareSettings(clips_per_shard=CLIPS_PER_SHARD, image_size=max(image_size, 256))
+    kind = "any" if pictures else "none"
+    settings = PrepareSettings(clips_per_shard=CLIPS_PER_SHARD, image_size=max(image_size, 256), pictures=kind)
     skipped = prepare(chosen.layout, settings, out / CLIPS, num_workers=num_workers)
     if not list((out / CLIPS).glob(f"{SPLIT}-*.parquet")):
         raise ValueError(f"{recordings}: not one clip is of use ({skipped}).")

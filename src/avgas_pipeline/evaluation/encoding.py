@@ -93,7 +93,10 @@ def _at_rate(waveform: np.ndarray, soundscape: Soundscape, pipe: AVGASPipeline) 
 
 
 def _presence(slots: list[Track], soundscape: Soundscape, pipe: AVGASPipeline) -> tuple[list[float], list[bool]]:
-    """Scores of the slots that count, and whether each holds a source; those of what else is heard do not count."""
+    """
+    Scores of the slots that count, and whether each holds a source. A free slot whose own most likely label is of what
+    else is heard does not count.
+    """
     label2id = {label: index for index, label in pipe.separator.id2label.items()}
     true, others = (
         [label2id[label] for label in labels if label in label2id]
@@ -101,9 +104,7 @@ def _presence(slots: list[Track], soundscape: Soundscape, pipe: AVGASPipeline) -
     )
     label_probs = np.stack([slot.class_probs / slot.class_probs.sum() for slot in slots])
     holds = match_slots(label_probs, true)
-    free = np.flatnonzero(~holds)
-    ignored = set(free[match_slots(label_probs[free], others)].tolist())
-    counted = [number for number in range(len(slots)) if number not in ignored]
+    counted = np.flatnonzero(holds | ~np.isin(label_probs.argmax(axis=1), others)).tolist()
     return [slots[number].score for number in counted], [bool(holds[number]) for number in counted]
 
 

@@ -11,6 +11,8 @@ from ..video import SkipClipError, encode_picture, read_sound, read_video_clip, 
 
 
 Medium = str | bytes
+# What a video's picture may be: of a film, of a film or a still picture, and none at all.
+PICTURES = ("film", "any", "none")
 # Of clips that say none.
 DEFAULT_SPLIT = "train"
 
@@ -78,6 +80,7 @@ def make_example(
     sampling_rate: int = 16000,
     image_size: int = 256,
     min_duration_s: float = 1.0,
+    pictures: str = "film",
 ) -> dict[str, Any]:
     """
     One row of the dataset; `image` is `None` for clips of sound alone.
@@ -88,26 +91,28 @@ def make_example(
         sampling_rate (`int`, defaults to 16000): Of the sound, in Hz.
         image_size (`int`, defaults to 256): Longest side of the picture, in pixels.
         min_duration_s (`float`, defaults to 1.0): Shorter sounds are too short.
+        pictures (`str`, defaults to `"film"`): Of [`PICTURES`]: with `"any"` still pictures are of use, and with
+            `"none"` only the sound is read.
 
     Raises:
         SkipClipError: If it is of no use.
     """
     label = clip.entry.labels[0]
     image = frame_s = None
-    if clip.audio is None and clip.image is None:
-        read = _first_of_use(
-            clip.videos, lambda video: read_video_clip(video, moments, sampling_rate, image_size, min_duration_s)
-        )
+    keep_still, wants_picture = pictures == "any", pictures != "none"
+    if clip.audio is None and clip.image is None and wants_picture:
+        how = (moments, sampling_rate, image_size, min_duration_s, keep_still)
+        read = _first_of_use(clip.videos, lambda video: read_video_clip(video, *how))
         audio, duration, image, frame_s = read.audio, read.duration, read.image, read.frame_s
     else:
         # What a video has beside that does not matter.
         sounds = clip.videos if clip.audio is None else (clip.audio,)
         audio, duration = _first_of_use(sounds, lambda sound: read_sound(sound, sampling_rate, min_duration_s))
-        if clip.image is not None:
+        if clip.image is not None and wants_picture:
             image = encode_picture(clip.image, image_size)
-        elif clip.videos:
+        elif clip.videos and wants_picture:
             image, frame_s = _first_of_use(
-                clip.videos, lambda video: read_video_frame(video, moments, duration, image_size)
+                clip.videos, lambda video: read_video_frame(video, moments, duration, image_size, keep_still)
             )
     return {
         "id": clip.entry.id,
