@@ -13,7 +13,7 @@ import soxr
 from dataset_layouts import make_sound, to_tar, write
 from filelock import FileLock
 from launching import two_processes
-from tiny import save_tiny_judge
+from tiny import save_tiny_judge, tiny_components, tiny_separator
 from training_runs import environment
 from typer.testing import CliRunner
 from vggsound_tree import make_clip
@@ -268,6 +268,54 @@ def test_still_pictures_that_are_asked_for_count(tmp_path, pictures):
     assert clips.describe()["left_out"] == ({"no picture": 1} if pictures else {})
     if pictures:
         assert np.asarray(clips.image([clip[:5] for clip in clips._ids].index("still"))).std() > 10
+
+
+@pytest.fixture
+def four_kinds(tmp_path):
+    """ESC-50 of four clips."""
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for number, category in enumerate(("dog", "cat", "frog", "rooster")):
+        rows.append(f"1-{number}-A-0.wav,1,0,{category},False,{number},A")
+        write(tmp_path / f"data/audio/1-{number}-A-0.wav", make_sound(number))
+    write(tmp_path / "data/meta/esc50.csv", "\n".join(rows) + "\n")
+    return tmp_path / "data"
+
+
+def save_tiny_model(folder, labels, **config):
+    components = tiny_components()
+    components["separator"] = tiny_separator(id2label=dict(enumerate(labels)), **config)
+    AVGASPipeline(**components).save_pretrained(folder)
+
+
+def test_clips_count_whose_labels_all_who_take_part_know(four_kinds, tmp_path):
+    dog, cat, frog, rooster = (vggsound_label(name, "esc50") for name in ("dog", "cat", "frog", "rooster"))
+    save_tiny_model(tmp_path / "model", [dog, cat, frog])
+    save_tiny_model(tmp_path / "other", [dog, frog, rooster], num_slots=1, num_layers=0)
+    save_tiny_judge(tmp_path / "judge", [cat, dog, rooster])
+    options = ("--model", tmp_path / "model", "--baseline", f"single-embedding={tmp_path / 'other'}")
+    options += ("--judge", tmp_path / "judge", "--workers", 1, "--steps", 1)
+    result = benchmark("esc50", "--videos", four_kinds, "--out", tmp_path / "report", *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    unknown = ("the model", "single-embedding", "the judge")
+    assert report["data"]["left_out"] == {f"a label that {who} does not know": 1 for who in unknown}
+    assert report["data"]["num_soundscapes"] == report["data"]["num_labels"] == 1
+    assert list(report["results"]["mixed"]) == ["model", "single-embedding"]
+
+
+@pytest.mark.parametrize("fault", ["judge", "baseline"])
+def test_what_draws_and_judges_is_checked_before_anything_is_decoded(four_kinds, tmp_path, fault):
+    save_tiny_model(tmp_path / "model", ["dog barking"])
+    save_tiny_judge(tmp_path / "judge", ["dog barking"])
+    baselines = ("--baseline", f"single-embedding={tmp_path / 'model'}") if fault == "baseline" else ()
+    if fault == "judge":
+        config = json.loads((tmp_path / "judge/config.json").read_text())
+        (tmp_path / "judge/config.json").write_text(json.dumps({**config, "architectures": ["ResNetModel"]}))
+    options = ("--model", tmp_path / "model", "--judge", tmp_path / "judge", *baselines)
+    result = benchmark("esc50", "--videos", four_kinds, "--out", tmp_path / "report", *options)
+    words = {"judge": "neither an image classifier nor a CLIP", "baseline": "is not the 'single-embedding'"}
+    assert result.exit_code == 2 and words[fault] in result.stderr
+    assert not (tmp_path / "report").exists()
 
 
 @pytest.fixture

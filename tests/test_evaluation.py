@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import numpy as np
@@ -20,7 +22,14 @@ from tiny import tiny_audio
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.plans import read_manifest
-from avgas_pipeline.evaluation import DrawingSettings, ImageFolderSystem, PipelineSystem, load_evaluation_set
+from avgas_pipeline.evaluation import (
+    DrawingSettings,
+    ImageFolderSystem,
+    PipelineSystem,
+    load_evaluation_set,
+    processes,
+)
+from avgas_pipeline.evaluation.drawing_folder import DrawingFolder, draw_all
 from avgas_pipeline.evaluation.scoring import score_separated, targets
 from avgas_pipeline.metrics import class_representation_score, load_judge, recall_at_k
 
@@ -284,13 +293,25 @@ def test_natural_recordings(inputs, tmp_path):
     rows = [{"id": "pond", "audio": "pond.wav", "labels": ["raining", "thunder"]}]
     rows += [{"id": name, "audio": "pond.wav", "labels": ["raining"], "source_group": "lake"} for name in "ab"]
     (tmp_path / "recordings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    judged = run(inputs, tmp_path / "out", data=tmp_path / "recordings.jsonl", manifest=None)
-    # The vocabulary is VGGSound's 309 labels, which this judge of 59 does not have.
-    fails(judged, "this judge does not know")
     result = run(inputs, tmp_path / "out", "--no-draw", data=tmp_path / "recordings.jsonl", manifest=None, judge=None)
     assert result.exit_code == 0, result.output
     measured = report_of(tmp_path / "out")["results"]["sound"]["model"]
     assert measured["label_recall"]["count"] == 3 and measured["label_recall_by_group"]["count"] == 2
+
+
+def test_recordings_are_judged_and_closed_over_the_labels_that_they_have(inputs, tmp_path):
+    soundfile.write(tmp_path / "pond.wav", tiny_audio(2.0)[0], 16000)
+    data = tmp_path / "recordings.jsonl"
+    data.write_text(json.dumps({"audio": "pond.wav", "labels": ["raining", "thunder"]}) + "\n")
+    # The judge knows 59 of the vocabulary's 309 labels, these among them.
+    result = run(inputs, tmp_path / "out", "--closed-set", data=data, manifest=None)
+    assert result.exit_code == 0, result.output
+    report = report_of(tmp_path / "out")
+    assert report["systems"]["model"]["closed_set"] == ["raining", "thunder"] and report["data"]["num_labels"] == 2
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out").rglob("records.json")]
+    assert {label for batch in records for drawing in batch for label in drawing["labels"]} <= {"raining", "thunder"}
+    data.write_text(json.dumps({"audio": "pond.wav", "labels": ["a whisper"]}) + "\n")
+    fails(run(inputs, tmp_path / "no", data=data, manifest=None), "this judge does not know 'a whisper'")
 
 
 def test_one_mixture_has_no_anchor_of_other_classes(inputs, tmp_path):
@@ -302,6 +323,25 @@ def test_one_mixture_has_no_anchor_of_other_classes(inputs, tmp_path):
 
 
 # -- interrupted and shared -----------------------------------------------------------------------------------------
+
+
+def test_processes_share_what_is_missing(inputs, dataset, tmp_path):
+    system = PipelineSystem("model", str(inputs / "model"), DrawingSettings(draw=False))
+    folder = DrawingFolder(tmp_path, len(dataset), 1)
+    missing = [range(number, number + 1) for number in (0, 2, 4)]
+    state = SimpleNamespace(num_processes=2, is_main_process=False, wait_for_everyone=lambda: None)
+    # Whatever the other one has drawn by now.
+    for process, drawn_now in ((0, [0, 4]), (1, [0, 2, 4])):
+        draw_all(system, dataset, folder, missing, SimpleNamespace(process_index=process, **vars(state)))
+        assert sorted(int(path.parent.name) for path in tmp_path.glob("*/records.json")) == drawn_now
+    assert folder.missing() == [range(number, number + 1) for number in (1, 3, 5)]
+
+
+def test_processes_wait_while_the_first_one_decodes_for_hours(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(processes, "PartialState", lambda **options: asked.update(options))
+    processes.shared_state(cpu=True)
+    assert asked["cpu"] and asked["timeout"] >= timedelta(days=1)
 
 
 def environment():

@@ -1,5 +1,6 @@
 """`avgas benchmark`: natural recordings with several labels, by published annotations."""
 
+from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
+from ..loaders.sounds import VGGSOUND_LABELS
 from ..printable import printable
 from .checks import bad_input_exits, check_files, check_is_folder, check_number, check_sources, new_folder
-from .comparison import Drawn, Systems, compare
-from .models import load_pipeline
+from .comparison import Drawn, Systems, compare_on_recordings
 from .options import (
     MAX_GUIDANCE,
     Baselines,
@@ -99,7 +100,7 @@ def benchmark(
         check_sources(judge)
         locate(model)
 
-        def load() -> "EvaluationSet":
+        def load(known: Mapping[str, Collection[str]]) -> "EvaluationSet":
             from accelerate import PartialState
 
             from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips, decode_clips
@@ -107,7 +108,6 @@ def benchmark(
             modalities = tuple(each.value for each in modality) if modality else None
             flags = (background_music, static_image, voice_over)
             selection = Selection(min_labels, modalities, *flags, None if names is None else str(names))
-            known = load_pipeline(model, "cpu", None).separator.id2label.values()
             chosen = choose_clips(name.value, videos, annotations, selection, known)
             is_first = PartialState().is_main_process
             if is_first:
@@ -120,4 +120,5 @@ def benchmark(
             return clips
 
         how = Drawn(steps, guidance, presence_threshold, seed, draw, batch_size=batch_size)
-        compare(load, Systems(model, baseline=baseline or []), how, judge, out, device)
+        systems = Systems(model, baseline=baseline or [])
+        compare_on_recordings(load, VGGSOUND_LABELS, systems, how, judge, out, device)

@@ -1,6 +1,6 @@
 """Evaluation of soundscape-to-image systems: `avgas evaluate` and `avgas study`."""
 
-from .build_systems import build_systems
+from .build_systems import build_systems, known_labels
 from .drawings import Drawing
 from .evaluate import evaluate
 from .image_folder import ImageFolderSystem
@@ -19,6 +19,7 @@ __all__ = [
     "Soundscape",
     "build_systems",
     "evaluate",
+    "known_labels",
     "load_evaluation_set",
     "read_report",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -152,18 +152,19 @@ def choose_clips(
     recordings: Path,
     annotations: Path | None = None,
     selection: Selection = Selection(),
-    known: Collection[str] = VGGSOUND_LABELS,
+    known: Mapping[str, Collection[str]] | None = None,
 ) -> Chosen:
     """
     The clips of a benchmark in a folder, with VGGSound's labels. Left out are clips with a label that VGGSound has no
-    word for, or that models do not know: what they rightly hear would count as false, or never be found.
+    word for, or that one of those who take part does not know: what is rightly heard or drawn would count as false,
+    or never be found.
 
     Args:
         name (`str`): One of `BENCHMARKS`.
         recordings (`Path`): Folder of videos or tar archives of videos; of ESC-50 as it is given out.
         annotations (`Path`, *optional*): Its file; where it usually lies in that folder if not given.
         selection ([`Selection`], *optional*): Which clips count.
-        known (`Collection[str]`, *optional*): Labels that models know.
+        known (`Mapping[str, Collection[str]]`, *optional*): Labels that models and judge know, by what to call them.
 
     Raises:
         FileNotFoundError: If the folder, or a file, is missing.
@@ -187,13 +188,14 @@ def choose_clips(
     left_out, unmapped, entries = Counter(noted.counts), Counter(), []
     for entry in annotated:
         labels, foreign = vggsound_labels(entry.labels, benchmark.vocabulary)
+        puzzled = next((who for who, its in (known or {}).items() if not set(labels) <= set(its)), None)
         unmapped.update(foreign)
         if foreign:
             left_out["a label that VGGSound has no word for"] += 1
         elif len(labels) < min_labels:
             left_out[f"fewer than {min_labels} labels"] += 1
-        elif not set(labels) <= set(known):
-            left_out["a label that the model does not know"] += 1
+        elif puzzled is not None:
+            left_out[f"a label that {puzzled} does not know"] += 1
         else:
             also_heard, _ = vggsound_labels(entry.also_heard, benchmark.vocabulary)
             entries.append(replace(entry, labels=labels, split=SPLIT, also_heard=also_heard))
@@ -283,6 +285,7 @@ class LabelledClips:
         self._recordings, self._chosen, self._selection = recordings, chosen, selection
         self.clips, _ = load_clips(out / CLIPS, SPLIT)
         self._labels = [list(labels) for labels in self.clips["labels"]]
+        self.occurring_labels = sorted({label for labels in self._labels for label in labels})
         self._ids = list(self.clips["id"])
         heard = {entry.id: list(entry.also_heard) for entry in chosen.layout.entries}
         self._also_heard = [heard[clip] for clip in self._ids]
@@ -329,7 +332,7 @@ class LabelledClips:
             "data": f"{self.name}: {self._recordings}",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "num_soundscapes": len(self),
-            "num_labels": len({label for labels in self._labels for label in labels}),
+            "num_labels": len(self.occurring_labels),
             "image_size": self.image_size,
             "selection": {"min_labels": _fewest_labels(self.name, self._selection), **selection},
             "note": benchmark.note,

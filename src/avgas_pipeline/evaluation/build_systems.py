@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..metrics.judges import Judge
 from .anchors import ANCHORS
 from .image_folder import ImageFolderSystem
 from .pipeline_system import DrawingSettings, PipelineSystem
 from .prompt_system import PromptSystem
-from .soundscapes import EvaluationSet
 
 
 # What a baseline's separator has to be, as configured: they are the same class.
@@ -27,9 +27,10 @@ def build_systems(
     baselines: Sequence[str],
     ablations: Sequence[str],
     images: Sequence[str],
-    dataset: EvaluationSet,
     settings: DrawingSettings,
     device: str,
+    num_soundscapes: int = 0,
+    has_stems: bool = False,
     lora: str | None = None,
     sampling: dict[str, Any] | None = None,
 ) -> list[PipelineSystem | ImageFolderSystem]:
@@ -43,9 +44,10 @@ def build_systems(
             checkpoints of their own: `NAME=CHECKPOINT`, or a folder of that name beside the model's.
         ablations (`Sequence[str]`): `"no-masks"`, `"no-a2a"`, `"no-a2v"`; checkpoints as for baselines.
         images (`Sequence[str]`): `NAME=FOLDER` of images drawn elsewhere.
-        dataset ([`EvaluationSet`]): What is drawn.
         settings ([`DrawingSettings`]): How pipelines draw.
         device (`str`): Where they run.
+        num_soundscapes (`int`, defaults to 0): What is drawn; how many images a folder needs.
+        has_stems (`bool`, defaults to `False`): Whether there are clean sources for an oracle.
         lora (`str`, *optional*): LoRA weights of the model, and of an oracle with its checkpoint.
         sampling (`dict`, *optional*): `num_inference_steps` and `guidance_scale` of painters, if not their own.
 
@@ -63,12 +65,12 @@ def build_systems(
             if known is BASELINES and spec.partition("=")[0] == "prompts":
                 systems.append(_prompt_system(spec, model, settings, device, sampling or {}))
             else:
-                systems.append(_other_system(spec, known, model, dataset, settings, device, lora))
+                systems.append(_other_system(spec, known, model, has_stems, settings, device, lora))
     for spec in images:
         name, separator, folder = spec.partition("=")
         if not separator:
             name, folder = _folder_name(spec), spec
-        systems.append(ImageFolderSystem(_checked(name), folder, len(dataset)))
+        systems.append(ImageFolderSystem(_checked(name), folder, num_soundscapes))
     if not systems:
         raise ValueError("There is nothing to evaluate: give a model or a folder of images.")
     names = [system.name for system in systems]
@@ -79,6 +81,16 @@ def build_systems(
     if repeated is not None:
         raise ValueError(f"Two systems are called {repeated!r}; name them with NAME=PATH.")
     return systems
+
+
+def known_labels(systems: Sequence[PipelineSystem], judge: Judge | None) -> dict[str, frozenset[str]]:
+    """The labels that each of them knows, by what to call it: "the model" is the first one, "the judge" the last."""
+    names = ["the model", *(system.name for system in systems[1:])]
+    known = {}
+    for name, system in zip(names, systems, strict=True):
+        known[name] = frozenset(system.pipe.separator.id2label.values())
+        system.close()
+    return known if judge is None else {**known, "the judge": frozenset(judge.labels)}
 
 
 def _prompt_system(
@@ -98,7 +110,7 @@ def _other_system(
     spec: str,
     known: dict[str, dict[str, int]],
     model: str | None,
-    dataset: EvaluationSet,
+    has_stems: bool,
     settings: DrawingSettings,
     device: str,
     lora: str | None,
@@ -108,7 +120,7 @@ def _other_system(
     if name not in known:
         raise ValueError(f"{name!r} is none of {', '.join(known)}.")
     if name == "oracle":
-        if not dataset.has_stems:
+        if not has_stems:
             raise ValueError("The oracle is given clean sources, which recordings do not have: it needs mixtures.")
         checkpoint = checkpoint or model or ""
     elif not checkpoint and model is not None:

@@ -1,6 +1,7 @@
 """Where a system's drawings lie, batch by batch: interrupted, drawing goes on; several processes share it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,15 @@ class DrawingFolder:
         return drawings
 
 
-def draw_all(system: PipelineSystem, dataset: EvaluationSet, folder: DrawingFolder, state: PartialState) -> None:
-    """Draw what is missing; processes take turns over the batches, whatever of them is there."""
-    missing = {batch.start for batch in folder.missing()}
-    mine = folder.batches()[state.process_index :: state.num_processes]
-    mine = [batch for batch in mine if batch.start in missing]
+def draw_all(
+    system: PipelineSystem,
+    dataset: EvaluationSet,
+    folder: DrawingFolder,
+    missing: Sequence[range],
+    state: PartialState,
+) -> None:
+    """Draw the batches that are missing; all processes are told the same ones, and take turns over them."""
+    mine = missing[state.process_index :: state.num_processes]
     for batch in tqdm(mine, desc=system.name, unit="batch", disable=not state.is_main_process or not mine):
         soundscapes = [dataset[number] for number in batch]
         folder.write(batch, system.draw(soundscapes, list(batch)))

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
 from ..data.vocabulary import nearest_labels
 from ..files import atomic_path, remove_partial
@@ -16,7 +15,7 @@ from .columns import table_columns
 from .drawing_folder import DrawingFolder, check_settings, draw_all
 from .image_folder import ImageFolderSystem
 from .pipeline_system import DrawingSettings, PipelineSystem
-from .processes import first_process_alone
+from .processes import first_process_alone, shared_state
 from .reliability import draw_reliability
 from .report import GATE_FEWEST, plain, summarise, versions, write_report
 from .samples import draw_samples
@@ -56,7 +55,7 @@ def evaluate(
         ValueError: If the judge or a pipeline does not know a true label, `out` holds another evaluation, or an image
             is damaged.
     """
-    state = PartialState()
+    state = shared_state()
     labels = [dataset.true_labels(number) for number in range(len(dataset))]
     true = {label for own in labels for label in own}
     num_sources = np.array([len(own) for own in labels])
@@ -77,7 +76,7 @@ def evaluate(
     }
     fingerprints: dict[str, Any] = {}
 
-    def prepare() -> None:
+    def prepare() -> dict[str, list[range]]:
         check_settings(out / "settings.json", identity)
         dataset.write_manifest(out / MANIFEST)
         remove_partial(out / "systems")
@@ -93,11 +92,13 @@ def evaluate(
                 check_settings(folders[system.name].path / "system.json", fingerprints[system.name])
             system.close()
         _check_distinct(fingerprints)
+        # Each process by itself would not count what others are drawing already.
+        return {name: folder.missing() for name, folder in folders.items()}
 
-    first_process_alone(state, prepare)
+    missing = first_process_alone(state, prepare)
     for system in systems:
         if not isinstance(system, ImageFolderSystem):
-            draw_all(system, dataset, folders[system.name], state)
+            draw_all(system, dataset, folders[system.name], missing[system.name], state)
     if not state.is_main_process:
         return {}
 

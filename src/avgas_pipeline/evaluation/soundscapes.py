@@ -52,12 +52,14 @@ class EvaluationSet(Protocol):
     """
     Attributes:
         labels (`list[str]`): The vocabulary.
+        occurring_labels (`list[str]`): Those of them that the data have.
         has_stems (`bool`): Whether soundscapes have stems.
         has_pictures (`bool`): Whether they have pictures.
         image_size (`int`): Side of their real pictures, in pixels.
     """
 
     labels: list[str]
+    occurring_labels: list[str]
     has_stems: bool
     has_pictures: bool
     image_size: int
@@ -108,7 +110,7 @@ class MixtureSet:
                 raise ValueError(f"{manifest}: {error}") from None
         self.sampler = sampler
         self.plans = list(plans)
-        self.labels = sampler.labels
+        self.labels = self.occurring_labels = sampler.labels
         self.image_size = sampler.image_size
         self.has_pictures = all(item.picture is not None for plan in plans for item in plan.sources)
         self._source = source
@@ -204,6 +206,7 @@ class RecordingSet:
                 f"{path}: {foreign[0]!r} is none of VGGSound's labels, unlike others in the file{nearest}."
             )
         self.labels = labels if foreign else list(VGGSOUND_LABELS)
+        self.occurring_labels = labels
         self.has_pictures = all(row.get("image") for row in self.rows)
 
     def __len__(self) -> int:
@@ -238,7 +241,7 @@ class RecordingSet:
             "data": str(self.path),
             "sha256": _digest(json.dumps(self.rows, sort_keys=True), recordings),
             "num_soundscapes": len(self),
-            "num_labels": len(self.labels),
+            "num_labels": len(self.occurring_labels),
             "image_size": self.image_size,
         }
 

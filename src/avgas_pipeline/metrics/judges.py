@@ -197,13 +197,21 @@ class ClassifierJudge:
         return {"type": "ClassifierJudge", **_describe_model(self.model)}
 
 
-def load_judge(path_or_repo: str | os.PathLike, labels: Sequence[str], device: str = "cpu") -> Judge:
+def load_judge(
+    path_or_repo: str | os.PathLike, labels: Sequence[str], device: str = "cpu", needed: Sequence[str] | None = None
+) -> Judge:
     """
     Load a judge of either kind: a model with a text half is a [`CLIPJudge`] of the given labels, an image classifier
     a [`ClassifierJudge`] of its own.
 
+    Args:
+        path_or_repo (`str` or `os.PathLike`): Folder or Hub repository.
+        labels (`Sequence[str]`): The vocabulary.
+        device (`str`, defaults to `"cpu"`): Where it runs.
+        needed (`Sequence[str]`, *optional*): Labels that a classifier has to have; all of them if not given.
+
     Raises:
-        ValueError: If it is neither, or a classifier lacks some of the labels.
+        ValueError: If it is neither, or a classifier lacks some of the labels that it needs.
         OSError: If it can't be loaded.
     """
     config = AutoConfig.from_pretrained(os.fspath(path_or_repo))
@@ -212,11 +220,12 @@ def load_judge(path_or_repo: str | os.PathLike, labels: Sequence[str], device: s
     if not any(name.endswith("ForImageClassification") for name in config.architectures or []):
         raise ValueError(f"{path_or_repo}: is neither an image classifier nor a CLIP, but {config.architectures}.")
     judge = ClassifierJudge.from_pretrained(path_or_repo, device)
-    missing = [label for label in labels if label not in judge.labels]
+    needed = labels if needed is None else needed
+    missing = [label for label in needed if label not in judge.labels]
     if missing:
         raise ValueError(
             f"{path_or_repo}: this judge does not know {missing[0]!r} (and {len(missing) - 1} more of the data's"
-            f" {len(labels)} labels); it has {len(judge.labels)} of its own."
+            f" {len(needed)} labels); it has {len(judge.labels)} of its own."
         )
     return judge
 
