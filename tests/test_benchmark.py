@@ -13,7 +13,7 @@ import soxr
 from dataset_layouts import make_sound, to_tar, write
 from filelock import FileLock
 from launching import two_processes
-from tiny import save_tiny_judge, tiny_components, tiny_separator
+from tiny import save_tiny_judge, save_tiny_model
 from training_runs import environment
 from typer.testing import CliRunner
 from vggsound_tree import make_clip
@@ -279,12 +279,6 @@ def four_kinds(tmp_path):
         write(tmp_path / f"data/audio/1-{number}-A-0.wav", make_sound(number))
     write(tmp_path / "data/meta/esc50.csv", "\n".join(rows) + "\n")
     return tmp_path / "data"
-
-
-def save_tiny_model(folder, labels, **config):
-    components = tiny_components()
-    components["separator"] = tiny_separator(id2label=dict(enumerate(labels)), **config)
-    AVGASPipeline(**components).save_pretrained(folder)
 
 
 def test_clips_count_whose_labels_all_who_take_part_know(four_kinds, tmp_path):

@@ -139,6 +139,17 @@ class TestRecallAtK:
         assert recall_at_k(scores, target, 2, "mean").tolist() == [1, 0.5, 0]
         assert recall_at_k(scores, target, 3, "strict").tolist() == [1, 1, 0]
 
+    def test_own_number_of_classes(self):
+        scores = tensor([0.9, 0.8, 0.7, 0.1], [0.9, 0.8, 0.7, 0.1], [0.9, 0.8, 0.7, 0.1])
+        target = torch.tensor([[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 1]])
+        values = {mode: recall_at_k(scores, target, None, mode).tolist() for mode in ("strict", "any", "mean")}
+        assert values == {
+            "strict": [1.0, 0.0, 0.0],
+            "any": [1.0, 0.0, 1.0],
+            "mean": pytest.approx([1.0, 0.0, 2 / 3]),
+        }
+        assert RecallAtK(None)(scores, target).item() == pytest.approx(1 / 3)
+
     @pytest.mark.parametrize("top_k", [1, 3, 5])
     def test_with_one_class_it_is_plain_recall_at_k(self, top_k):
         torch.manual_seed(top_k)

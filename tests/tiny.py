@@ -23,7 +23,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from avgas_pipeline import AudioVisualSeparator
+from avgas_pipeline import AudioVisualSeparator, AVGASPipeline
 
 
 LABELS = ["cat meowing", "dog barking", "raining", "sea waves", "thunder"]
@@ -146,6 +146,13 @@ def tiny_components(time_cond_proj_dim=None):
         "text_encoder": None,
         "tokenizer": None,
     }
+
+
+def save_tiny_model(folder, labels, **config):
+    """A pipeline of these labels; `config` of its separator."""
+    components = tiny_components()
+    components["separator"] = tiny_separator(id2label=dict(enumerate(labels)), **config)
+    AVGASPipeline(**components).save_pretrained(folder)
 
 
 def tiny_audio(seconds=1.0, seed=0):

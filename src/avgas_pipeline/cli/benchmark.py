@@ -24,6 +24,7 @@ from .options import (
     PresenceThreshold,
     Seed,
     Steps,
+    TopK,
 )
 
 
@@ -84,6 +85,7 @@ def benchmark(
     seed: Seed = 0,
     batch_size: BatchSize = 4,
     image_size: ImageSize = 128,
+    top_k: TopK = None,
     draw: Draw = True,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that decode the videos; all cores if not given.")
@@ -119,6 +121,6 @@ def benchmark(
                 typer.echo(printable(f"avgas: {name.value}: {counted}{details}"), err=True)
             return clips
 
-        how = Drawn(steps, guidance, presence_threshold, seed, draw, batch_size=batch_size)
+        how = Drawn(steps, guidance, presence_threshold, seed, draw, batch_size=batch_size, top_k=top_k)
         systems = Systems(model, baseline=baseline or [])
         compare_on_recordings(load, VGGSOUND_LABELS, systems, how, judge, out, device)

@@ -50,7 +50,7 @@ class Drawn:
         draw (`bool`): Whether to draw at all.
         closed_set (`bool`): Whether models give no labels but those of the data.
         batch_size (`int`): Soundscapes at a time.
-        top_k (`int`, *optional*): K of R@K*.
+        top_k (`int`, *optional*): K of R@K*; each soundscape's own number of labels if not given.
     """
 
     steps: int | None

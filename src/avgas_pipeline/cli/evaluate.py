@@ -22,6 +22,7 @@ from .options import (
     Judge,
     PresenceThreshold,
     Steps,
+    TopK,
 )
 
 
@@ -63,7 +64,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the mixtures and of the pictures.")] = 0,
     batch_size: BatchSize = 4,
     image_size: ImageSize = 128,
-    top_k: Annotated[int | None, typer.Option(min=1, help="K of R@K*; the most sources if not given.")] = None,
+    top_k: TopK = None,
     draw: Draw = True,
     device: Device = None,
 ) -> None:

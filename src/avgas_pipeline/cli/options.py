@@ -43,6 +43,9 @@ PresenceThreshold = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Soundscapes drawn at a time.")]
 ImageSize = Annotated[int, typer.Option(min=8, max=4096, help="Side of the real pictures to compare with.")]
+TopK = Annotated[
+    int | None, typer.Option(min=1, help="K of R@K*; each soundscape's own number of labels if not given.")
+]
 Draw = Annotated[bool, typer.Option("--draw/--no-draw", help="Whether to draw, or only to find the sources.")]
 DataLayout = Annotated[
     str | None,

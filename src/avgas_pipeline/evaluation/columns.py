@@ -44,17 +44,20 @@ SOUND_COLUMNS = [
     Column("false_labels", "false labels", 1.0, digits=2),
     Column("confident_false_labels", "of 0.8 and more", 1.0, digits=2),
     Column("count_accuracy", "count right"),
+    # Of the tables by number of sources: it is of all slots together, and has no interval.
+    Column("presence_ap", "presence AP"),
     Column("si_sdri_db", f"SI-SDRi, {SISDRImprovement.statistic} dB", 1.0, SISDRImprovement.statistic),
 ]
 
 
-def table_columns(top_k: int) -> dict[str, list[Column]]:
-    """The metrics of every task's table."""
+def table_columns(top_k: int | None) -> dict[str, list[Column]]:
+    """The metrics of every task's table; `None` is a K that is each soundscape's own number of labels, n."""
+    highest = "n" if top_k is None else top_k
     mixed = [
         Column("crs", "CRS"),
-        Column("recall_strict", f"R@{top_k}*"),
-        Column("recall_mean", f"R@{top_k}-mean"),
-        Column("recall_any", f"R@{top_k}-any"),
+        Column("recall_strict", f"R@{highest}*"),
+        Column("recall_mean", f"R@{highest}-mean"),
+        Column("recall_any", f"R@{highest}-any"),
         Column("label_accuracy", "AIC"),
         Column("crs_cov", "CRS-cov"),
         Column("crs_sim", "CRS-sim"),

@@ -46,7 +46,7 @@ def evaluate(
         out (`Path`): The report's folder.
         settings ([`DrawingSettings`]): How pipelines draw.
         batch_size (`int`, defaults to 4): Soundscapes that are drawn at a time.
-        top_k (`int`, *optional*): K of R@K*; by default the largest number of sources.
+        top_k (`int`, *optional*): K of R@K*; by default each soundscape's own number of sources.
 
     Returns:
         `dict`: What `report.json` holds; empty in all processes but the first.
@@ -59,12 +59,13 @@ def evaluate(
     labels = [dataset.true_labels(number) for number in range(len(dataset))]
     true = {label for own in labels for label in own}
     num_sources = np.array([len(own) for own in labels])
-    top_k = top_k or int(num_sources.max())
-    if top_k < num_sources.max():
+    if top_k is None and len(set(num_sources.tolist())) == 1:
+        top_k = int(num_sources[0])
+    if top_k is not None and top_k < num_sources.max():
         raise ValueError(f"R@{top_k}* is not defined for soundscapes with {num_sources.max()} sources.")
     if judge is not None:
         _check_known(true, judge.labels, "The judge does not know")
-        if top_k > len(judge.labels):
+        if top_k is not None and top_k > len(judge.labels):
             raise ValueError(f"R@{top_k}* is not defined for a judge of {len(judge.labels)} classes.")
     identity = {
         "data": dataset.describe(),
@@ -113,7 +114,7 @@ def evaluate(
         **identity,
         "settings": {**identity["settings"], "top_k": top_k},
         "num_sources": {str(count): int((num_sources == count).sum()) for count in sorted(set(num_sources.tolist()))},
-        **summarise(scores.values, columns, list(fingerprints), num_sources),
+        **summarise(scores.values, columns, list(fingerprints), num_sources, scores.presence),
         "sets": {name: {key: plain(value) for key, value in row.items()} for name, row in scores.sets.items()},
         "reliability": {
             name: [{key: plain(value) for key, value in one.items()} for one in bins]

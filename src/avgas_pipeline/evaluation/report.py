@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.text_files import read_json
 from ..files import atomic_files
-from ..metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, bootstrap_interval
+from ..metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, Interval, bootstrap_interval
 from .columns import Column
 
 
@@ -47,7 +47,11 @@ LIBRARIES = ("avgas-pipeline", "diffusers", "numpy", "scipy", "torch", "torchmet
 
 
 def summarise(
-    values: Values, columns: Mapping[str, Sequence[Column]], systems: Sequence[str], num_sources: np.ndarray
+    values: Values,
+    columns: Mapping[str, Sequence[Column]],
+    systems: Sequence[str],
+    num_sources: np.ndarray,
+    presence: Mapping[str, Mapping[int, float]],
 ) -> dict[str, Any]:
     """
     Intervals of every metric, of its paired difference from the first system, and of the validity gate.
@@ -57,6 +61,7 @@ def summarise(
         columns (`Mapping[str, Sequence[Column]]`): The metrics of every task.
         systems (`Sequence[str]`): In their order; what else `values` has are anchors.
         num_sources (`np.ndarray` of shape `(N,)`): Of every soundscape.
+        presence (`Mapping`): For every system with slots, presence AP by number of sources.
     """
     first = systems[0]
     results: dict[str, Any] = {}
@@ -80,19 +85,23 @@ def summarise(
     return {
         "results": results,
         "differences": differences,
-        "by_num_sources": _by_num_sources(values, columns, systems, num_sources),
+        "by_num_sources": _by_num_sources(values, columns, systems, num_sources, presence),
         "gate": _gate(values.get("mixed", {}), num_sources),
     }
 
 
 def _by_num_sources(
-    values: Values, columns: Mapping[str, Sequence[Column]], systems: Sequence[str], num_sources: np.ndarray
+    values: Values,
+    columns: Mapping[str, Sequence[Column]],
+    systems: Sequence[str],
+    num_sources: np.ndarray,
+    presence: Mapping[str, Mapping[int, float]],
 ) -> dict[str, Any]:
     """Every system's metrics of soundscapes with one, two, … sources; nothing if all have the same number."""
     counts = sorted(set(num_sources.tolist()))
     if len(counts) < 2:
         return {}
-    return {
+    split = {
         task: {
             str(count): {
                 name: {
@@ -107,10 +116,19 @@ def _by_num_sources(
         }
         for task, rows in values.items()
     }
+    for name, by_count in presence.items():
+        for count, value in by_count.items():
+            one = Interval(value, float("nan"), float("nan"), int((num_sources == count).sum()))
+            split["sound"][str(count)][name]["presence_ap"] = _as_json(one)
+    return split
 
 
 def _interval(values: np.ndarray, statistic: str) -> dict[str, Any]:
-    return {key: plain(value) for key, value in asdict(bootstrap_interval(values, statistic)).items()}
+    return _as_json(bootstrap_interval(values, statistic))
+
+
+def _as_json(interval: Interval) -> dict[str, Any]:
+    return {key: plain(value) for key, value in asdict(interval).items()}
 
 
 def plain(value: float) -> float | None:
@@ -222,6 +240,8 @@ def markdown(report: Mapping[str, Any], columns: Mapping[str, Sequence[Column]])
         if not rows:
             continue
         lines += ["", f"## {title}", "", *_table(rows, columns[task])]
+        if task == "mixed" and report["settings"]["top_k"] is None:
+            lines += ["", "R@n*: n, how many of the highest classes count, is each soundscape's own number of labels."]
         others = report["differences"].get(task)
         if others:
             first = next(iter(report["systems"]))

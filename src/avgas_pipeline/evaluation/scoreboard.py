@@ -32,22 +32,24 @@ class Scoreboard:
     Args:
         dataset ([`EvaluationSet`]): The soundscapes.
         judge ([`Judge`], *optional*): Of images.
-        top_k (`int`): K of R@K*.
+        top_k (`int`, *optional*): K of R@K*, if it is not each soundscape's own number of sources.
 
     Attributes:
         values (`dict`): For every task, for every system or anchor, for every metric, its values.
         sets (`dict`): For every system or anchor, metrics of the whole set.
+        presence (`dict`): For every system with slots, presence AP of the soundscapes with so many sources.
         reliability (`dict`): For every system that gives its labels scores, what a reliability diagram shows.
         no_source (`dict`): For every system, in how many soundscapes no source was present.
         samples (`dict`): For every system with images, the drawings that are shown.
     """
 
-    def __init__(self, dataset: EvaluationSet, judge: Judge | None, top_k: int) -> None:
+    def __init__(self, dataset: EvaluationSet, judge: Judge | None, top_k: int | None) -> None:
         self.dataset = dataset
         self.judge = judge
         self.top_k = top_k
         self.values: dict[str, dict[str, dict[str, np.ndarray]]] = {}
         self.sets: dict[str, dict[str, float]] = {}
+        self.presence: dict[str, dict[int, float]] = {}
         self.reliability: dict[str, list[dict[str, float]]] = {}
         self.no_source: dict[str, int] = {}
         self.samples: dict[str, list[Drawing]] = {}
@@ -74,6 +76,7 @@ class Scoreboard:
                 self.reliability[name] = bins
             if drawings[0].slot_scores:
                 self.sets[name]["presence_ap"] = presence_average_precision(drawings)
+                self.presence[name] = self._presence_by_count(drawings)
         if self.judge is None:
             return
         if drawings[0].mixed is not None:
@@ -98,6 +101,12 @@ class Scoreboard:
             for name, separated in anchors.separated().items():
                 labels = [None] * len(separated)
                 self._put("separated", name, score_separated(separated, labels, self._target, self.judge))
+
+    def _presence_by_count(self, drawings: Sequence[Drawing]) -> dict[int, float]:
+        by_count: dict[int, list[Drawing]] = {}
+        for number, drawing in enumerate(drawings):
+            by_count.setdefault(len(self.dataset.true_labels(number)), []).append(drawing)
+        return {count: presence_average_precision(own) for count, own in by_count.items()}
 
     def _add_mixed(self, name: str, images: list[PIL.Image.Image], references: torch.Tensor | None) -> None:
         judgement = self.judge(images)

@@ -45,7 +45,7 @@ def targets(dataset: EvaluationSet, labels: Sequence[str]) -> torch.Tensor:
 def score_mixed(
     judgement: Judgement,
     target: torch.Tensor,
-    top_k: int,
+    top_k: int | None,
     thresholds: torch.Tensor | None,
     reference_features: torch.Tensor | None,
 ) -> MetricCollection:

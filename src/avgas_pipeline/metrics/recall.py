@@ -10,7 +10,9 @@ from .base import SoundscapeMetric, check_scores
 MODES = ("strict", "any", "mean")
 
 
-def recall_at_k(scores: torch.Tensor, target: torch.Tensor, top_k: int = 2, mode: str = "strict") -> torch.Tensor:
+def recall_at_k(
+    scores: torch.Tensor, target: torch.Tensor, top_k: int | None = 2, mode: str = "strict"
+) -> torch.Tensor:
     r"""
     R@K*: with Y the n true classes, and TopK the K classes with the highest scores,
 
@@ -27,7 +29,8 @@ def recall_at_k(scores: torch.Tensor, target: torch.Tensor, top_k: int = 2, mode
     Args:
         scores (`torch.Tensor` of shape `(N, C)`): A judge's class scores.
         target (`torch.Tensor` of shape `(N, C)`): True, or 1, for the classes in the soundscape.
-        top_k (`int`, defaults to 2): K, from 1 to C; with `"strict"` at least n.
+        top_k (`int`, *optional*, defaults to 2): K, from 1 to C; with `"strict"` at least n. `None` is n, each
+            soundscape's own.
         mode (`str`, defaults to `"strict"`): `"strict"`, `"any"` or `"mean"`.
 
     Returns:
@@ -41,16 +44,17 @@ def recall_at_k(scores: torch.Tensor, target: torch.Tensor, top_k: int = 2, mode
         raise ValueError(f"`mode` has to be one of {MODES} but is {mode!r}.")
     target = target.bool()
     num_classes = target.sum(dim=1)
-    if not 1 <= top_k <= scores.shape[1]:
+    if top_k is not None and not 1 <= top_k <= scores.shape[1]:
         raise ValueError(f"`top_k` has to be from 1 to the number of classes, {scores.shape[1]}, but is {top_k}.")
-    if mode == "strict" and int(num_classes.max()) > top_k:
+    if mode == "strict" and top_k is not None and int(num_classes.max()) > top_k:
         raise ValueError(
             f"Strict R@{top_k}* is not defined for a soundscape with {int(num_classes.max())} classes: K has to be at"
             " least their number."
         )
     # How many others score as much or more.
     rank = (scores[:, None, :] >= scores[:, :, None]).sum(dim=2) - 1
-    hits = ((rank < top_k) & target).sum(dim=1)
+    highest = num_classes if top_k is None else torch.full_like(num_classes, top_k)
+    hits = ((rank < highest[:, None]) & target).sum(dim=1)
     if mode == "strict":
         return (hits == num_classes).double()
     return (hits > 0).double() if mode == "any" else hits.double() / num_classes
@@ -61,7 +65,7 @@ class RecallAtK(SoundscapeMetric):
     R@K*, the mean of [`recall_at_k`] over soundscapes; `compute()` in [0, 1], higher is better.
 
     Args:
-        top_k (`int`, defaults to 2): K.
+        top_k (`int`, *optional*, defaults to 2): K; `None` is each soundscape's own number of classes.
         mode (`str`, defaults to `"strict"`): `"strict"` (R@K*), `"any"` or `"mean"`.
         kwargs (`Any`): Of `torchmetrics.Metric`.
 
@@ -72,7 +76,7 @@ class RecallAtK(SoundscapeMetric):
     0.5
     """
 
-    def __init__(self, top_k: int = 2, mode: str = "strict", **kwargs: Any) -> None:
+    def __init__(self, top_k: int | None = 2, mode: str = "strict", **kwargs: Any) -> None:
         if mode not in MODES:
             raise ValueError(f"`mode` has to be one of {MODES} but is {mode!r}.")
         super().__init__(**kwargs)
