@@ -297,6 +297,30 @@ def test_clips_count_whose_labels_all_who_take_part_know(four_kinds, tmp_path):
     assert list(report["results"]["mixed"]) == ["model", "single-embedding"]
 
 
+def test_clips_of_recordings_that_a_model_was_trained_on_are_left_out(four_kinds, tmp_path):
+    labels = [vggsound_label(name, "esc50") for name in ("dog", "cat", "frog", "rooster")]
+    save_tiny_model(tmp_path / "model", labels)
+    save_tiny_model(tmp_path / "other", labels, num_slots=1, num_layers=0)
+    # The cat's recording has a second clip; a rooster's number is in one of another origin.
+    table = four_kinds / "meta/esc50.csv"
+    table.write_text(table.read_text() + "2-1-B-0.wav,2,0,cat,False,1,B\n")
+    write(four_kinds / "audio/2-1-B-0.wav", make_sound(7))
+    options = ("--videos", four_kinds, "--no-draw", "--workers", 1, "--model", tmp_path / "model")
+    options += ("--baseline", f"single-embedding={tmp_path / 'other'}")
+    write(tmp_path / "model/trained_on.json", json.dumps({"freesound": [1, 99], "elsewhere": [3]}))
+    write(tmp_path / "other/trained_on.json", json.dumps({"freesound": ["2"]}))
+    assert benchmark("esc50", "--out", tmp_path / "report", *options).exit_code == 0
+    data = json.loads((tmp_path / "report/report.json").read_text())["data"]
+    assert data["left_out"] == {"the model was trained on it": 2, "single-embedding was trained on it": 1}
+    assert data["num_soundscapes"] == 2 and data["silent"] == []
+    (tmp_path / "other/trained_on.json").unlink()
+    assert benchmark("esc50", "--out", tmp_path / "again", *options).exit_code == 0
+    assert "Single-embedding does not say what it was trained on" in (tmp_path / "again/report.md").read_text()
+    write(tmp_path / "model/trained_on.json", json.dumps({"freesound": 1}))
+    result = benchmark("esc50", "--out", tmp_path / "bad", *options)
+    assert result.exit_code == 2 and "'freesound' has to be a list" in result.stderr
+
+
 @pytest.mark.parametrize("fault", ["judge", "baseline"])
 def test_what_draws_and_judges_is_checked_before_anything_is_decoded(four_kinds, tmp_path, fault):
     save_tiny_model(tmp_path / "model", ["dog barking"])

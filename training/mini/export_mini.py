@@ -19,6 +19,7 @@ import torch
 from build_mini import LABEL_THRESHOLD
 from diffusers import ModelMixin
 from results_table import results_table
+from trained_on import note
 
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.data.mixtures import MixtureSampler
@@ -61,6 +62,7 @@ def export(trained: Path, out: Path, data: Path, reports: Sequence[Path] = ()) -
     with atomic_folder(out, overwrite=True) as folder:
         mini.to(torch.float16).save_pretrained(folder)
         card.save(folder / "README.md")
+        note(folder, data=data)
         # What is drawn is what was saved.
         draw_samples(AVGASPipeline.from_pretrained(folder), data).save(folder / "samples.jpg", quality=90)
 

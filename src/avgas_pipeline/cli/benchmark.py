@@ -1,6 +1,5 @@
 """`avgas benchmark`: natural recordings with several labels, by published annotations."""
 
-from collections.abc import Collection, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from ..loaders.sounds import VGGSOUND_LABELS
 from ..printable import printable
 from .checks import bad_input_exits, check_files, check_is_folder, check_number, check_sources, new_folder
-from .comparison import Drawn, Systems, compare_on_recordings
+from .comparison import Drawn, Known, Systems, compare_on_recordings
 from .options import (
     MAX_GUIDANCE,
     Baselines,
@@ -102,7 +101,7 @@ def benchmark(
         check_sources(judge)
         locate(model)
 
-        def load(known: Mapping[str, Collection[str]]) -> "EvaluationSet":
+        def load(known: Known) -> "EvaluationSet":
             from accelerate import PartialState
 
             from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips, decode_clips
@@ -110,7 +109,7 @@ def benchmark(
             modalities = tuple(each.value for each in modality) if modality else None
             flags = (background_music, static_image, voice_over)
             selection = Selection(min_labels, modalities, *flags, None if names is None else str(names))
-            chosen = choose_clips(name.value, videos, annotations, selection, known)
+            chosen = choose_clips(name.value, videos, annotations, selection, known.labels, known.recordings)
             is_first = PartialState().is_main_process
             if is_first:
                 decode_clips(videos, out, chosen, image_size, workers, pictures=draw)

@@ -63,6 +63,20 @@ class Drawn:
     top_k: int | None = None
 
 
+@dataclass
+class Known:
+    """
+    What those who take part know, by what to call them.
+
+    Attributes:
+        labels (`Mapping`): The labels that each knows, the judge too.
+        recordings (`Mapping`): What each was trained on, by where it comes from; `None` where it does not say.
+    """
+
+    labels: Mapping[str, Collection[str]]
+    recordings: Mapping[str, Mapping[str, Collection[str]] | None]
+
+
 def compare(
     load: "Callable[[], EvaluationSet]",
     systems: Systems,
@@ -94,7 +108,7 @@ def compare(
 
 
 def compare_on_recordings(
-    load: "Callable[[Mapping[str, Collection[str]]], EvaluationSet]",
+    load: "Callable[[Known], EvaluationSet]",
     labels: Sequence[str],
     systems: Systems,
     how: Drawn,
@@ -106,7 +120,7 @@ def compare_on_recordings(
     As [`compare`], but what draws and judges is loaded before the recordings, which may take hours to decode.
 
     Args:
-        load (`Callable`): Gives the soundscapes. It is told which labels each of the systems and the judge knows.
+        load (`Callable`): Gives the soundscapes. It is told what systems and judge know.
         labels (`Sequence[str]`): The recordings' vocabulary.
         systems, how, judge, out, device: As of [`compare`].
 
@@ -115,13 +129,13 @@ def compare_on_recordings(
     """
     state, target = _begin(device)
 
-    from ..evaluation import known_labels
+    from ..evaluation import known_labels, known_recordings
 
     referee = _load_judge(judge, labels, (), target)
     settings = _settings(how)
     built = _build(systems, how, settings, target)
     with asking_hub(str(systems.model)):
-        known = known_labels(built, referee)
+        known = Known(known_labels(built, referee), known_recordings(built))
     dataset = _loaded(lambda: load(known), state)
     _evaluate(built, dataset, referee, out, settings, how, state)
 

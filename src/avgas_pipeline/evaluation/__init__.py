@@ -1,6 +1,6 @@
 """Evaluation of soundscape-to-image systems: `avgas evaluate` and `avgas study`."""
 
-from .build_systems import build_systems, known_labels
+from .build_systems import build_systems, known_labels, known_recordings
 from .drawings import Drawing
 from .evaluate import evaluate
 from .image_folder import ImageFolderSystem
@@ -20,6 +20,7 @@ __all__ = [
     "build_systems",
     "evaluate",
     "known_labels",
+    "known_recordings",
     "load_evaluation_set",
     "read_report",
 ]

@@ -63,6 +63,7 @@ class Benchmark:
         min_labels (`int`): Fewest labels of a clip, by default.
         read (`Callable`): Clips from file and selection; notes in a report what it leaves out.
         group (`Callable`): What a clip's id says of its origin: clips of one origin count together.
+        origin (`str`, *optional*): What numbers those of [`group`] are, as models say of what they were trained on.
         selects (`tuple[str, ...]`): What of a selection its annotations can tell, beside the number of labels.
         note (`str`, *optional*): What a report has to say of its labels.
     """
@@ -72,6 +73,7 @@ class Benchmark:
     min_labels: int
     read: Callable[[Path, Selection, SkipReport], list[ClipEntry]]
     group: Callable[[str], str] = field(default=lambda clip: clip[:11])
+    origin: str | None = None
     selects: tuple[str, ...] = ()
     note: str | None = None
 
@@ -115,7 +117,9 @@ BENCHMARKS = {
         "audioset_eval_strong.tsv", "audioset", 2, _audioset_strong, selects=("names",), note=_NOT_TOLD_APART
     ),
     # The number of the recording on Freesound is the second part of a clip's name.
-    "esc50": Benchmark(ESC50_TABLE, "esc50", 1, _esc50, lambda clip: clip.split("-")[1] if "-" in clip else clip),
+    "esc50": Benchmark(
+        ESC50_TABLE, "esc50", 1, _esc50, lambda clip: clip.split("-")[1] if "-" in clip else clip, "freesound"
+    ),
 }
 
 
@@ -140,11 +144,13 @@ class Chosen:
         layout ([`Layout`]): Where they lie.
         left_out (`dict[str, int]`): Annotated clips that do not count, by reason.
         unmapped (`dict[str, int]`): Names without a label of VGGSound, and how many clips have them.
+        silent (`tuple[str, ...]`): Models that do not say whether they were trained on any.
     """
 
     layout: Layout
     left_out: dict[str, int]
     unmapped: dict[str, int]
+    silent: tuple[str, ...] = ()
 
 
 def choose_clips(
@@ -153,11 +159,12 @@ def choose_clips(
     annotations: Path | None = None,
     selection: Selection = Selection(),
     known: Mapping[str, Collection[str]] | None = None,
+    trained_on: Mapping[str, Mapping[str, Collection[str]] | None] | None = None,
 ) -> Chosen:
     """
     The clips of a benchmark in a folder, with VGGSound's labels. Left out are clips with a label that VGGSound has no
     word for, or that one of those who take part does not know: what is rightly heard or drawn would count as false,
-    or never be found.
+    or never be found; and of ESC-50 those of recordings that a model was trained on.
 
     Args:
         name (`str`): One of `BENCHMARKS`.
@@ -165,6 +172,7 @@ def choose_clips(
         annotations (`Path`, *optional*): Its file; where it usually lies in that folder if not given.
         selection ([`Selection`], *optional*): Which clips count.
         known (`Mapping[str, Collection[str]]`, *optional*): Labels that models and judge know, by what to call them.
+        trained_on (`Mapping`, *optional*): What models say that they were trained on, likewise.
 
     Raises:
         FileNotFoundError: If the folder, or a file, is missing.
@@ -186,9 +194,12 @@ def choose_clips(
         raise ValueError(f"{path}: has not one clip that counts.")
     min_labels = _fewest_labels(name, selection)
     left_out, unmapped, entries = Counter(noted.counts), Counter(), []
+    models = {} if benchmark.origin is None else trained_on or {}
+    trained = {who: (its or {}).get(benchmark.origin) for who, its in models.items()}
     for entry in annotated:
         labels, foreign = vggsound_labels(entry.labels, benchmark.vocabulary)
         puzzled = next((who for who, its in (known or {}).items() if not set(labels) <= set(its)), None)
+        biased = next((who for who, its in trained.items() if its and benchmark.group(entry.id) in its), None)
         unmapped.update(foreign)
         if foreign:
             left_out["a label that VGGSound has no word for"] += 1
@@ -196,6 +207,8 @@ def choose_clips(
             left_out[f"fewer than {min_labels} labels"] += 1
         elif puzzled is not None:
             left_out[f"a label that {puzzled} does not know"] += 1
+        elif biased is not None:
+            left_out[f"{biased} was trained on it"] += 1
         else:
             also_heard, _ = vggsound_labels(entry.also_heard, benchmark.vocabulary)
             entries.append(replace(entry, labels=labels, split=SPLIT, also_heard=also_heard))
@@ -203,7 +216,8 @@ def choose_clips(
         reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
         raise ValueError(f"{path}: no clip counts ({reasons}).")
     layout = _esc50_layout(recordings, entries) if name == "esc50" else vggsound_layout(recordings, entries)
-    return Chosen(layout, dict(left_out), dict(unmapped.most_common()))
+    silent = tuple(who for who, its in trained.items() if its is None)
+    return Chosen(layout, dict(left_out), dict(unmapped.most_common()), silent)
 
 
 def _fewest_labels(name: str, selection: Selection) -> int:
@@ -338,6 +352,7 @@ class LabelledClips:
             "note": benchmark.note,
             "left_out": dict(Counter(self._chosen.left_out) + self.skipped.counts),
             "unmapped": self._chosen.unmapped,
+            "silent": list(self._chosen.silent),
         }
 
     def write_manifest(self, path: Path) -> None:

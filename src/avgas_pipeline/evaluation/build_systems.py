@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..loaders.trained_on import trained_on
 from ..metrics.judges import Judge
 from .anchors import ANCHORS
 from .image_folder import ImageFolderSystem
@@ -85,12 +86,20 @@ def build_systems(
 
 def known_labels(systems: Sequence[PipelineSystem], judge: Judge | None) -> dict[str, frozenset[str]]:
     """The labels that each of them knows, by what to call it: "the model" is the first one, "the judge" the last."""
-    names = ["the model", *(system.name for system in systems[1:])]
     known = {}
-    for name, system in zip(names, systems, strict=True):
+    for name, system in zip(_spoken(systems), systems, strict=True):
         known[name] = frozenset(system.pipe.separator.id2label.values())
         system.close()
     return known if judge is None else {**known, "the judge": frozenset(judge.labels)}
+
+
+def known_recordings(systems: Sequence[PipelineSystem]) -> dict[str, dict[str, frozenset[str]] | None]:
+    """What each system was trained on, by what to call it as of [`known_labels`]; `None` where it does not say."""
+    return {name: trained_on(system.checkpoint) for name, system in zip(_spoken(systems), systems, strict=True)}
+
+
+def _spoken(systems: Sequence[PipelineSystem]) -> list[str]:
+    return ["the model", *(system.name for system in systems[1:])]
 
 
 def _prompt_system(

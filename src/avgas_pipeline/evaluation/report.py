@@ -265,6 +265,8 @@ def _selection(data: Mapping[str, Any]) -> list[str]:
     if data["unmapped"]:
         names = ", ".join(f"{name} ({count} clips)" for name, count in data["unmapped"].items())
         lines.append(f"Names that VGGSound has no word for: {names}.")
+    for who in data["silent"]:
+        lines.append(f"{who[0].upper()}{who[1:]} does not say what it was trained on: these clips may be among it.")
     return lines
 
 
