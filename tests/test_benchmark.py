@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections import Counter
 from types import SimpleNamespace
 
 import forked
@@ -24,7 +25,7 @@ from avgas_pipeline.cli import app
 from avgas_pipeline.data.label_names import vggsound_label
 from avgas_pipeline.data.mixtures import MixtureSampler
 from avgas_pipeline.data.soundscapes_mini import find_soundscapes_mini, load_soundscapes_mini
-from avgas_pipeline.evaluation.benchmarks import LabelledClips, Selection, choose_clips, decode_clips
+from avgas_pipeline.evaluation.benchmarks import LabelledClips, LeftOut, Selection, choose_clips, decode_clips
 from avgas_pipeline.evaluation.drawings import Drawing
 from avgas_pipeline.evaluation.encoding import _presence
 from avgas_pipeline.evaluation.report import _selection
@@ -139,7 +140,13 @@ def test_vggsounder(vggsounder, tmp_path):
     assert data["left_out"] == {**flagged, "fewer than 2 labels": 1, "missing": 1}
     flags = {"background_music": False, "static_image": False, "voice_over": False}
     assert data["selection"] == {"min_labels": 2, "modalities": ["AV"], **flags}
-    assert "28 clips count, 1 can't be used" in result.stderr and "report.jsonl" in result.stderr
+    assert "28 clips count, 1 can't be used" in result.stderr and "left_out.jsonl names" in result.stderr
+    left_out = [json.loads(line) for line in (out / "left_out.jsonl").read_text().splitlines()]
+    assert Counter(each["reason"] for each in left_out) == data["left_out"]
+    pair = ["dog barking", "cat meowing"]
+    assert {"id": "gonegone000_000010", "reason": "missing", "labels": pair} in left_out
+    assert {"id": "onlyone0000_000010", "reason": "fewer than 2 labels", "labels": pair[:1]} in left_out
+    assert [len(each["labels"]) for each in left_out if "flagged" in each["reason"]] == [3, 3]
     assert report["num_sources"] == {"2": 18, "3": 10}
     split = report["by_num_sources"]["sound"]
     values = json.loads((out / "values.json").read_text())["sound"]["avgas-mini"]["label_recall"]
@@ -228,7 +235,56 @@ def test_the_report_says_what_applies(tmp_path):
     clips = labelled("llp", tmp_path)
     data = clips.describe()
     assert data["selection"] == {"min_labels": 2} and data["left_out"] == {"not the name of a clip": 1}
-    assert "seen and which are only heard" in _selection(data)[0] and "background" not in _selection(data)[0]
+    assert clips.left_out() == [LeftOut("no clip", "not the name of a clip", ("Dog", "Cat"))]
+    assert "some may only be seen" in _selection(data)[0] and "background" not in _selection(data)[0]
+
+
+def test_llps_labels_are_what_is_heard(tmp_path):
+    """A row for every event: the dog barks twice, and the car is only seen."""
+    save_tiny_model(tmp_path / "model", [vggsound_label(name, "llp") for name in ("Dog", "Cat")] + ["raining"])
+    union = "filename\tevent_labels\nabcdefghijk_10_20\tDog,Cat,Car\n"
+    events = "filename\tonset\toffset\tevent_labels\n"
+    events += "".join(
+        f"abcdefghijk_10_20\t{start}\t10\t{label}\n" for start, label in ((0, "Dog"), (5, "Dog"), (3, "Cat"))
+    )
+    for name, text in (("AVVP_test_pd.csv", union), ("AVVP_eval_audio.csv", events), ("AVVP_eval_visual.csv", events)):
+        write(tmp_path / name, text)
+    write(tmp_path / "abcdefghijk_10_20.mp4", make_clip(1))
+    options = ("--videos", tmp_path, "--no-draw", "--workers", 1, "--model", tmp_path / "model")
+    result = benchmark("llp", "--out", tmp_path / "report", *options)
+    assert result.exit_code == 0 and "warning" not in result.stderr
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert report["num_sources"] == {"2": 1} and report["data"]["note"] is None
+    result = benchmark("llp", "--out", tmp_path / "no", "--annotations", tmp_path / "AVVP_eval_visual.csv", *options)
+    assert result.exit_code == 2 and "AVVP_eval_audio.csv says what is heard" in result.stderr
+    # The table of both is taken, but not for what it is not.
+    write(tmp_path / "AVVP_test_pd.csv", union.replace(",Car", ""))
+    result = benchmark("llp", "--out", tmp_path / "union", "--annotations", tmp_path / "AVVP_test_pd.csv", *options)
+    assert result.exit_code == 0 and "warning: These annotations do not say which labels are heard" in result.stderr
+    assert "some may only be seen" in (tmp_path / "union/report.md").read_text()
+
+
+def test_machine_ids_need_their_names(tmp_path):
+    rows = "segment_id\tstart_time_seconds\tend_time_seconds\tlabel\n"
+    rows += "".join(f"abcdefghijk_10000\t0\t1\t{label}\n" for label in ("/m/0bt9lr", "/t/dd00088", "/g/11b630rrvh"))
+    write(tmp_path / "audioset_eval_strong.tsv", rows)
+    write(tmp_path / "abcdefghijk_10.mp4", make_clip(1))
+    names = tmp_path / "names.tsv"
+    with pytest.raises(ValueError, match="line 2: '/m/0bt9lr' is a machine id; give --names mid"):
+        choose_clips("audioset-strong", tmp_path)
+    for text, words in (
+        (
+            "/m/0bt9lr\tDog\n/t/dd00088\tCat\n",
+            r"line 4: '/g/11b630rrvh' is a machine id; .*\.tsv has no name",
+        ),
+        ("/m/0bt9lr,Dog\n", r"names\.tsv, line 1: needs two columns"),
+    ):
+        write(names, text)
+        with pytest.raises(ValueError, match=words):
+            choose_clips("audioset-strong", tmp_path, None, Selection(names=str(names)))
+    write(names, "/m/0bt9lr\tDog\n/t/dd00088\tCat\n/g/11b630rrvh\tFrog\n")
+    chosen = choose_clips("audioset-strong", tmp_path, None, Selection(names=str(names)))
+    assert chosen.annotated == {"abcdefghijk_000010": ("Dog", "Cat", "Frog")}
 
 
 def labelled(name, folder, selection=None, pictures=True):
@@ -249,6 +305,8 @@ def test_a_judge_of_recordings_without_pictures(tmp_path):
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text())
     assert report["results"]["mixed"]["avgas-mini"]["crs"]["value"] is not None
+    # More clips would not make up for pictures and stems that there are not.
+    assert report["too_few"] == {}
     assert report["data"]["selection"] == {"min_labels": 1}
 
 

@@ -330,9 +330,9 @@ def test_llp_and_audioset_strong(tmp_path):
         "s9d-2nhuJCQ_30000\t4.0\t5.0\t/m/0bt9lr\n"
         "s9d-2nhuJCQ_30000\t6.0\t7.0\t/m/0bt9lr\n"
     )
-    (tmp_path / "names.tsv").write_text("/m/05zppz\tMale speech, man speaking\n")
+    (tmp_path / "names.tsv").write_text("/m/05zppz\tMale speech, man speaking\n/m/0bt9lr\tDog\n")
     (entry,) = read_audioset_strong(tmp_path / "strong.tsv", tmp_path / "names.tsv")
-    assert entry == ClipEntry("s9d-2nhuJCQ_000030", ("Male speech, man speaking", "/m/0bt9lr"), "eval")
+    assert entry == ClipEntry("s9d-2nhuJCQ_000030", ("Male speech, man speaking", "Dog"), "eval")
     with pytest.raises(ValueError, match="needs the columns"):
         read_llp(tmp_path / "strong.tsv")
     for read, header in ((read_llp, "filename\tevent_labels"), (read_audioset_strong, "segment_id\tlabel")):

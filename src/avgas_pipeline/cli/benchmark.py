@@ -104,7 +104,7 @@ def benchmark(
         def load(known: Known) -> "EvaluationSet":
             from accelerate import PartialState
 
-            from ..evaluation.benchmarks import LabelledClips, Selection, choose_clips, decode_clips
+            from ..evaluation.benchmarks import LEFT_OUT, LabelledClips, Selection, choose_clips, decode_clips
 
             modalities = tuple(each.value for each in modality) if modality else None
             flags = (background_music, static_image, voice_over)
@@ -115,9 +115,13 @@ def benchmark(
                 decode_clips(videos, out, chosen, image_size, workers, pictures=draw)
             clips = LabelledClips(name.value, videos, out, chosen, selection, image_size)
             counted = f"{len(clips)} clips count, {len(chosen.layout.entries) - len(clips)} can't be used"
-            details = f" ({clips.skipped}, named in {out / 'clips' / 'report.jsonl'})" if clips.skipped.counts else ""
+            details = f" ({clips.skipped})" if clips.skipped.counts else ""
             if is_first:
-                typer.echo(printable(f"avgas: {name.value}: {counted}{details}"), err=True)
+                clips.write_left_out(out)
+                named = f"; {out / LEFT_OUT} names what is left out" if clips.left_out() else ""
+                typer.echo(printable(f"avgas: {name.value}: {counted}{details}{named}"), err=True)
+                if chosen.doubt is not None:
+                    typer.echo(printable(f"avgas: warning: {chosen.doubt}"), err=True)
             return clips
 
         how = Drawn(steps, guidance, presence_threshold, seed, draw, batch_size=batch_size, top_k=top_k)

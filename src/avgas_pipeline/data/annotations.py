@@ -22,6 +22,8 @@ MODALITIES = ("A", "V", "AV")
 NO_CLIP = "not the name of a clip"
 
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
+# AudioSet's, of classes.
+_MACHINE_ID = re.compile(r"/[mtg]/\S+")
 _YOUTUBE_ID = r"[A-Za-z0-9_-]{11}"
 # A clip's name has six digits for its start.
 _LATEST_START_S = 10**6 - 1
@@ -236,9 +238,9 @@ def read_vggsounder(
             raise ValueError(f"{where}: modality has to be A, V or AV but is {reprlib.repr(row['modality'])}.")
         flags = [flag for flag in keep if _is_true(row[flag], f"{where}: {flag}") and not keep[flag]]
         if name is None:
-            reasons[row["video_id"]] = NO_CLIP
-            continue
-        if flags:
+            name = row["video_id"]
+            reasons[name] = NO_CLIP
+        elif flags:
             reasons.setdefault(name, f"flagged {flags[0]}")
         labels.setdefault(name, []).append((row["label"], row["modality"]))
     entries = []
@@ -251,7 +253,7 @@ def read_vggsounder(
             others = tuple(label for label in heard if label not in chosen)
             entries.append(ClipEntry(name, tuple(chosen), "test", others))
     for name, reason in reasons.items():
-        left_out.add(name, reason)
+        left_out.add(name, reason, labels=dict.fromkeys(label for label, _ in labels[name]))
     return entries
 
 
@@ -264,7 +266,8 @@ def _is_true(text: str, where: str) -> bool:
 
 def read_llp(path: str | os.PathLike, split: str | None = None, left_out: SkipReport | None = None) -> list[ClipEntry]:
     """
-    Read an annotation file of LLP (AVVP): tab-separated `filename` (`<id>_<start s>_<end s>`), `event_labels`.
+    Read an annotation file of LLP (AVVP): tab-separated `filename` (`<id>_<start s>_<end s>`), `event_labels`; also
+    with a row, `onset` and `offset` for every event, as `AVVP_eval_audio.csv` has it.
 
     Args:
         path (`str` or `os.PathLike`): The file.
@@ -272,8 +275,14 @@ def read_llp(path: str | os.PathLike, split: str | None = None, left_out: SkipRe
         left_out ([`SkipReport`], *optional*): Where to note rows that name no clip.
     """
     rows = _read_tsv(path, "filename", "event_labels")
-    pairs = ((name, parse_clip_name(name), label) for name, labels in rows for label in labels.split(","))
+    pairs = ((name, parse_clip_name(name), label) for _, name, labels in rows for label in labels.split(","))
     return _grouped(pairs, split, left_out)
+
+
+def llp_tells_events(path: str | os.PathLike) -> bool:
+    """Whether a file of LLP has a row for every event that is heard (or seen), and not all labels of a video."""
+    _, header = next(read_csv(path, delimiter="\t"), ("", []))
+    return {"onset", "offset"} <= set(header)
 
 
 def read_audioset_strong(
@@ -291,18 +300,38 @@ def read_audioset_strong(
         names (`str` or `os.PathLike`, *optional*): That table.
         split (`str`, defaults to `"eval"`): Of its clips.
         left_out ([`SkipReport`], *optional*): Where to note rows that name no clip.
+
+    Raises:
+        ValueError: If a row can't be read, a label is a machine id without a name, or the table of names has no two
+            columns; it names the line.
     """
-    display = {}
-    if names is not None:
-        display = {row[0]: row[1] for _, row in read_csv(names, delimiter="\t") if len(row) >= 2}
+    display = {} if names is None else _display_names(names)
     rows = _read_tsv(path, "segment_id", "label")
-    pairs = ((name, parse_segment_id(name), display.get(label, label)) for name, label in rows)
+    pairs = ((name, parse_segment_id(name), _displayed(label, display, where, names)) for where, name, label in rows)
     return _grouped(pairs, split, left_out)
 
 
-def _read_tsv(path: str | os.PathLike, name: str, labels: str) -> Iterator[tuple[str, str]]:
-    for _, row in read_csv_columns(path, name, labels, delimiter="\t", quoting=csv.QUOTE_NONE):
-        yield row[name], row[labels]
+def _display_names(path: str | os.PathLike) -> dict[str, str]:
+    names = {}
+    for where, row in read_csv(path, delimiter="\t"):
+        if len(row) < 2:
+            raise ValueError(f"{where}: needs two columns with a tab between, a machine id and its name.")
+        names[row[0].strip()] = row[1].strip()
+    return names
+
+
+def _displayed(label: str, display: dict[str, str], where: str, names: str | os.PathLike | None) -> str:
+    label = label.strip()
+    if label not in display and _MACHINE_ID.fullmatch(label):
+        missing = "give --names mid_to_display_name.tsv" if names is None else f"{names} has no name for it"
+        raise ValueError(f"{where}: {reprlib.repr(label)} is a machine id; {missing}.")
+    return display.get(label, label)
+
+
+def _read_tsv(path: str | os.PathLike, name: str, labels: str) -> Iterator[tuple[str, str, str]]:
+    """Where a row is, its name and its labels."""
+    for where, row in read_csv_columns(path, name, labels, delimiter="\t", quoting=csv.QUOTE_NONE):
+        yield where, row[name], row[labels]
 
 
 def _grouped(
@@ -310,12 +339,13 @@ def _grouped(
 ) -> list[ClipEntry]:
     """Clips of rows: what a clip is called there, its id, and a label."""
     left_out = SkipReport() if left_out is None else left_out
-    entries, strange = [], {}
+    entries: list[ClipEntry] = []
+    strange: dict[str, dict[str, None]] = {}
     for said, name, label in rows:
         if name is None:
-            strange[said] = NO_CLIP
+            strange.setdefault(said, {})[label.strip()] = None
         elif label.strip():
             entries.append(ClipEntry(name, (label.strip(),), split))
-    for said, reason in strange.items():
-        left_out.add(said, reason)
+    for said, labels in strange.items():
+        left_out.add(said, NO_CLIP, labels=filter(None, labels))
     return merge_labels(entries)

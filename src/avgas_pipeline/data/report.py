@@ -3,7 +3,9 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from .text_files import read_json_lines
 
@@ -18,22 +20,25 @@ class SkipReport:
 
     Args:
         path (`str` or `os.PathLike`, *optional*):
-            JSON lines are appended to it: `clip`, `reason`, `detail`. Several processes may share it.
+            JSON lines are appended to it: `clip`, `reason`, `detail`, and `labels` if any. Several processes may share
+            it.
 
     Attributes:
         counts (`Counter[str]`): Skipped clips by reason.
-        entries (`list[dict[str, str]]`): Each of them; not kept if there is a file.
+        entries (`list[dict[str, Any]]`): Each of them; not kept if there is a file.
     """
 
     def __init__(self, path: str | os.PathLike | None = None) -> None:
         self.path = None if path is None else Path(path)
         self.counts: Counter[str] = Counter()
-        self.entries: list[dict[str, str]] = []
+        self.entries: list[dict[str, Any]] = []
 
-    def add(self, clip: str, reason: str, detail: str = "") -> None:
-        """Note one skipped clip."""
+    def add(self, clip: str, reason: str, detail: str = "", labels: Iterable[str] = ()) -> None:
+        """Note one skipped clip, with its labels where they are known."""
         self.counts[reason] += 1
-        entry = {"clip": _printable(clip), "reason": reason, "detail": _printable(detail)}
+        entry: dict[str, Any] = {"clip": _printable(clip), "reason": reason, "detail": _printable(detail)}
+        if labels := list(map(_printable, labels)):
+            entry["labels"] = labels
         if self.path is None:
             self.entries.append(entry)
             return
@@ -56,7 +61,7 @@ class SkipReport:
         return f"{self.counts.total()} skipped: {reasons}"
 
 
-def read_report(path: str | os.PathLike) -> list[dict[str, str]]:
+def read_report(path: str | os.PathLike) -> list[dict[str, Any]]:
     """The entries of a report's file."""
     return [entry for _, entry in read_json_lines(path)]
 
@@ -66,5 +71,5 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _line(entry: dict[str, str]) -> str:
+def _line(entry: dict[str, Any]) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"

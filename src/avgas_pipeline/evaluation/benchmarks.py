@@ -1,16 +1,17 @@
 """Natural recordings with several labels, by the annotations that others have published."""
 
 import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 
 from ..audio.loading import load_audio
-from ..data.annotations import ClipEntry, read_audioset_strong, read_llp, read_vggsounder
+from ..data.annotations import ClipEntry, llp_tells_events, read_audioset_strong, read_llp, read_vggsounder
 from ..data.clips import load_clips
 from ..data.label_names import vggsound_labels
 from ..data.layouts.clip import Layout
@@ -20,6 +21,7 @@ from ..data.layouts.vggsound import vggsound_layout
 from ..data.prepare import REPORT, PrepareSettings, prepare
 from ..data.report import SkipReport, read_report
 from ..data.scenes import collage, open_picture
+from ..files import write_text
 from ..loaders.sounds import VGGSOUND_LABELS
 from .soundscapes import Soundscape
 
@@ -29,6 +31,7 @@ SPLIT = "test"
 CLIPS_PER_SHARD = 64
 # In the report's folder.
 CLIPS = "clips"
+LEFT_OUT = "left_out.jsonl"
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Benchmark:
     One set of annotations.
 
     Attributes:
-        table (`str`): Where its file lies in the folder of recordings, if it is not given.
+        tables (`tuple[str, ...]`): Where its file lies in the folder of recordings, if it is not given; the first
+            that is there.
         vocabulary (`str`): Of its labels.
         min_labels (`int`): Fewest labels of a clip, by default.
         read (`Callable`): Clips from file and selection; notes in a report what it leaves out.
@@ -66,9 +70,10 @@ class Benchmark:
         origin (`str`, *optional*): What numbers those of [`group`] are, as models say of what they were trained on.
         selects (`tuple[str, ...]`): What of a selection its annotations can tell, beside the number of labels.
         note (`str`, *optional*): What a report has to say of its labels.
+        doubt (`Callable`): What may be wrong with those of a file, if anything.
     """
 
-    table: str
+    tables: tuple[str, ...]
     vocabulary: str
     min_labels: int
     read: Callable[[Path, Selection, SkipReport], list[ClipEntry]]
@@ -76,6 +81,7 @@ class Benchmark:
     origin: str | None = None
     selects: tuple[str, ...] = ()
     note: str | None = None
+    doubt: Callable[[Path], str | None] = field(default=lambda path: None)
 
 
 FLAGS = ("background_music", "static_image", "voice_over")
@@ -92,7 +98,15 @@ def _vggsounder(path: Path, selection: Selection, left_out: SkipReport) -> list[
 
 
 def _llp(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipEntry]:
+    if "visual" in path.name.lower():
+        raise ValueError(f"{path}: says what is seen; AVVP_eval_audio.csv says what is heard.")
     return read_llp(path, SPLIT, left_out)
+
+
+def _llp_doubt(path: Path) -> str | None:
+    if llp_tells_events(path):
+        return None
+    return "These annotations do not say which labels are heard: some may only be seen. AVVP_eval_audio.csv does."
 
 
 def _audioset_strong(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipEntry]:
@@ -105,20 +119,20 @@ def _esc50(path: Path, selection: Selection, left_out: SkipReport) -> list[ClipE
 
 BENCHMARKS = {
     "vggsounder": Benchmark(
-        "vggsounder.csv",
+        ("vggsounder.csv",),
         "vggsound",
         2,
         _vggsounder,
         selects=("modalities", *FLAGS),
         note="Labels that are heard, but not selected, count neither for nor against the sources that are found.",
     ),
-    "llp": Benchmark("AVVP_test_pd.csv", "llp", 2, _llp, note=_NOT_TOLD_APART),
+    "llp": Benchmark(("AVVP_eval_audio.csv", "AVVP_test_pd.csv"), "llp", 2, _llp, doubt=_llp_doubt),
     "audioset-strong": Benchmark(
-        "audioset_eval_strong.tsv", "audioset", 2, _audioset_strong, selects=("names",), note=_NOT_TOLD_APART
+        ("audioset_eval_strong.tsv",), "audioset", 2, _audioset_strong, selects=("names",), note=_NOT_TOLD_APART
     ),
     # The number of the recording on Freesound is the second part of a clip's name.
     "esc50": Benchmark(
-        ESC50_TABLE, "esc50", 1, _esc50, lambda clip: clip.split("-")[1] if "-" in clip else clip, "freesound"
+        (ESC50_TABLE,), "esc50", 1, _esc50, lambda clip: clip.split("-")[1] if "-" in clip else clip, "freesound"
     ),
 }
 
@@ -135,6 +149,22 @@ def check_selection(name: str, selection: Selection) -> None:
             raise ValueError(f"--{option} is not for {name}; leave it out.")
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """
+    A clip that does not count.
+
+    Attributes:
+        id (`str`): Its name.
+        reason (`str`): Why; the same for all of a kind.
+        labels (`tuple[str, ...]`): As they are annotated.
+    """
+
+    id: str
+    reason: str
+    labels: tuple[str, ...]
+
+
 @dataclass
 class Chosen:
     """
@@ -142,15 +172,19 @@ class Chosen:
 
     Attributes:
         layout ([`Layout`]): Where they lie.
-        left_out (`dict[str, int]`): Annotated clips that do not count, by reason.
+        annotated (`dict[str, tuple[str, ...]]`): Those clips' labels as they are annotated.
+        left_out (`list[LeftOut]`): Annotated clips that do not count.
         unmapped (`dict[str, int]`): Names without a label of VGGSound, and how many clips have them.
         silent (`tuple[str, ...]`): Models that do not say whether they were trained on any.
+        doubt (`str`, *optional*): What may be wrong with the labels.
     """
 
     layout: Layout
-    left_out: dict[str, int]
+    annotated: dict[str, tuple[str, ...]]
+    left_out: list[LeftOut]
     unmapped: dict[str, int]
     silent: tuple[str, ...] = ()
+    doubt: str | None = None
 
 
 def choose_clips(
@@ -181,43 +215,73 @@ def choose_clips(
     """
     benchmark = BENCHMARKS[name]
     check_selection(name, selection)
-    if not recordings.is_dir():
-        raise FileNotFoundError(f"{recordings}: no such folder.")
-    if name == "esc50" and annotations is not None:
-        raise ValueError(f"{annotations}: ESC-50's annotations lie in its own folder, {benchmark.table}.")
-    path = annotations or recordings / benchmark.table
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; it has {name}'s annotations.")
+    path = _annotations(name, recordings, annotations)
     noted = SkipReport()
     annotated = benchmark.read(path, selection, noted)
     if not annotated and not noted.counts:
         raise ValueError(f"{path}: has not one clip that counts.")
     min_labels = _fewest_labels(name, selection)
-    left_out, unmapped, entries = Counter(noted.counts), Counter(), []
     models = {} if benchmark.origin is None else trained_on or {}
     trained = {who: (its or {}).get(benchmark.origin) for who, its in models.items()}
+    left_out = [LeftOut(each["clip"], each["reason"], tuple(each.get("labels", ()))) for each in noted.entries]
+    unmapped, entries = Counter(), []
     for entry in annotated:
         labels, foreign = vggsound_labels(entry.labels, benchmark.vocabulary)
-        puzzled = next((who for who, its in (known or {}).items() if not set(labels) <= set(its)), None)
-        biased = next((who for who, its in trained.items() if its and benchmark.group(entry.id) in its), None)
         unmapped.update(foreign)
-        if foreign:
-            left_out["a label that VGGSound has no word for"] += 1
-        elif len(labels) < min_labels:
-            left_out[f"fewer than {min_labels} labels"] += 1
-        elif puzzled is not None:
-            left_out[f"a label that {puzzled} does not know"] += 1
-        elif biased is not None:
-            left_out[f"{biased} was trained on it"] += 1
-        else:
-            also_heard, _ = vggsound_labels(entry.also_heard, benchmark.vocabulary)
-            entries.append(replace(entry, labels=labels, split=SPLIT, also_heard=also_heard))
+        reason = "a label that VGGSound has no word for" if foreign else None
+        reason = reason or _why_not(labels, min_labels, benchmark.group(entry.id), known or {}, trained)
+        if reason is not None:
+            left_out.append(LeftOut(entry.id, reason, entry.labels))
+            continue
+        also_heard, _ = vggsound_labels(entry.also_heard, benchmark.vocabulary)
+        entries.append(replace(entry, labels=labels, split=SPLIT, also_heard=also_heard))
     if not entries:
-        reasons = ", ".join(f"{reason}: {count}" for reason, count in left_out.items())
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in _counts(left_out).items())
         raise ValueError(f"{path}: no clip counts ({reasons}).")
-    layout = _esc50_layout(recordings, entries) if name == "esc50" else vggsound_layout(recordings, entries)
-    silent = tuple(who for who, its in trained.items() if its is None)
-    return Chosen(layout, dict(left_out), dict(unmapped.most_common()), silent)
+    return Chosen(
+        layout=_esc50_layout(recordings, entries) if name == "esc50" else vggsound_layout(recordings, entries),
+        annotated={entry.id: entry.labels for entry in annotated},
+        left_out=left_out,
+        unmapped=dict(unmapped.most_common()),
+        silent=tuple(who for who, its in trained.items() if its is None),
+        doubt=benchmark.doubt(path),
+    )
+
+
+def _annotations(name: str, recordings: Path, given: Path | None) -> Path:
+    """The file of annotations: what is given, or where it usually lies."""
+    if not recordings.is_dir():
+        raise FileNotFoundError(f"{recordings}: no such folder.")
+    if name == "esc50" and given is not None:
+        raise ValueError(f"{given}: ESC-50's annotations lie in its own folder, {ESC50_TABLE}.")
+    usual = [recordings / table for table in BENCHMARKS[name].tables]
+    path = given or next((table for table in usual if table.is_file()), usual[0])
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; it has {name}'s annotations.")
+    return path
+
+
+def _why_not(
+    labels: Collection[str],
+    min_labels: int,
+    recording: str,
+    known: Mapping[str, Collection[str]],
+    trained: Mapping[str, Collection[str] | None],
+) -> str | None:
+    """Why a clip of some labels and of some recording does not count; `None` if it does."""
+    if len(labels) < min_labels:
+        return f"fewer than {min_labels} labels"
+    for who, its in known.items():
+        if any(label not in its for label in labels):
+            return f"a label that {who} does not know"
+    for who, its in trained.items():
+        if its is not None and recording in its:
+            return f"{who} was trained on it"
+    return None
+
+
+def _counts(left_out: Iterable[LeftOut]) -> dict[str, int]:
+    return dict(Counter(each.reason for each in left_out))
 
 
 def _fewest_labels(name: str, selection: Selection) -> int:
@@ -349,11 +413,24 @@ class LabelledClips:
             "num_labels": len(self.occurring_labels),
             "image_size": self.image_size,
             "selection": {"min_labels": _fewest_labels(self.name, self._selection), **selection},
-            "note": benchmark.note,
-            "left_out": dict(Counter(self._chosen.left_out) + self.skipped.counts),
+            "note": self._chosen.doubt or benchmark.note,
+            "left_out": _counts(self.left_out()),
             "unmapped": self._chosen.unmapped,
             "silent": list(self._chosen.silent),
         }
+
+    def left_out(self) -> list[LeftOut]:
+        """All that do not count: those that were not chosen, and those that can't be used."""
+        annotated = self._chosen.annotated
+        unusable = [
+            LeftOut(each["clip"], each["reason"], annotated.get(each["clip"], ())) for each in self.skipped.entries
+        ]
+        return [*self._chosen.left_out, *unusable]
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write `left_out.jsonl` into the report's folder: `id`, `reason` and `labels`, as annotated, of each."""
+        lines = [json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in self.left_out()]
+        write_text(folder / LEFT_OUT, "".join(lines))
 
     def write_manifest(self, path: Path) -> None:
         """Nothing: the clips are their own manifest."""

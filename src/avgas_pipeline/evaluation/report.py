@@ -261,7 +261,10 @@ def _selection(data: Mapping[str, Any]) -> list[str]:
     flags = ", ".join(f"{name} {_said(value)}" for name, value in data["selection"].items() if value is not None)
     lines = [f"Selection: {flags}." + (f" {data['note']}" if data["note"] else "")]
     if data["left_out"]:
-        lines.append("Left out: " + ", ".join(f"{reason} {count}" for reason, count in data["left_out"].items()) + ".")
+        lines.append(
+            "Left out: " + ", ".join(f"{reason} {count}" for reason, count in data["left_out"].items()) + "; "
+            "left_out.jsonl names them."
+        )
     if data["unmapped"]:
         names = ", ".join(f"{name} ({count} clips)" for name, count in data["unmapped"].items())
         lines.append(f"Names that VGGSound has no word for: {names}.")
