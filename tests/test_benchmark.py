@@ -358,6 +358,11 @@ def test_clips_count_whose_labels_all_who_take_part_know(four_kinds, tmp_path):
     assert report["data"]["left_out"] == {f"a label that {who} does not know": 1 for who in unknown}
     assert report["data"]["num_soundscapes"] == report["data"]["num_labels"] == 1
     assert list(report["results"]["mixed"]) == ["model", "single-embedding"]
+    # Where nothing is drawn, there is nothing to judge.
+    result = benchmark("esc50", "--videos", four_kinds, "--out", tmp_path / "heard", "--no-draw", *options)
+    assert result.exit_code == 0, result.output
+    heard = json.loads((tmp_path / "heard/report.json").read_text())["data"]
+    assert heard["num_soundscapes"] == 2 and "a label that the judge does not know" not in heard["left_out"]
 
 
 def test_clips_of_recordings_that_a_model_was_trained_on_are_left_out(four_kinds, tmp_path):

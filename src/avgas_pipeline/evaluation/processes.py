@@ -10,7 +10,7 @@ from accelerate.utils import broadcast_object_list
 
 Result = TypeVar("Result")
 # How long processes wait for another one, which may decode videos or judge for hours; else it would be minutes.
-TIMEOUT = timedelta(days=7)
+TIMEOUT = timedelta(days=1)
 
 
 def shared_state(cpu: bool = False) -> PartialState:
