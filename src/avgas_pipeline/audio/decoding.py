@@ -43,7 +43,7 @@ class _Track:
 
 
 @dataclass
-class _Clock:
+class Clock:
     """
     Where in a track the decoder is by its time stamps, in seconds.
 
@@ -62,6 +62,11 @@ class _Clock:
     shift: float = 0.0
     gaps: list[float] = field(default_factory=list)
     jump: float = 0.0
+
+    @classmethod
+    def of(cls, container: Any, track: Any, limit: float) -> "Clock":
+        """That of an open container's sound track, which may have `limit` seconds."""
+        return cls(_origin(container, track), _claimed_seconds(container, track), limit)
 
     def silence_before(self, frame: Any, position: float) -> float:
         """How many seconds are missing before a frame where `position` seconds have been decoded so far."""
@@ -249,8 +254,8 @@ def _decode_once(
         track = container.streams.audio[number]
         if track.codec_context is None:
             raise _TrackError("its sound is in a format that can't be decoded")
-        expected = _claimed_seconds(container, track)
-        clock = _Clock(_origin(container, track), expected, max_duration_s)
+        clock = Clock.of(container, track, max_duration_s)
+        expected = clock.end
         damage: list[str] = []
         for frame in decoded_frames(container, track, damage, is_open_ended):
             mixer.add(frame, clock.silence_before(frame, mixer.seconds))
