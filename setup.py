@@ -1,12 +1,15 @@
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 
+VERSION_FILE = Path(__file__).with_name("src") / "avgas_pipeline/version.py"
+
 evaluation = ["torchmetrics>=1.6", "datasets>=4.0"]
 # Training validates with the evaluation's metrics.
 train = [*evaluation, "jsonargparse>=4.53", "pyyaml", "tensorboard", "threadpoolctl>=3.0"]
-demo = ["gradio>=5.0"]
+demo = ["gradio>=6.0"]
 ray = ["ray[data]>=2.40", "datasets>=4.0"]
 tools = [
     "axe-core-python>=0.1",
@@ -26,7 +29,7 @@ dev = [*train, *demo, *ray, *tools]
 
 setup(
     name="avgas-pipeline",
-    version="0.1.0.dev0",
+    version=runpy.run_path(str(VERSION_FILE))["VERSION"],
     description="See what a soundscape sounds like: separate its sources and draw them with diffusion.",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

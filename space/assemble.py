@@ -10,7 +10,7 @@ the package needs.
 import argparse
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import metadata, requires
+from importlib.metadata import requires
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=LEFT_OUT)
         shutil.copytree(EXAMPLES, folder / "examples", ignore=LEFT_OUT)
         write_text(folder / "requirements.txt", "\n".join([CPU_INDEX, *requirements()]) + "\n")
-    print(f"{args.out}: a Space of {metadata('avgas-pipeline')['Version']}")
+    print(f"{args.out}: a Space of {avgas_pipeline.__version__}")
 
 
 if __name__ == "__main__":

@@ -45,16 +45,19 @@ MAY_IMPORT = {
     "pipeline_avgas": PIPELINE,
     "metrics": {"files", "metrics"},
     "data": DATA,
-    "evaluation": PIPELINE | DATA | {"metrics", "evaluation", "web"},
+    "evaluation": PIPELINE | DATA | {"metrics", "evaluation", "version", "web"},
     "printable": set(),
+    "version": set(),
     "notices": set(),
-    "results": BOTTOM | OUTPUT | {"printable", "results"},
+    "results": BOTTOM | OUTPUT | {"printable", "results", "version"},
     "web": {"web"},
     "film": PIPELINE | {"film"},
     "demo": PIPELINE | {"demo", "film", "printable", "results", "web"},
-    "cli": PIPELINE | DATA | {"metrics", "evaluation", "film", "demo", "printable", "results", "notices", "cli"},
+    "cli": PIPELINE
+    | DATA
+    | {"metrics", "evaluation", "film", "demo", "printable", "results", "notices", "version", "cli"},
     # The package's own front door, and `python -m avgas_pipeline`.
-    "__init__": PIPELINE,
+    "__init__": PIPELINE | {"version"},
     "__main__": {"cli"},
 }
 

@@ -1,6 +1,7 @@
 """`avgas demo`: a recording is heard once and drawn as often as its sliders move, in a real browser."""
 
 import http.client
+import importlib.metadata
 import io
 import json
 import re
@@ -22,6 +23,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from typer.testing import CliRunner
 
+import avgas_pipeline
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
 from avgas_pipeline.demo import live_window
@@ -231,6 +233,16 @@ def ask(url, path, body=b"", headers=()):
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def test_results_are_written_where_the_package_is_not_installed(listener, monkeypatch):
+    """As in a Space, which has a copy of it."""
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version(name.replace("avgas", "no-such")))
+    heard = listener.hear(str(DOG_AND_BIRD), "dogs", QUICK)
+    with zipfile.ZipFile(heard.archive()) as archive:
+        assert json.loads(archive.read("sources.json"))["version"] == avgas_pipeline.__version__
+    assert listener.film(heard, QUICK)[0].exists()
 
 
 def test_what_is_too_much_is_refused(url):

@@ -1,11 +1,11 @@
 """The `avgas` command: its subcommands, and what is set before any of them."""
 
-import importlib.metadata
 import os
 from typing import Annotated
 
 import typer
 
+from ..version import VERSION
 from .benchmark import benchmark
 from .demo import demo
 from .evaluate import evaluate
@@ -48,7 +48,7 @@ def main() -> None:
 
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
-        typer.echo(importlib.metadata.version("avgas-pipeline"))
+        typer.echo(VERSION)
         raise typer.Exit
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..data.text_files import read_json
 from ..files import atomic_files
 from ..metrics.bootstrap import CONFIDENCE, NUM_RESAMPLES, Interval, bootstrap_interval
+from ..version import VERSION
 from .columns import Column
 
 
@@ -43,7 +44,7 @@ SHORT = {
 }
 # The file of all numbers, in a report's folder.
 REPORT = "report.json"
-LIBRARIES = ("avgas-pipeline", "diffusers", "numpy", "scipy", "torch", "torchmetrics", "transformers")
+LIBRARIES = ("diffusers", "numpy", "scipy", "torch", "torchmetrics", "transformers")
 
 
 def summarise(
@@ -158,8 +159,8 @@ def _gate(rows: Mapping[str, Mapping[str, np.ndarray]], num_sources: np.ndarray)
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that numbers depend on."""
-    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+    """Of this package, and of the libraries that numbers depend on."""
+    return {"avgas-pipeline": VERSION, **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def write_report(out: Path, report: Mapping[str, Any], values: Values, columns: Mapping[str, list[Column]]) -> None:

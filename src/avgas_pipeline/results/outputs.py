@@ -1,6 +1,5 @@
 """Writing what the pipeline made of one recording: all files, or none."""
 
-import importlib.metadata
 import io
 import json
 import os
@@ -17,6 +16,7 @@ import soundfile
 from ..audio.original import PlainTrack, plain_track
 from ..files import atomic_files
 from ..pipeline_output import AVGASPipelineOutput, SoundSource
+from ..version import VERSION
 from .overview import draw_overview
 from .stems import REST, save_stems
 
@@ -77,7 +77,7 @@ def save_results(
             entries.append({**entry, "weight": weight})
             activities |= activity
         report = {
-            "version": importlib.metadata.version("avgas-pipeline"),
+            "version": VERSION,
             **(settings or {}),
             "duration_s": len(waveform) / sampling_rate,
             "sampling_rate": sampling_rate,
