@@ -29,6 +29,7 @@ from avgas_pipeline.cli import app
 from avgas_pipeline.demo import live_window
 from avgas_pipeline.demo.hearing import UNWANTED, Listener, Sampling
 from avgas_pipeline.demo.kept import KeptRecordings
+from avgas_pipeline.demo.live_tab import read_block
 from avgas_pipeline.demo.live_window import LiveWindow
 from avgas_pipeline.demo.serving import MAX_BODY_BYTES, find_examples, served
 from avgas_pipeline.demo.words import plain
@@ -223,6 +224,27 @@ def test_the_microphone_is_drawn_again_and_again(listener, monkeypatch):
     monkeypatch.setattr(live_window, "LIMIT_S", 0.0)
     window.add(rate, samples)
     assert window.is_over and not window.is_news
+
+
+def test_only_short_wav_files_are_read_as_blocks_of_a_microphone(tmp_path, monkeypatch):
+    path = tmp_path / "block.wav"
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (4800, 2)).astype(np.float32)
+    soundfile.write(path, samples, 48000, format="WAV", subtype="PCM_16")
+    rate, block = read_block(str(path))
+    assert rate == 48000
+    np.testing.assert_allclose(block, samples.mean(axis=1), atol=1e-4)
+    monkeypatch.setattr(soundfile, "read", None)
+    for seconds, rate, kind, word in (
+        (11, 8000, ("WAV", "PCM_16"), "too long"),
+        (1, 400_000, ("WAV", "PCM_16"), "too long"),
+        (60, 48000, ("WAV", "PCM_16"), "too large"),
+        (1, 8000, ("WAV", "IMA_ADPCM"), "not WAV"),
+        (3600, 8000, ("FLAC", "PCM_16"), "not WAV"),
+        (1, 8000, ("AIFF", "PCM_16"), "not WAV"),
+    ):
+        soundfile.write(path, np.zeros(seconds * rate, np.int16), rate, format=kind[0], subtype=kind[1])
+        with pytest.raises(ValueError, match=word):
+            read_block(str(path))
 
 
 def ask(url, path, body=b"", headers=()):

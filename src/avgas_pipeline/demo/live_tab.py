@@ -1,5 +1,6 @@
 """The tab in which the microphone is drawn again and again."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from .words import plain
 
 # Seconds between two blocks of the microphone, and between two pictures at least.
 BLOCK_S, PICTURE_S = 0.1, 0.05
+# Of a block that is read: a browser that is busy sends several in one.
+LONGEST_BLOCK_S, LARGEST_BLOCK_BYTES, HIGHEST_RATE = 10.0, 4 << 20, 192_000
+# What it may hold: samples that are as large as their file says.
+WAV_FORMATS, WAV_SUBTYPES = ("WAV", "WAVEX"), ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 # Visitors that may use their microphones at a time.
 LISTENERS = 32
 LISTENING = "Listening."
@@ -46,7 +51,7 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
         window = window or LiveWindow(listener)
         if path is not None:
             # Blocks of the same samples have the same name, and the first may be gone already.
-            with suppress(soundfile.SoundFileError):
+            with suppress(OSError, ValueError, soundfile.SoundFileError):
                 window.add(*read_block(path))
             # A visitor's voice is not kept.
             Path(path).unlink(missing_ok=True)
@@ -75,7 +80,6 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
         sources=["microphone"],
         streaming=True,
         type="filepath",
-        format="wav",
         label="Microphone",
         elem_id="live-microphone",
         # Drawing it takes a browser as long as a picture takes here.
@@ -100,6 +104,20 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
 
 
 def read_block(path: str) -> tuple[int, np.ndarray]:
-    """Rate in Hz and samples `(T,)`, float32, of a block of the microphone."""
+    """
+    Rate in Hz and samples `(T,)`, float32, of a block of the microphone.
+
+    Raises:
+        ValueError: If it is none that a browser sends: compressed, or longer than ten seconds.
+        soundfile.SoundFileError: If it can't be read.
+    """
+    # Before anything is decoded: a small file may hold hours.
+    if os.path.getsize(path) > LARGEST_BLOCK_BYTES:
+        raise ValueError("A block of the microphone is too large.")
+    info = soundfile.info(path)
+    if info.format not in WAV_FORMATS or info.subtype not in WAV_SUBTYPES:
+        raise ValueError(f"A block of the microphone is {info.format} ({info.subtype}), not WAV.")
+    if info.samplerate > HIGHEST_RATE or info.frames > LONGEST_BLOCK_S * info.samplerate:
+        raise ValueError("A block of the microphone is too long.")
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     return rate, samples.mean(axis=1)
