@@ -28,7 +28,7 @@ from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
 from avgas_pipeline.demo import live_window
 from avgas_pipeline.demo.hearing import UNWANTED, Listener, Sampling
-from avgas_pipeline.demo.kept import KeptRecordings
+from avgas_pipeline.demo.kept import Kept
 from avgas_pipeline.demo.live_tab import read_block
 from avgas_pipeline.demo.live_window import LiveWindow
 from avgas_pipeline.demo.serving import MAX_BODY_BYTES, find_examples, served
@@ -165,7 +165,11 @@ def test_a_silent_recording_is_said_plainly(listener, tmp_path):
     soundfile.write(tmp_path / "long.wav", np.zeros(61 * 8000), 8000)
     with pytest.raises(ValueError) as raised:
         listener.hear(str(tmp_path / "long.wav"), "silent-forest.wav", QUICK)
-    assert "longer than 10 minutes, the most" in plain(raised.value, "silent-forest.wav", 600)
+    said = plain(raised.value, "silent-forest.wav", 600)
+    assert said.startswith("silent-forest.wav: is longer than 10 minutes, the most")
+    with pytest.raises(ValueError) as raised:
+        listener.hear(str(DOG_AND_BIRD), "dogs", QUICK, negative=str(tmp_path / "long.wav"))
+    assert plain(raised.value, "dogs", 600).startswith(f"{UNWANTED}: is longer than")
 
 
 def test_sources_are_drawn_again_in_another_way(listener):
@@ -182,7 +186,7 @@ def test_sources_are_drawn_again_in_another_way(listener):
 
 
 def test_recordings_are_forgotten(listener):
-    kept, heard = KeptRecordings(2), [listener.hear(str(DOG_AND_BIRD), "dogs", QUICK) for _ in range(4)]
+    kept, heard = Kept(2), [listener.hear(str(DOG_AND_BIRD), "dogs", QUICK) for _ in range(4)]
     folders = [each.folder for each in heard]
     kept.put("first", heard[0])
     kept.put("first", heard[1])
@@ -264,7 +268,8 @@ def test_results_are_written_where_the_package_is_not_installed(listener, monkey
     heard = listener.hear(str(DOG_AND_BIRD), "dogs", QUICK)
     with zipfile.ZipFile(heard.archive()) as archive:
         assert json.loads(archive.read("sources.json"))["version"] == avgas_pipeline.__version__
-    assert listener.film(heard, QUICK)[0].exists()
+    listener.plan_film(heard, QUICK)
+    assert listener.film(heard)[0].exists()
 
 
 def test_what_is_too_much_is_refused(url):

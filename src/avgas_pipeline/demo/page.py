@@ -4,8 +4,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from .hearing import Listener
-from .kept import KeptRecordings
+from .hearing import Heard, Listener
+from .kept import Kept, Uploads
 from .live_tab import STOP, live_tab
 from .recording_tab import KEPT_S, recording_tab
 
@@ -29,25 +29,28 @@ SAVE = """() => {
 }"""
 
 
-def build_page(listener: Listener, examples: dict[str, Path]) -> gr.Blocks:
+def build_page(listener: Listener, examples: dict[str, Path], folder: Path) -> gr.Blocks:
     """
     The page.
 
     Args:
         listener ([`Listener`]): Hears and draws.
         examples (`dict[str, Path]`): Recordings to try, by name.
+        folder (`Path`): Where uploads and results lie.
     """
-    kept = KeptRecordings(MOST_KEPT)
+    kept: Kept[Heard] = Kept(MOST_KEPT)
+    uploads = Uploads(folder)
 
     def leave(request: gr.Request) -> None:
         kept.forget(request.session_hash)
+        uploads.forget(request.session_hash)
 
     # The pipeline does one thing after another.
     together = {"concurrency_limit": 1, "concurrency_id": "pipeline"}
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(CLEAN_EVERY_S, KEPT_S)) as page:
         gr.Markdown(f"# {TITLE}\nGive it a recording: it finds the sounds in it, and draws them.")
         with gr.Tab("A recording"):
-            recording_tab(listener, examples, kept, together)
+            recording_tab(listener, examples, kept, uploads, together)
         with gr.Tab("Live", visible=listener.painter is None):
             live_tab(listener, together)
         page.load(None, js=STOP)

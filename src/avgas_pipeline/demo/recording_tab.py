@@ -9,7 +9,7 @@ import gradio as gr
 from ..layout import MOST_PLACED
 from . import cards
 from .hearing import MOST_CARDS, Heard, Listener, Sampling
-from .kept import KeptRecordings
+from .kept import Kept, Uploads
 from .words import plain
 
 
@@ -17,13 +17,16 @@ from .words import plain
 KEPT_S = 3600
 LARGEST_SEED = 2**31 - 1
 UNHEARD = "Record something or choose a file first."
+SAVED = "Saved as one ZIP file."
 FORGOTTEN = "This recording is not kept any more. Press “Show me” once more."
+# In the browser itself, before whoever is quick presses the button.
+NEITHER = "() => [null, null]"
 # A button that can't be seen, which gives the browser the file.
 FETCH = "() => document.querySelector('#archive, #archive a, #archive button').click()"
 
 
 def recording_tab(
-    listener: Listener, examples: dict[str, Path], kept: KeptRecordings, together: dict[str, Any]
+    listener: Listener, examples: dict[str, Path], kept: Kept[Heard], uploads: Uploads, together: dict[str, Any]
 ) -> None:
     """
     Build it.
@@ -31,7 +34,8 @@ def recording_tab(
     Args:
         listener ([`Listener`]): Hears and draws.
         examples (`dict[str, Path]`): Recordings to try, by name.
-        kept ([`KeptRecordings`]): Of all visitors.
+        kept ([`Kept`]): What was heard, of all visitors.
+        uploads ([`Uploads`]): Likewise.
         together (`dict`): How events that use the pipeline wait for each other.
     """
 
@@ -48,12 +52,16 @@ def recording_tab(
         if path is None:
             return _nothing(UNHEARD)
         name = example if path not in (recording, file) else Path(path).name
+        kept.welcome(request.session_hash)
+        uploads.add(request.session_hash, recording, file, negative)
         progress(0.1, desc="Listening and drawing")
         try:
-            heard = listener.hear(path, name, _sampling(*sampling), negative)
+            heard = listener.hear(path, name, _sampling(*sampling), negative, uploads.folder)
         except (OSError, ValueError) as error:
             return _nothing(plain(error, name, listener.max_duration_s))
         kept.put(request.session_hash, heard)
+        if heard.is_closed:
+            return _nothing(FORGOTTEN)
         found = ", ".join(cards.said(source) for source in heard.sources)
         more = len(heard.sources) - MOST_CARDS
         text = f"Heard: {found}." + (f" The last {more} have no card." if more > 0 else "")
@@ -78,22 +86,45 @@ def recording_tab(
     def archive(heard: Heard | None) -> list[Any]:
         if heard is None or heard.is_closed:
             return [cards.message(FORGOTTEN, is_error=True), gr.skip()]
-        return [cards.message("Saved as one ZIP file."), gr.update(value=str(heard.archive()))]
+        try:
+            return [cards.message(SAVED), gr.update(value=str(heard.archive()))]
+        except (OSError, ValueError) as error:
+            text = plain(error, heard.name, listener.max_duration_s)
+            return [cards.message(text, is_error=True), gr.skip()]
 
-    def make_film(
+    def note(path: str | None, request: gr.Request) -> None:
+        # What is never heard goes with the visitor, too.
+        uploads.add(request.session_hash, path)
+
+    def plan_film(
         heard: Heard | None,
         *sampling: float | None,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
-    ) -> list[Any]:
+    ) -> str:
         if heard is None or heard.is_closed:
-            text = UNHEARD if heard is None else FORGOTTEN
-            return [cards.message(text, is_error=True), gr.skip(), gr.skip()]
+            return cards.message(UNHEARD if heard is None else FORGOTTEN, is_error=True)
+        progress(0.0, desc="Drawing the scenes")
+        try:
+            listener.plan_film(heard, _sampling(*sampling))
+        except (OSError, ValueError) as error:
+            return cards.message(plain(error, heard.name, listener.max_duration_s), is_error=True)
+        return cards.message("The scenes are drawn.")
+
+    def write_film(
+        heard: Heard | None,
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+    ) -> list[Any]:
+        if heard is None or heard.planned is None:
+            # Why is said already.
+            return [gr.skip()] * 3
         progress(0.0, desc="Making the film")
         try:
-            files = [str(path) for path in listener.film(heard, _sampling(*sampling))]
+            files = [str(path) for path in listener.film(heard)]
         except (OSError, ValueError) as error:
             text = plain(error, heard.name, listener.max_duration_s)
             return [cards.message(text, is_error=True), gr.skip(), gr.skip()]
+        if heard.is_closed:
+            return [cards.message(FORGOTTEN, is_error=True), gr.skip(), gr.skip()]
         return [
             cards.message("The film is below the sounds."),
             gr.update(value=files[0], visible=True),
@@ -126,7 +157,9 @@ def recording_tab(
             with gr.Row():
                 download = gr.Button("Download all (ZIP)", visible=False, elem_id="download")
                 fetched = gr.DownloadButton("The ZIP file", elem_id="archive", elem_classes="avgas-unseen")
-                film_button = gr.Button("Make a film", visible=False, elem_id="make-film")
+                film_button = gr.Button(
+                    "Make a film of all sounds, muted ones too", visible=False, elem_id="make-film"
+                )
     boxes, htmls, weights, mutes = [], [], [], []
     with gr.Row(equal_height=False):
         for number in range(MOST_CARDS):
@@ -169,7 +202,9 @@ def recording_tab(
     # The one that was chosen last is heard.
     for chosen, event in ((recording, recording.input), (file, file.upload), (example, example.input)):
         others = [part for part in (recording, file, example) if part is not chosen]
-        event(lambda: [None, None], None, others, show_progress="hidden")
+        event(None, None, others, js=NEITHER)
+    for part, event in ((recording, recording.input), (file, file.upload), (negative, negative.input)):
+        event(note, [part], None, show_progress="hidden")
     # By pointer and by key, and not where the page itself sets a value.
     for part in (*weights, *mutes, *sampling):
         part.input(
@@ -182,12 +217,16 @@ def recording_tab(
         ).then(**after)
     download.click(archive, [heard], [status, fetched], show_progress_on=[status], **together).success(None, js=FETCH)
     film_button.click(
-        make_film,
-        [heard, *sampling],
+        plan_film, [heard, *sampling], [status], api_name="plan_film", show_progress_on=[status], **together
+    ).then(
+        write_film,
+        [heard],
         [status, film, film_files],
         api_name="film",
         show_progress_on=[status],
-        **together,
+        # Others are heard and drawn meanwhile.
+        concurrency_limit=1,
+        concurrency_id="film",
     )
 
 

@@ -76,8 +76,8 @@ def served(
     Raises:
         OSError: If the address can't be had.
     """
-    with _own_files():
-        page = build_page(listener, examples)
+    with _own_files() as folder:
+        page = build_page(listener, examples, folder)
         page.queue(max_size=QUEUE)
         largest = round(max_file_mb * MEGABYTE)
         guard = Middleware(
@@ -107,13 +107,13 @@ def served(
 
 
 @contextmanager
-def _own_files() -> Iterator[None]:
+def _own_files() -> Iterator[Path]:
     """Uploads and results lie in a folder of their own, which goes when the page does."""
     before = os.environ.get("GRADIO_TEMP_DIR")
     with tempfile.TemporaryDirectory(prefix="avgas-page-", dir=before) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
-            yield
+            yield Path(folder)
         finally:
             os.environ.pop("GRADIO_TEMP_DIR")
             if before is not None:

@@ -18,7 +18,14 @@ def plain(error: Exception, name: str, max_duration_s: float) -> str:
     if isinstance(error, NothingToDrawError):
         return "Every sound is muted, so nothing is left to draw."
     if isinstance(error, RecordingTooLongError):
+        # Likewise.
+        name = str(error).rpartition(": longer than")[0]
         return f"{name}: is longer than {_minutes(max_duration_s)}, the most that this page takes."
+    if isinstance(error, FileNotFoundError):
+        return f"{name}: is not there any more; choose it once more."
+    if isinstance(error, OSError):
+        # Without the path, which is the server's own.
+        return f"{name}: can't be kept here ({error.strerror or 'a file can not be read or written'})."
     return str(error).removeprefix("Soundscape 0: ")
 
 
