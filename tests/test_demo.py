@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import gradio as gr
 import numpy as np
 import PIL.Image
 import psutil
@@ -26,13 +27,14 @@ from typer.testing import CliRunner
 import avgas_pipeline
 from avgas_pipeline import AVGASPipeline
 from avgas_pipeline.cli import app
-from avgas_pipeline.demo import live_window
+from avgas_pipeline.demo import live_tab, live_window
 from avgas_pipeline.demo.hearing import UNWANTED, Listener, Sampling
 from avgas_pipeline.demo.kept import Kept
 from avgas_pipeline.demo.live_tab import read_block
 from avgas_pipeline.demo.live_window import LiveWindow
 from avgas_pipeline.demo.serving import MAX_BODY_BYTES, find_examples, served
 from avgas_pipeline.demo.words import plain
+from avgas_pipeline.pipeline_output import AVGASPipelineOutput
 
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -228,6 +230,47 @@ def test_the_microphone_is_drawn_again_and_again(listener, monkeypatch):
     monkeypatch.setattr(live_window, "LIMIT_S", 0.0)
     window.add(rate, samples)
     assert window.is_over and not window.is_news
+
+
+def test_a_voice_is_not_kept_when_listening_stops(listener):
+    window = LiveWindow(listener)
+    window.add(16000, np.ones(16000, np.float32))
+    window.close()
+    assert not window.is_news and window.draw(0) == (None, [])
+    # What is on its way.
+    window.add(16000, np.ones(16000, np.float32))
+    assert window.draw(0) == (None, [])
+
+
+def test_the_rate_is_that_of_the_last_seconds(listener, monkeypatch):
+    clock, window = [100.0], LiveWindow(listener)
+    monkeypatch.setattr(live_window.time, "monotonic", lambda: clock[0])
+    assert window.pictures_per_second() == 0
+    monkeypatch.setattr(listener, "quick_pipe", FakePipe())
+    window.add(16000, np.ones(16000, np.float32))
+    # Four a second, and one every two seconds.
+    for pause, count, rate in ((0.25, 41, 4.0), (2.0, 10, 0.5)):
+        for _ in range(count):
+            clock[0] += pause
+            window.draw(0)
+        assert window.pictures_per_second() == pytest.approx(rate, abs=0.11)
+    clock[0] += 10
+    assert window.pictures_per_second() == 0
+
+
+class FakePipe:
+    def encode_audio(self, *_, **__):
+        return {}
+
+    def __call__(self, **_):
+        return AVGASPipelineOutput(images=[None], sources=[[]])
+
+
+def test_what_is_said_is_new(listener):
+    window = LiveWindow(listener)
+    assert "dog, rain" in live_tab._said(window, "dog", "rain")
+    assert live_tab._said(window, "rain", "dog") == gr.skip()
+    assert 'role="status"' in live_tab._said(window, "rain") and "dog" in live_tab._said(window, "dog", "rain")
 
 
 def test_only_short_wav_files_are_read_as_blocks_of_a_microphone(tmp_path, monkeypatch):

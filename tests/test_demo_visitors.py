@@ -1,5 +1,6 @@
 """What a visitor of `avgas demo` leaves behind, and what becomes of their files."""
 
+import os
 import shutil
 import threading
 import time
@@ -11,6 +12,7 @@ from gradio_client import Client, handle_file
 from test_demo import DOG_AND_BIRD, QUICK
 
 from avgas_pipeline import AVGASPipeline
+from avgas_pipeline.demo import kept
 from avgas_pipeline.demo.hearing import Listener
 from avgas_pipeline.demo.kept import Kept, Uploads
 from avgas_pipeline.demo.serving import served
@@ -86,7 +88,7 @@ def test_who_leaves_while_being_heard_is_forgotten(page, listener, monkeypatch):
         return heard[0]
 
     monkeypatch.setattr(listener, "hear", slowly)
-    monkeypatch.setattr(Kept, "forget", lambda kept, visitor: (forget(kept, visitor), gone.set()))
+    monkeypatch.setattr(Kept, "forget", lambda self, visitor: (forget(self, visitor), gone.set()))
     visitor = visit(url)
     # gradio knows a visitor from their first event on.
     visitor.predict(api_name="/archive")
@@ -98,12 +100,12 @@ def test_who_leaves_while_being_heard_is_forgotten(page, listener, monkeypatch):
 
 
 def test_who_comes_back_is_kept_again(listener):
-    kept = Kept(2)
+    visitors = Kept(2)
     heard = [listener.hear(str(DOG_AND_BIRD), "dogs", QUICK) for _ in range(2)]
-    kept.forget("visitor")
-    kept.put("visitor", heard[0])
-    kept.welcome("visitor")
-    kept.put("visitor", heard[1])
+    visitors.forget("visitor")
+    visitors.put("visitor", heard[0])
+    visitors.welcome("visitor")
+    visitors.put("visitor", heard[1])
     assert [each.is_closed for each in heard] == [True, False]
 
 
@@ -162,6 +164,24 @@ def test_uploads_are_removed_with_the_last_who_has_them(tmp_path):
     assert path.exists() and outside.exists()
     uploads.forget("second")
     assert not path.parent.exists() and page.exists()
+
+
+def test_blocks_that_nobody_asked_for_are_swept(tmp_path, monkeypatch):
+    old, new, known, other = (tmp_path / name for name in ("1/audio.wav", "2/audio.wav", "3/audio.wav", "4/dogs.wav"))
+    for path in (old, new, known, other):
+        path.parent.mkdir()
+        path.write_bytes(b"sound")
+        if path != new:
+            os.utime(path, (0, 0))
+    monkeypatch.setattr(kept, "PASSED_OVER_S", 5.0)
+    uploads = Uploads(tmp_path)
+    uploads.add("visitor", str(known))
+    uploads.sweep()
+    assert not old.exists() and all(path.exists() for path in (new, known, other))
+    monkeypatch.setattr(kept, "PASSED_OVER_S", 0.0)
+    uploads.sweep_soon()
+    wait_until(lambda: not new.exists())
+    assert known.exists() and other.exists()
 
 
 def test_others_are_heard_while_a_film_is_written(page, listener, monkeypatch):

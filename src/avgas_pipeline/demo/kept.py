@@ -1,6 +1,7 @@
 """What is kept of visitors, and for how long: the last things, and nothing of a visitor who left."""
 
 import threading
+import time
 from collections import OrderedDict, defaultdict
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 # Visitors that left, who are remembered as long as something of theirs may still be worked on.
 MOST_LEFT = 10_000
+# What gradio calls a microphone's block; when one that nobody has asked for was passed over, in seconds.
+BLOCK_NAME, PASSED_OVER_S = "audio.wav", 10.0
 
 
 class Closeable(Protocol):
@@ -89,6 +92,22 @@ class Uploads:
             gone = self._paths.pop(visitor, set()).difference(*self._paths.values())
             for path in gone:
                 remove_upload(path)
+        self.sweep_soon()
+
+    def sweep_soon(self) -> None:
+        """A microphone was stopped: what gradio has passed over of its blocks, as it does when it is busy, goes."""
+        timer = threading.Timer(PASSED_OVER_S + 0.5, self.sweep)
+        timer.daemon = True
+        timer.start()
+
+    def sweep(self) -> None:
+        """Remove blocks that were passed over."""
+        with self._lock:
+            known = set[Path]().union(*self._paths.values())
+        for path in self.folder.glob(f"*/{BLOCK_NAME}"):
+            with suppress(OSError):
+                if path not in known and time.time() - path.stat().st_mtime > PASSED_OVER_S:
+                    remove_upload(path)
 
 
 def remove_upload(path: Path) -> None:

@@ -11,6 +11,7 @@ import soundfile
 
 from . import cards
 from .hearing import Listener
+from .kept import Kept, Uploads, remove_upload
 from .live_window import LIMIT_S, LiveWindow
 from .words import plain
 
@@ -38,42 +39,55 @@ STOP = """() => {
 }"""
 
 
-def live_tab(listener: Listener, together: dict[str, Any]) -> None:
+def live_tab(listener: Listener, kept: Kept[LiveWindow], uploads: Uploads, together: dict[str, Any]) -> None:
     """
     Build it.
 
     Args:
         listener ([`Listener`]): Hears and draws.
+        kept ([`Kept`]): What microphones heard last, of all visitors.
+        uploads ([`Uploads`]): Likewise.
         together (`dict`): How events that use the pipeline wait for each other.
     """
 
-    def hear(path: str | None, window: LiveWindow | None) -> LiveWindow:
-        window = window or LiveWindow(listener)
-        if path is not None:
+    def start(request: gr.Request) -> tuple[Any, ...]:
+        window = LiveWindow(listener)
+        kept.welcome(request.session_hash)
+        kept.put(request.session_hash, window)
+        return gr.Timer(active=True), window, cards.message(LISTENING), ""
+
+    def stop(window: LiveWindow | None) -> Any:
+        if window is not None:
+            window.close()
+        uploads.sweep_soon()
+        return gr.Timer(active=False)
+
+    def hear(path: str | None, window: LiveWindow | None) -> None:
+        if path is None:
+            return
+        if window is not None:
             # Blocks of the same samples have the same name, and the first may be gone already.
             with suppress(OSError, ValueError, soundfile.SoundFileError):
                 window.add(*read_block(path))
-            # A visitor's voice is not kept.
-            Path(path).unlink(missing_ok=True)
-        return window
+        # A visitor's voice is not kept.
+        remove_upload(Path(path))
 
-    def draw(window: LiveWindow | None) -> tuple[Any, Any]:
-        if window is None:
-            return cards.message(LISTENING), gr.skip()
-        if window.is_over:
-            return f'<div class="avgas-over">{cards.message(OVER)}</div>', gr.Timer(active=False)
-        if not window.is_news:
-            return gr.skip(), gr.skip()
+    def draw(window: LiveWindow | None) -> tuple[Any, Any, Any]:
+        if window is not None and window.is_over:
+            window.close()
+            return cards.message(OVER), '<div class="avgas-over"></div>', gr.Timer(active=False)
+        if window is None or not window.is_news:
+            return gr.skip(), gr.skip(), gr.skip()
         try:
             image, sources = window.draw(seed=0)
         except ValueError as error:
-            return cards.message(plain(error, "microphone", LIMIT_S)), gr.skip()
+            return _said(window, plain(error, "microphone", LIMIT_S)), "", gr.skip()
         if image is None:
-            return cards.message(LISTENING), gr.skip()
+            return gr.skip(), gr.skip(), gr.skip()
         names = [source.name for source in sources if source.is_drawn]
         rate = f"{window.pictures_per_second():.1f} pictures a second"
-        text = cards.message(f"{', '.join(names)} ({rate})", is_said=False)
-        return cards.gallery([image], names) + text, gr.skip()
+        shown = cards.gallery([image], names) + cards.message(rate, is_said=False)
+        return _said(window, *names), shown, gr.skip()
 
     gr.Markdown("What the microphone hears, drawn again and again. It stops when this page is hidden.")
     microphone = gr.Audio(
@@ -85,22 +99,31 @@ def live_tab(listener: Listener, together: dict[str, Any]) -> None:
         # Drawing it takes a browser as long as a picture takes here.
         waveform_options=gr.WaveformOptions(show_recording_waveform=False),
     )
+    said = gr.HTML(elem_id="live-said")
     shown = gr.HTML(elem_id="live")
     window = gr.State(None)
     # Apart from what is recorded, so that no sound is lost while a picture is drawn.
     timer = gr.Timer(PICTURE_S, active=False)
-    microphone.start_recording(lambda: (gr.Timer(active=True), None), None, [timer, window], show_progress="hidden")
-    microphone.stop_recording(lambda: gr.Timer(active=False), None, timer, show_progress="hidden")
+    microphone.start_recording(start, None, [timer, window, said, shown], show_progress="hidden")
+    microphone.stop_recording(stop, window, timer, show_progress="hidden")
     microphone.stream(
         hear,
         [microphone, window],
-        window,
+        None,
         stream_every=BLOCK_S,
         time_limit=LIMIT_S,
         show_progress="hidden",
         concurrency_limit=LISTENERS,
     )
-    timer.tick(draw, window, [shown, timer], show_progress="hidden", **together)
+    timer.tick(draw, window, [said, shown, timer], show_progress="hidden", **together)
+
+
+def _said(window: LiveWindow, *names: str) -> Any:
+    """What screen readers say: only what is new, in whatever order."""
+    if window.said == {*names}:
+        return gr.skip()
+    window.said = {*names}
+    return cards.message(", ".join(names))
 
 
 def read_block(path: str) -> tuple[int, np.ndarray]:

@@ -11,8 +11,8 @@ from ..pipeline_output import SoundSource
 from .hearing import Listener
 
 
-# Of the rate that is said, in pictures.
-RATE_OVER = 20
+# The rate that is said is that of the last seconds.
+RATE_OVER_S = 5.0
 # Seconds after which listening ends by itself.
 LIMIT_S = 600.0
 
@@ -23,6 +23,9 @@ class LiveWindow:
 
     Args:
         listener ([`Listener`]): Hears and draws.
+
+    Attributes:
+        said (`set[str]`): What its visitor was told last.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -34,6 +37,8 @@ class LiveWindow:
         self._drawn_at: list[float] = []
         self._began_at = time.monotonic()
         self.is_news = False
+        self.is_closed = False
+        self.said: set[str] = set()
 
     @property
     def is_over(self) -> bool:
@@ -42,9 +47,9 @@ class LiveWindow:
 
     def add(self, rate: int, block: np.ndarray) -> None:
         """Take what was recorded since, `(T,)`, float32; it is news until it is drawn."""
-        if self.is_over:
-            return
         with self._lock:
+            if self.is_over or self.is_closed:
+                return
             self.is_news = True
             if rate != self._rate:
                 self._samples, self._rate = np.zeros(0, dtype=np.float32), rate
@@ -66,11 +71,20 @@ class LiveWindow:
         with self.listener.lock, torch.no_grad():
             encoded = pipe.encode_audio(audio, return_audio=False)
             output = pipe(**encoded, generator=torch.Generator().manual_seed(seed))
-        self._drawn_at = [*self._drawn_at[-RATE_OVER:], time.monotonic()]
+        self._drawn_at.append(time.monotonic())
         return output.images[0], output.sources[0]
 
     def pictures_per_second(self) -> float:
-        """Of late."""
-        if len(self._drawn_at) < 2:
-            return 0.0
-        return (len(self._drawn_at) - 1) / (self._drawn_at[-1] - self._drawn_at[0])
+        """Of the last five seconds, or since the first picture if that is less."""
+        now = time.monotonic()
+        since = max(now - RATE_OVER_S, self._drawn_at[0] if self._drawn_at else now)
+        self._drawn_at = [when for when in self._drawn_at if when >= since]
+        # The first one begins to count.
+        counted = [when for when in self._drawn_at if when > since]
+        return len(counted) / (now - since) if now > since else 0.0
+
+    def close(self) -> None:
+        """Empty it: a voice is not kept for longer than it is heard."""
+        with self._lock:
+            self.is_closed, self.is_news = True, False
+            self._samples, self._rate = np.zeros(0, dtype=np.float32), None

@@ -7,6 +7,7 @@ import gradio as gr
 from .hearing import Heard, Listener
 from .kept import Kept, Uploads
 from .live_tab import STOP, live_tab
+from .live_window import LiveWindow
 from .recording_tab import KEPT_S, recording_tab
 
 
@@ -16,6 +17,8 @@ CSS = Path(__file__).with_name("page.css")
 CLEAN_EVERY_S = 600
 # Recordings that are kept, of all visitors together.
 MOST_KEPT = 32
+# Microphones, whose last seconds have a megabyte.
+MOST_WINDOWS = 128
 # Saves the picture or sound before a button.
 SAVE = """() => {
   document.addEventListener("click", (event) => {
@@ -39,10 +42,12 @@ def build_page(listener: Listener, examples: dict[str, Path], folder: Path) -> g
         folder (`Path`): Where uploads and results lie.
     """
     kept: Kept[Heard] = Kept(MOST_KEPT)
+    windows: Kept[LiveWindow] = Kept(MOST_WINDOWS)
     uploads = Uploads(folder)
 
     def leave(request: gr.Request) -> None:
         kept.forget(request.session_hash)
+        windows.forget(request.session_hash)
         uploads.forget(request.session_hash)
 
     # The pipeline does one thing after another.
@@ -52,7 +57,7 @@ def build_page(listener: Listener, examples: dict[str, Path], folder: Path) -> g
         with gr.Tab("A recording"):
             recording_tab(listener, examples, kept, uploads, together)
         with gr.Tab("Live", visible=listener.painter is None):
-            live_tab(listener, together)
+            live_tab(listener, windows, uploads, together)
         page.load(None, js=STOP)
         page.load(None, js=SAVE)
         page.unload(leave)
