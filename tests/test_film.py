@@ -1,6 +1,7 @@
 """`avgas film`: scenes by what is heard, captions that players read, a film with the recording's own sound."""
 
 import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -21,15 +22,16 @@ from typer.testing import CliRunner
 from avgas_pipeline import load_audio
 from avgas_pipeline.cli import app
 from avgas_pipeline.cli.film import check_out
-from avgas_pipeline.film.captions import captions, to_srt, to_vtt
+from avgas_pipeline.film.captions import captions, short_name, to_srt, to_vtt
 from avgas_pipeline.film.make import STORYBOARD_PIXELS, Film, storyboard
 from avgas_pipeline.film.scenes import SHORTEST_S, Scene, find_scenes
 from avgas_pipeline.film.sound import RATE, sound_frames
-from avgas_pipeline.film.video import BAND, FRAME_RATE, SIDE, draw_frame
+from avgas_pipeline.film.video import BAND, FRAME_RATE, SIDE, draw_frame, fit_caption
 from avgas_pipeline.pipeline_output import SoundSource
 
 
 HOP_S = 0.016
+CHECKPOINT = Path(__file__).parents[1] / "src/avgas_pipeline/checkpoints/avgas-mini"
 DOG_AND_BIRD = "examples/mixture-dog-bird.flac"
 
 
@@ -146,13 +148,43 @@ def read_subtitles(path):
         ]
 
 
+LABELS = json.loads((CHECKPOINT / "separator/config.json").read_text())["id2label"].values()
+LONGEST = sorted((SoundSource(label=label) for label in LABELS), key=lambda one: -len(short_name(one)))[:8]
+LONG_CAPTIONS = [
+    *(f"[perhaps {short_name(each)} continues]" for each in LONGEST),
+    " ".join(f"[{short_name(each)} continues]" for each in LONGEST[:3]),
+    " ".join(f"[source number {number} is heard continues]" for number in range(8)),
+    "[a very long label of a vocabulary of one's own which goes on and on until the very end of it all]",
+]
+
+
+@pytest.mark.parametrize("text", LONG_CAPTIONS)
+def test_long_captions_are_written_whole(text):
+    lines, font = fit_caption(text)
+    assert " ".join(lines) == text
+    assert len(lines) * sum(font.getmetrics()) < BAND
+    assert all(font.getlength(line) <= SIDE for line in lines)
+
+
+def test_captions_are_broken_between_sources_if_they_can():
+    lines, _ = fit_caption("[church bell ringing continues] [people whispering]")
+    assert lines == ["[church bell ringing continues]", "[people whispering]"]
+
+
+@pytest.mark.parametrize("text", ["[sound] " * 200, f"[{'x' * 3000}]", f"[{'x' * 300}] [dog barking]"])
+def test_what_is_left_out_is_marked(text):
+    lines, font = fit_caption(text)
+    assert "…" in "".join(lines) and len(lines) * sum(font.getmetrics()) < BAND
+    assert all(0 < font.getlength(line) <= SIDE for line in lines)
+
+
 def test_frames_have_captions_that_fit():
-    long = " ".join(f"[{name} continues]" for name in ("people whispering", "church bell ringing", "raining") * 3)
-    for picture, text in ((PIL.Image.new("RGB", (256, 256), "red"), long), (None, "")):
+    for picture, text in ((PIL.Image.new("RGB", (256, 256), "red"), LONG_CAPTIONS[-3]), (None, ""), (None, "x" * 999)):
         frame = np.asarray(draw_frame(picture, text))
         assert frame.shape == (SIDE + BAND, SIDE, 3)
         band = frame[SIDE:].max(axis=2) > 100
         assert band.any() and not band[:, :4].any() and not band[:, -4:].any()
+        assert not band[:2].any() and not band[-2:].any()
 
 
 @pytest.fixture(scope="module")

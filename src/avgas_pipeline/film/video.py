@@ -19,6 +19,9 @@ FRAME_RATE = 24
 FRAME_S = Fraction(1, FRAME_RATE)
 # A picture's side and the height of the captions below it, in pixels.
 SIDE, BAND = 768, 96
+# Of captions: what is left free on both sides, and sizes of the font, in pixels.
+MARGIN, FONT_SIZES = 20, (34, 30, 26, 22, 18, 15)
+ELLIPSIS = "…"
 # The number of threads changes the bytes.
 ENCODER = {"crf": "18", "preset": "veryfast", "threads": "4"}
 # One picture fades into the next for so long, in seconds.
@@ -41,29 +44,52 @@ def draw_frame(picture: PIL.Image.Image | None, text: str) -> PIL.Image.Image:
 
 
 def _write(draw: PIL.ImageDraw.ImageDraw, text: str, colour: str) -> None:
-    """In the band, as large as fits on at most two lines."""
-    for size in (34, 30, 26, 22, 18, 15):
-        font = PIL.ImageFont.load_default(size)
-        lines = _wrap(draw, text, font)
-        if len(lines) <= 2:
-            break
-    lines = lines[:2]
+    lines, font = fit_caption(text)
     height = sum(font.getmetrics())
     top = SIDE + (BAND - len(lines) * height) // 2
     for number, line in enumerate(lines):
-        width = draw.textlength(line, font=font)
-        draw.text(((SIDE - width) // 2, top + number * height), line, fill=colour, font=font)
+        draw.text(((SIDE - font.getlength(line)) // 2, top + number * height), line, fill=colour, font=font)
 
 
-def _wrap(draw: PIL.ImageDraw.ImageDraw, text: str, font: PIL.ImageFont.ImageFont) -> list[str]:
+def fit_caption(text: str) -> tuple[list[str], PIL.ImageFont.FreeTypeFont]:
+    """
+    Lines and their font, as large as fits in the band; with an ellipsis where what would be too small to read is left
+    out. Lines break between sources, if that is enough, and else between words.
+    """
+    words = text.split()
+    sources = text.replace("] [", "]\n[").split("\n")
+    for size in FONT_SIZES:
+        font = PIL.ImageFont.load_default(size)
+        most = (BAND - MARGIN // 2) // sum(font.getmetrics())
+        for parts in (sources, words):
+            lines = _wrap(parts, font)
+            if len(lines) <= most and all(font.getlength(line) <= SIDE - 2 * MARGIN for line in lines):
+                return lines, font
+    rest = len(lines) > most
+    lines = [_shorten(line, font, rest and number == most - 1) for number, line in enumerate(lines[:most])]
+    return lines, font
+
+
+def _wrap(parts: Sequence[str], font: PIL.ImageFont.FreeTypeFont) -> list[str]:
+    """Lines with as many of the parts as they have room for, and one at least."""
     lines = [""]
-    for part in text.replace("] [", "]\n[").split("\n"):
+    for part in parts:
         longer = f"{lines[-1]} {part}".strip()
-        if lines[-1] and draw.textlength(longer, font=font) > SIDE - 40:
+        if lines[-1] and font.getlength(longer) > SIDE - 2 * MARGIN:
             lines.append(part)
         else:
             lines[-1] = longer
     return lines
+
+
+def _shorten(line: str, font: PIL.ImageFont.FreeTypeFont, is_more_left_out: bool) -> str:
+    """A line that fits, with an ellipsis at its end if it has to be cut, or more is left out after it."""
+    most = SIDE - 2 * MARGIN
+    if not is_more_left_out and font.getlength(line) <= most:
+        return line
+    while line and font.getlength(line + ELLIPSIS) > most:
+        line = line[:-1]
+    return line.rstrip() + ELLIPSIS
 
 
 def write_film(
