@@ -23,7 +23,7 @@ from avgas_pipeline import load_audio
 from avgas_pipeline.cli import app
 from avgas_pipeline.cli.film import check_out
 from avgas_pipeline.film.captions import captions, short_name, to_srt, to_vtt
-from avgas_pipeline.film.make import STORYBOARD_PIXELS, Film, storyboard
+from avgas_pipeline.film.make import STORYBOARD_PIXELS, Film, save_film, storyboard
 from avgas_pipeline.film.scenes import SHORTEST_S, Scene, find_scenes
 from avgas_pipeline.film.sound import RATE, sound_frames
 from avgas_pipeline.film.video import BAND, FRAME_RATE, SIDE, draw_frame, fit_caption
@@ -226,26 +226,27 @@ def test_captions_lie_beside_it(dog_and_bird):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(dog_and_bird, tmp_path):
-    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4")
+    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4", "--storyboard")
     digests = [hashlib.sha256((folder / "film.mp4").read_bytes()).hexdigest() for folder in (dog_and_bird, tmp_path)]
     assert digests[0] == digests[1]
-    assert not (tmp_path / "storyboard.png").exists()
     film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4", "--seed", 1)
+    assert not (tmp_path / "storyboard.png").exists()
     assert (tmp_path / "film.mp4").read_bytes() != (dog_and_bird / "film.mp4").read_bytes()
 
 
 @pytest.mark.slow
 def test_a_killed_film_leaves_nothing_and_can_be_made_again(dog_and_bird, tmp_path):
     command = [sys.executable, "-m", "avgas_pipeline", "film", DOG_AND_BIRD, "--out", str(tmp_path / "film.mp4")]
+    command.append("--storyboard")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(tmp_path.glob(".partial-*/film.mp4")):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "film.mp4").exists()
-    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4")
+    film(DOG_AND_BIRD, "--out", tmp_path / "film.mp4", "--storyboard")
     assert (tmp_path / "film.mp4").read_bytes() == (dog_and_bird / "film.mp4").read_bytes()
-    assert {path.name for path in tmp_path.iterdir()} == {"film.mp4", "captions.vtt", "captions.srt"}
+    assert {path.name for path in tmp_path.iterdir()} == {*NAMES}
 
 
 def onset_s(wave, rate, floor_db=-25.0):
@@ -340,9 +341,66 @@ def test_a_damaged_stereo_recording_is_heard_as_far_as_it_goes(tmp_path, suffix)
     assert np.abs(sound[:, RATE // 2 : RATE]).mean() > 0.05
 
 
-def test_what_a_killed_film_left_is_no_film(dog_and_bird, tmp_path):
-    (tmp_path / ".partial-0.mp4").write_bytes(b"half")
-    (tmp_path / "captions.vtt").write_bytes((dog_and_bird / "captions.vtt").read_bytes())
+NAMES = ("captions.srt", "captions.vtt", "film.mp4", "storyboard.png")
+
+
+def copied(films, folder):
+    for name in NAMES:
+        (folder / name).write_bytes((films / name).read_bytes())
+    return folder
+
+
+def quick_film(out, with_storyboard=False, label="dog barking"):
+    """Half a second of it, by hand."""
+    made = Film([Scene(0.0, 0.5, (0,))], [SoundSource(label=label)], {(0,): PIL.Image.new("RGB", (64, 64), "red")})
+    check_out(Path(DOG_AND_BIRD), out, with_storyboard)
+    save_film(made, DOG_AND_BIRD, out, with_storyboard)
+
+
+def test_a_film_in_place_of_another_takes_its_files_with_it(tmp_path):
+    quick_film(tmp_path / "film.mp4", with_storyboard=True)
+    assert {path.name for path in tmp_path.iterdir()} == {*NAMES}
+    (tmp_path / "notes.txt").write_text("mine")
+    quick_film(tmp_path / "film.mp4", label="cat")
+    assert {path.name for path in tmp_path.iterdir()} == {*NAMES, "notes.txt"} - {"storyboard.png"}
+    assert "[cat]" in (tmp_path / "captions.vtt").read_text()
+    # Another's, which the film has not.
+    (tmp_path / "storyboard.png").write_bytes(b"mine")
+    quick_film(tmp_path / "film.mp4")
+    assert (tmp_path / "storyboard.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("name", ["captions.vtt", "captions.srt", "storyboard.png"])
+@pytest.mark.parametrize("has_film", [False, True])
+def test_files_that_no_film_has_written_stay(tmp_path, name, has_film):
+    if has_film:
+        quick_film(tmp_path / "film.mp4", with_storyboard=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"{name} in this folder is of no film"):
+        quick_film(tmp_path / "film.mp4", with_storyboard=True)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_two_films_do_not_replace_each_others_captions(tmp_path):
+    quick_film(tmp_path / "one.mp4")
+    (tmp_path / "one.mp4").rename(tmp_path / "moved.mp4")
+    with pytest.raises(ValueError, match=r"the captions of moved\.mp4 are in this folder"):
+        quick_film(tmp_path / "one.mp4", label="cat")
+    (tmp_path / "captions.vtt").unlink()
+    (tmp_path / "captions.srt").unlink()
+    quick_film(tmp_path / "one.mp4", label="cat")
+    # Both films are there, and the captions are those of one.
+    with pytest.raises(ValueError, match=r"the captions of one\.mp4 are in this folder"):
+        quick_film(tmp_path / "moved.mp4")
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_what_a_killed_film_left_is_made_again(dog_and_bird, tmp_path, is_moved):
+    """Killed before its files were moved to where an old film has just gone from, or between them."""
+    copied(dog_and_bird, tmp_path)
+    partial = tmp_path / ".partial-0"
+    partial.mkdir()
+    (tmp_path / "film.mp4").rename(partial / ("film.mp4" if is_moved else ".outdated"))
     check_out(tmp_path / "recording.wav", tmp_path / "film.mp4")
 
 

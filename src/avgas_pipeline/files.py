@@ -143,6 +143,12 @@ def finished(folder: str | os.PathLike, pattern: str) -> list[Path]:
     return sorted(path for path in Path(folder).glob(pattern) if not path.name.startswith(_PREFIX))
 
 
+def leftover_indexes(folder: str | os.PathLike, index: str) -> list[Path]:
+    """Of files in a folder whose index has gone and that were being replaced when a kill came: the old and the new."""
+    paths = [path / name for path in Path(folder).glob(f"{_PREFIX}*") for name in (index, _OUTDATED)]
+    return [path for path in paths if path.is_file()]
+
+
 def remove_partial(folder: str | os.PathLike) -> None:
     """Remove what killed processes have left in and below a folder; what others are writing there stays."""
     for path in list(Path(folder).rglob(f"{_PREFIX}*")):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..errors import NoSourceError, SilentRecordingError
-from ..files import finished
+from ..files import finished, leftover_indexes
 from ..loaders.folders import DEFAULT_CHECKPOINT, locate
 from ..printable import printable
 from .checks import bad_input_exits, check_number, new_folder
@@ -45,7 +45,7 @@ def film(
             raise ValueError(f"{audio}: is a folder; a film is made of one file.")
         (recording,) = recording_arguments([audio])
         check_is_file(recording)
-        check_out(recording.path, out)
+        check_out(recording.path, out, storyboard)
         locate(model)
         typer.echo(printable(f"avgas: loading {model}"), err=True)
         pipe = load_pipeline(model, device, dtype)
@@ -75,15 +75,21 @@ def check_is_file(recording: RecordingArgument) -> None:
         raise ValueError("standard input: a film needs a file, which is read twice.")
 
 
-def check_out(recording: Path, out: Path) -> None:
+def check_out(recording: Path, out: Path, with_storyboard: bool = False) -> None:
     """
     Raises:
-        ValueError: If the film would take the place of its recording, or its captions that of another film's.
+        ValueError: If the film would take the place of its recording, or its other files that of any which an earlier
+            film at `out` did not write.
     """
-    from ..film.captions import CAPTIONS
+    from ..film.beside import SRT, STORYBOARD, VTT, listed_beside, not_of
 
     if out.exists() and recording.exists() and out.samefile(recording):
         raise ValueError(f"--out {out}: is the recording itself.")
-    others = [path.name for path in finished(out.parent, f"*{FILM_SUFFIX}") if path.name != out.name]
-    if (out.parent / f"{CAPTIONS}.vtt").exists() and not out.exists() and others:
-        raise ValueError(f"--out {out}: the captions of {others[0]} are in this folder; choose another one.")
+    own = [out, *leftover_indexes(out.parent, out.name)]
+    foreign = not_of(own, out.parent, [VTT, SRT, *[STORYBOARD] * with_storyboard])
+    if not foreign:
+        return
+    for path in finished(out.parent, f"*{FILM_SUFFIX}"):
+        if path.name != out.name and not {*foreign} - {*listed_beside(path)}:
+            raise ValueError(f"--out {out}: the captions of {path.name} are in this folder; choose another one.")
+    raise ValueError(f"--out {out}: {foreign[0]} in this folder is of no film of that name; choose another one.")

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 from ..audio.loading import DEFAULT_MAX_DURATION_S, Recording, describe, load_audio
 from ..files import atomic_files, write_text
 from ..pipeline_output import EncodedAudio, SoundSource
-from .captions import CAPTIONS, caption, captions, clock, to_srt, to_vtt
+from .beside import SRT, STORYBOARD, VTT, list_beside, listed_beside
+from .captions import caption, captions, clock, to_srt, to_vtt
 from .scenes import Scene, find_scenes
 from .sound import sound_frames
 from .video import BAND, NOTHING_HEARD, SIDE, draw_frame, write_film
@@ -165,7 +166,7 @@ def save_film(
 ) -> None:
     """
     Write a film, and beside it `captions.vtt`, `captions.srt`, and `storyboard.png` if it is asked for. All of them
-    appear when the last is done; what was there before stays until then.
+    appear when the last is done; what was there before stays until then. Those of an earlier film at `path` go.
 
     Args:
         film ([`Film`]): Of [`plan_film`].
@@ -174,10 +175,10 @@ def save_film(
         with_storyboard (`bool`, defaults to `False`): Whether to write all scenes on one sheet, too.
     """
     cues = captions(film.scenes, film.sources)
-    with atomic_files(path.parent, path.name) as folder:
+    with atomic_files(path.parent, path.name, listed_beside) as folder:
         sound = sound_frames(audio, film.scenes[-1].end_s, audio_track, max_duration_s, name or "recording")
-        write_film(folder / path.name, film.scenes, film.still, sound)
-        write_text(folder / f"{CAPTIONS}.vtt", to_vtt(cues))
-        write_text(folder / f"{CAPTIONS}.srt", to_srt(cues))
+        write_text(folder / VTT, to_vtt(cues))
+        write_text(folder / SRT, to_srt(cues))
         if with_storyboard:
-            storyboard(film).save(folder / "storyboard.png")
+            storyboard(film).save(folder / STORYBOARD)
+        write_film(folder / path.name, film.scenes, film.still, sound, list_beside(folder))

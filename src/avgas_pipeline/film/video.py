@@ -1,6 +1,6 @@
 """Frames of a film, and their way into an MP4 file."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -93,7 +93,11 @@ def _shorten(line: str, font: PIL.ImageFont.FreeTypeFont, is_more_left_out: bool
 
 
 def write_film(
-    path: Path, scenes: Sequence[Scene], still: Callable[[int], PIL.Image.Image], sound: Iterator[av.AudioFrame]
+    path: Path,
+    scenes: Sequence[Scene],
+    still: Callable[[int], PIL.Image.Image],
+    sound: Iterator[av.AudioFrame],
+    metadata: Mapping[str, str],
 ) -> None:
     """
     Write H.264 and AAC in MP4: the same stills and sound give the same bytes.
@@ -103,10 +107,12 @@ def write_film(
         scenes (`Sequence[Scene]`): When each still is shown.
         still (`Callable[[int], PIL.Image.Image]`): The frame of each scene, by its number.
         sound (`Iterator[av.AudioFrame]`): At 48 kHz, in stereo, as long as the scenes.
+        metadata (`Mapping[str, str]`): The file's.
     """
     num_frames = max(round(scenes[-1].end_s * FRAME_RATE), 1)
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.flags |= Flags.bitexact.value
+        container.metadata.update(metadata)
         video = container.add_stream("libx264", rate=FRAME_RATE, options=ENCODER)
         video.width, video.height, video.pix_fmt = SIDE, SIDE + BAND, "yuv420p"
         audio = container.add_stream("aac", rate=RATE, layout="stereo", bit_rate=160_000)
