@@ -35,7 +35,7 @@ def demo(
         drawing = None if painter is None else load_text_to_image(painter, device, dtype)
 
         from ..demo.hearing import Listener
-        from ..demo.serving import find_examples, served
+        from ..demo.serving import AddressError, find_examples, served
 
         try:
             with served(
@@ -43,7 +43,7 @@ def demo(
             ) as url:
                 typer.echo(printable(f"{url} - Ctrl-C ends it."))
                 threading.Event().wait()
-        except OSError:
-            raise ValueError(f"--host {host} --port {port}: can't be had; another program may be there.") from None
+        except AddressError as error:
+            raise ValueError(f"--host {host} --port {port}: can't be had ({error.strerror}).") from None
         except KeyboardInterrupt:
             typer.echo("")

@@ -1,10 +1,12 @@
 """The page, served: on this machine alone unless asked otherwise, and never more than it needs."""
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
@@ -41,6 +43,10 @@ FIRST_EXAMPLE = "mixture-dog-bird.flac"
 EXAMPLE_SUFFIXES = (".flac", ".ogg", ".wav")
 
 
+class AddressError(OSError):
+    """An address at which nothing can be served."""
+
+
 def find_examples(folder: Path | None = None) -> dict[str, Path]:
     """Recordings in a folder, by name: those of the repository if not given, and none where it is not there."""
     if folder is None:
@@ -74,7 +80,7 @@ def served(
         any_host (`bool`, defaults to `False`): Whether the page has names that are not known here, as a Hub Space has.
 
     Raises:
-        OSError: If the address can't be had.
+        AddressError: If the address can't be had.
     """
     with _own_files() as folder:
         page = build_page(listener, examples, folder)
@@ -88,22 +94,45 @@ def served(
             any_host=any_host or share,
             refuses_addresses=True,
         )
+        options = {"share": share, "max_file_size": largest, "app_kwargs": {"middleware": [guard]}}
         try:
-            _, url, shared = page.launch(
-                server_name=host,
-                server_port=port or None,
-                share=share,
-                prevent_thread_lock=True,
-                quiet=True,
-                footer_links=[],
-                max_file_size=largest,
-                app_kwargs={"middleware": [guard]},
-                css_paths=[CSS],
-                theme=THEME,
-            )
-            yield shared or url
+            yield _launch(page, host, port, options)
         finally:
             page.close()
+
+
+def _launch(page: gr.Blocks, host: str, port: int, options: dict[str, Any]) -> str:
+    """Serve a page; gives its URL."""
+    # gradio takes the next one where a port is not given.
+    port = free_port(host, port)
+    look = {"footer_links": [], "css_paths": [CSS], "theme": THEME}
+    try:
+        _, url, shared = page.launch(
+            server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, **look, **options
+        )
+    except OSError:
+        # Another program may have been quicker.
+        free_port(host, port)
+        raise
+    return shared or url
+
+
+def free_port(host: str, port: int) -> int:
+    """
+    The port itself if it is free, or one that is, for 0.
+
+    Raises:
+        AddressError: If the address can't be had.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as found:
+            # A page that has just ended is in nobody's way.
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+            found.bind(address)
+            return found.getsockname()[1]
+    except OSError as error:
+        raise AddressError(error.errno, error.strerror or str(error)) from None
 
 
 @contextmanager
