@@ -157,9 +157,7 @@ def recording_tab(
             with gr.Row():
                 download = gr.Button("Download all (ZIP)", visible=False, elem_id="download")
                 fetched = gr.DownloadButton("The ZIP file", elem_id="archive", elem_classes="avgas-unseen")
-                film_button = gr.Button(
-                    "Make a film of all sounds, muted ones too", visible=False, elem_id="make-film"
-                )
+                film_button = gr.Button("Make a film (all sounds, equally large)", visible=False, elem_id="make-film")
     boxes, htmls, weights, mutes = [], [], [], []
     with gr.Row(equal_height=False):
         for number in range(MOST_CARDS):
