@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,11 +47,13 @@ def hear(client, path=DOG_AND_BIRD):
 
 
 def files(folder):
+    # Some may go meanwhile.
+    found = [Path(place, name) for place, _, names in os.walk(folder) for name in names]
     # gradio leaves empty ones.
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    return [path for path in found if path.exists() and not path.name.startswith("tmp")]
 
 
-def wait_until(condition, seconds=30):
+def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -82,9 +85,9 @@ def test_who_leaves_while_being_heard_is_forgotten(page, listener, monkeypatch):
     forget, original = Kept.forget, listener.hear
 
     def slowly(*arguments):
-        begun.set()
-        assert gone.wait(30)
         heard.append(original(*arguments))
+        begun.set()
+        assert gone.wait(60)
         return heard[0]
 
     monkeypatch.setattr(listener, "hear", slowly)
