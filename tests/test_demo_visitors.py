@@ -34,6 +34,8 @@ def page(listener, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
+        # Who left is noticed so soon, in seconds.
+        patch.setenv("GRADIO_HEARTBEAT_INTERVAL", "0.5")
         with served(listener, {}, port=0, max_file_mb=2) as url:
             yield url, folder
 

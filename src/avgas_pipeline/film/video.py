@@ -22,6 +22,8 @@ SIDE, BAND = 768, 96
 # Of captions: what is left free on both sides, and sizes of the font, in pixels.
 MARGIN, FONT_SIZES = 20, (34, 30, 26, 22, 18, 15)
 ELLIPSIS = "…"
+# Of a caption, more than the band holds of the narrowest ones: measuring long texts takes seconds.
+MOST_CHARACTERS = 1000
 # The number of threads changes the bytes.
 ENCODER = {"crf": "18", "preset": "veryfast", "threads": "4"}
 # One picture fades into the next for so long, in seconds.
@@ -56,6 +58,7 @@ def fit_caption(text: str) -> tuple[list[str], PIL.ImageFont.FreeTypeFont]:
     Lines and their font, as large as fits in the band; with an ellipsis where what would be too small to read is left
     out. Lines break between sources, if that is enough, and else between words.
     """
+    text = text[:MOST_CHARACTERS]
     words = text.split()
     sources = text.replace("] [", "]\n[").split("\n")
     for size in FONT_SIZES:
