@@ -30,12 +30,15 @@ _context.set_forkserver_preload(
 )
 
 
-def run(command):
-    """What `subprocess.run` gives of `python script ...` or `python -m module ...`, with captured text."""
+def run(command, timeout=None):
+    """
+    What `subprocess.run` gives of `python script ...` or `python -m module ...`, with captured text; after so many
+    seconds it is killed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         process, outputs = _start(command, folder)
         try:
-            process.join()
+            process.join(timeout)
         finally:
             _kill(process)
         texts = [path.read_text(encoding="utf-8") for path in outputs]

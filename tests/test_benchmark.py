@@ -344,6 +344,7 @@ def four_kinds(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_clips_count_whose_labels_all_who_take_part_know(four_kinds, tmp_path):
     dog, cat, frog, rooster = (vggsound_label(name, "esc50") for name in ("dog", "cat", "frog", "rooster"))
     save_tiny_model(tmp_path / "model", [dog, cat, frog])
@@ -365,6 +366,7 @@ def test_clips_count_whose_labels_all_who_take_part_know(four_kinds, tmp_path):
     assert heard["num_soundscapes"] == 2 and "a label that the judge does not know" not in heard["left_out"]
 
 
+@pytest.mark.slow
 def test_clips_of_recordings_that_a_model_was_trained_on_are_left_out(four_kinds, tmp_path):
     labels = [vggsound_label(name, "esc50") for name in ("dog", "cat", "frog", "rooster")]
     save_tiny_model(tmp_path / "model", labels)

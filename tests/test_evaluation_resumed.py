@@ -26,6 +26,7 @@ def dataset(inputs):
     return load_evaluation_set(DATA, inputs, inputs / "manifest.jsonl")
 
 
+@pytest.mark.slow
 def test_other_k_needs_no_other_drawings(inputs, tmp_path):
     fails(run(inputs, tmp_path, top_k=60), "R@60* is not defined for a judge of 59 classes")
     assert not drawn(tmp_path)
@@ -37,6 +38,7 @@ def test_other_k_needs_no_other_drawings(inputs, tmp_path):
     assert report_of(tmp_path)["settings"]["top_k"] == 3
 
 
+@pytest.mark.slow
 def test_model_is_evaluated_with_its_lora(inputs, dataset, tmp_path):
     pipe = AVGASPipeline.from_pretrained(inputs / "model")
     pipe.unet.add_adapter(LoraConfig(r=4, lora_alpha=64, init_lora_weights=False, target_modules=["to_v"]))

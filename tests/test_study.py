@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 from evaluation_data import DATA, write_evaluation_inputs
+from filelock import FileLock
 from gradio_client import Client
 from launching import free_port
 from selenium import webdriver
@@ -103,17 +104,27 @@ def test_preference_without_decided_ratings():
 # -- the page -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def report(tmp_path_factory):
-    """A report with two systems whose images can be told apart: the second's are black."""
-    folder = write_evaluation_inputs(tmp_path_factory.mktemp("study"), num_mixtures=5)
+    """A report with two systems whose images can be told apart: the second's are black. One for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "study"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "whole").exists():
+            folder.mkdir()
+            write_report(folder)
+            (folder / "whole").touch()
+    return folder / "report"
+
+
+def write_report(folder):
+    write_evaluation_inputs(folder, num_mixtures=5)
     command = ["evaluate", "--model", folder / "model", "--data", DATA, "--judge", folder / "judge", "--steps", 1]
     command += ["--baseline", "single-embedding", "--manifest", folder / "manifest.jsonl", "--out", folder / "report"]
     result = CliRunner().invoke(app, list(map(str, command)))
     assert result.exit_code == 0, result.output
     for path in (folder / "report/systems/single-embedding").rglob("*.png"):
         PIL.Image.new("RGB", (64, 64)).save(path)
-    return folder / "report"
 
 
 class Server:

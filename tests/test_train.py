@@ -271,6 +271,7 @@ def test_examples_cached_with_other_models_are_refused(inputs, tmp_path):
         train(inputs, tmp_path / "run", overwrite_output_dir=True, **options)
 
 
+@pytest.mark.slow
 def test_result_is_published_with_its_card(inputs, tmp_path):
     (tmp_path / "hub").mkdir()
     with run_hub(tmp_path / "hub") as url:

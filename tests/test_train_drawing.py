@@ -80,6 +80,7 @@ def test_the_result_draws_one_source_at_a_time(checkpoint, straight):
         assert torch.equal(weight, given[name]) != moved, name
 
 
+@pytest.mark.slow
 def test_it_learns(checkpoint, tmp_path):
     changed = {"max_train_steps": 120, "num_examples": 8, "learning_rate": 3e-3, "validation_steps": 1000}
     runs.run(script.main, settings(checkpoint, tmp_path / "run", checkpointing_steps=1000, **changed))

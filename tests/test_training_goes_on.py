@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 import forked
@@ -81,15 +80,10 @@ run_script(main)
 """
 
 
-def test_what_goes_wrong_in_a_loader_ends_the_run_with_one_line():
+def test_what_goes_wrong_in_a_loader_ends_the_run_with_one_line(tmp_path):
     """Its processes ignore SIGTERM, so they were waited for without end."""
-    result = subprocess.run(
-        [sys.executable, "-c", FAILING],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    (tmp_path / "failing.py").write_text(FAILING)
+    result = forked.run([sys.executable, tmp_path / "failing.py"], timeout=60)
     assert (result.returncode, result.stderr.splitlines()[-1:]) == (2, ["error: clip 5: can't be read"])
     assert "Traceback" not in result.stderr
 
@@ -206,6 +200,7 @@ def test_a_schedule_with_an_end_of_its_own_gets_a_later_one(tmp_path):
 # -- paths ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_path_may_be_written_in_other_ways(inputs, finished, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(inputs / "untrained")
     monkeypatch.chdir(inputs)
@@ -217,6 +212,7 @@ def test_a_path_may_be_written_in_other_ways(inputs, finished, tmp_path, monkeyp
         train(inputs, out, pretrained_model_name_or_path=tmp_path / "other", resume_from_checkpoint="latest")
 
 
+@pytest.mark.slow
 def test_cached_examples_know_their_data_by_any_path(inputs, tmp_path, monkeypatch):
     options = {"image_encoder": None, "cache_examples": True, "max_train_steps": 1, "num_examples": 4}
     monkeypatch.chdir(inputs)
