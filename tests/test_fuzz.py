@@ -27,6 +27,7 @@ def test_samples(tally):
     assert 0 < tally.refused["samples"] < 150
 
 
+@pytest.mark.slow
 def test_archives(tally, tmp_path):
     data = archive(tmp_path)
     for seed in range(300):

@@ -311,6 +311,7 @@ def test_a_signal_saves_and_ends(inputs, tmp_path, number):
     assert len(list(out.glob("checkpoint-*"))) == 1 and not list(out.glob(".partial-*"))
 
 
+@pytest.mark.slow
 def test_full_standard_error_does_not_stop_a_run(inputs, tmp_path):
     command = runs.command("train_separator.py", settings(inputs, tmp_path / "run"))
     before = "os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"
