@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_cli import fails_with_one_line
 from test_prepare import prepare
-from vggsound_tree import GOOD, add
+from vggsound_tree import GOOD, add, make_clip
 
 from avgas_pipeline.data.builder import VGGSound
 from avgas_pipeline.data.report import read_report
@@ -162,3 +162,9 @@ def test_videos_that_are_not_named_as_clips(tmp_path):
     (data / f"{SECOND}.mp4").unlink()
     with pytest.raises(ValueError, match="holds 2 videos, none named"):
         VGGSound(data_dir=str(data)).as_streaming_dataset("train")
+
+
+def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "12:30.mp4").write_bytes(make_clip(1))
+    assert read_video_clip("12:30.mp4").duration > 2

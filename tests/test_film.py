@@ -370,6 +370,15 @@ def test_a_film_in_place_of_another_takes_its_files_with_it(tmp_path):
     assert (tmp_path / "storyboard.png").read_bytes() == b"mine"
 
 
+def test_names_with_colons_are_no_addresses(tmp_path, monkeypatch):
+    (tmp_path / "examples").symlink_to(Path("examples").resolve())
+    monkeypatch.chdir(tmp_path)
+    for label in ("dog", "cat"):
+        quick_film(Path("take:1", "12:30.mp4"), with_storyboard=label == "dog", label=label)
+    assert {path.name for path in Path("take:1").iterdir()} == {"12:30.mp4", "captions.vtt", "captions.srt"}
+    assert "[cat]" in Path("take:1/captions.vtt").read_text()
+
+
 @pytest.mark.parametrize("name", ["captions.vtt", "captions.srt", "storyboard.png"])
 @pytest.mark.parametrize("has_film", [False, True])
 def test_files_that_no_film_has_written_stay(tmp_path, name, has_film):

@@ -220,7 +220,8 @@ def _pictures_at(
     video: str | os.PathLike | bytes, moments: Sequence[float], looks: Sequence[float], sound_s: float
 ) -> list[tuple[PIL.Image.Image, float]]:
     """The pictures shown at some moments, in seconds, and then at shares of a video's length, and when they begin."""
-    source = io.BytesIO(video) if isinstance(video, bytes) else os.fspath(video)
+    # FFmpeg would take a relative name with a colon for an address.
+    source = io.BytesIO(video) if isinstance(video, bytes) else os.path.abspath(video)
     try:
         with av.open(source, metadata_errors="ignore", options={"protocol_whitelist": "file"}) as container:
             if not container.streams.video:

@@ -27,10 +27,11 @@ def list_beside(folder: Path) -> dict[str, str]:
 def listed_beside(film: Path) -> dict[str, str]:
     """Names of the files that were written with a film, and their digests; none if it is another video, or none."""
     try:
-        with av.open(str(film)) as container:
+        # PyAV would take a name with a colon for an address.
+        with film.open("rb") as file, av.open(file) as container:
             listed = json.loads(container.metadata.get(_TAG, ""))[_KEY]
         return {name: listed[name] for name in BESIDE if name in listed}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, av.error.FFmpegError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -113,7 +113,8 @@ def write_film(
         metadata (`Mapping[str, str]`): The file's.
     """
     num_frames = max(round(scenes[-1].end_s * FRAME_RATE), 1)
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+    # FFmpeg would take a relative name with a colon for an address.
+    with av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         container.flags |= Flags.bitexact.value
         container.metadata.update(metadata)
         video = container.add_stream("libx264", rate=FRAME_RATE, options=ENCODER)
